@@ -1,0 +1,169 @@
+"""One flat run of tokens through an unmodified Hugging Face model: no padding, whatever the lengths.
+
+The tokens of all texts lie one after the other in ``[1, tokens]``. Linears, LayerNorms and adapters do not
+care; attention is told where each text begins, through ``transformers.AttentionInterface``, and acts on each
+text alone. Texts of equal length that lie side by side share one attention call, so keep batches sorted by
+length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from adapters.architectures import first_position
+
+ATTENTION = "adapter_sweeper_flat"
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Where each text lies in a flat run of tokens.
+
+    Args:
+        lengths: tokens of each text, in the order in which they lie; each at least 1.
+    """
+
+    lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError("a flat run of tokens needs at least one text, and every text at least one token")
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole run."""
+        return sum(self.lengths)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """Runs of texts of equal length, side by side: ``(texts, length)`` each."""
+        groups: list[tuple[int, int]] = []
+        for length in self.lengths:
+            if groups and groups[-1][1] == length:
+                groups[-1] = (groups[-1][0] + 1, length)
+            else:
+                groups.append((1, length))
+        return tuple(groups)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Start of each text and the end of the last, int64 ``[texts + 1]``, on the CPU."""
+        offsets = torch.zeros(len(self.lengths) + 1, dtype=torch.int64)
+        torch.cumsum(torch.tensor(self.lengths, dtype=torch.int64), 0, out=offsets[1:])
+        return offsets
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Position of each token in its text, from 0, int64 ``[tokens]``, on the CPU."""
+        starts = torch.repeat_interleave(self.offsets[:-1], torch.tensor(self.lengths))
+        return torch.arange(self.tokens) - starts
+
+    @staticmethod
+    def join(parts: Sequence[Sequences]) -> Sequences:
+        """The texts of all parts, one after the other."""
+        return parts[0] if len(parts) == 1 else Sequences(tuple(n for part in parts for n in part.lengths))
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Let a model attend within texts alone when it is called through :func:`flat_forward`.
+
+    Only the name of its attention function changes; ``model.set_attn_implementation`` turns it back.
+    """
+    AttentionInterface.register(ATTENTION, flat_attention)
+    model.set_attn_implementation(ATTENTION)
+
+
+def flat_forward(
+    model: PreTrainedModel, input_ids: Tensor, token_type_ids: Tensor | None, sequences: Sequences
+) -> Tensor:
+    """Last hidden states of a flat run of tokens.
+
+    Args:
+        model: a backbone that went through :func:`prepare`.
+        input_ids: int64 ``[tokens]``, on the device of the model.
+        token_type_ids: int64 ``[tokens]``, or None.
+        sequences: where the texts lie in it.
+
+    Returns:
+        ``[tokens, hidden_size]``, in the dtype of the model.
+    """
+    positions = (sequences.positions + first_position(model.config)).to(input_ids.device, non_blocking=True)
+    arguments: dict[str, Any] = {"sequences": sequences}
+    if token_type_ids is not None:
+        arguments["token_type_ids"] = token_type_ids.unsqueeze(0)
+    if getattr(model.config, "use_cache", False):
+        arguments["use_cache"] = False
+    output = model.base_model(
+        input_ids=input_ids.unsqueeze(0), position_ids=positions.unsqueeze(0), **arguments
+    )
+    return output.last_hidden_state[0]
+
+
+def flat_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sequences: Sequences | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each text of a flat run, in the form that ``AttentionInterface`` asks for.
+
+    Args:
+        query, key, value: ``[1, heads, tokens, head_size]``.
+        sequences: where the texts lie.
+
+    Returns:
+        ``[1, tokens, heads, head_size]`` and None in place of the weights.
+    """
+    if sequences is None:
+        raise ValueError(
+            "this model was prepared for flat runs of tokens: call it through adapters.flat.flat_forward, "
+            "or choose another attention with model.set_attn_implementation('sdpa')"
+        )
+    causal = bool(getattr(module, "is_causal", False))
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return _varlen(query, key, value, scaling, causal, sequences), None
+    return _grouped(query, key, value, scaling, causal, sequences), None
+
+
+def _grouped(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool, sequences: Sequences
+) -> Tensor:
+    """One attention call for each run of texts of equal length."""
+    _, heads, _, size = query.shape
+    tokens_first = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, head_size]
+    outputs, start = [], 0
+    for texts, length in sequences.groups:
+        stop = start + texts * length
+        q, k, v = (t[start:stop].unflatten(0, (texts, length)).transpose(1, 2) for t in tokens_first)
+        output = functional.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=causal and length > 1)
+        outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
+        start = stop
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool, sequences: Sequences
+) -> Tensor:
+    """One kernel for all texts, where there is one: CUDA, half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    offsets = sequences.offsets.to(query.device, torch.int32, non_blocking=True)
+    longest = max(sequences.lengths)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    window = (-1, 0) if causal else (-1, -1)
+    output = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=window)
+    assert isinstance(output, Tensor)
+    return output.unsqueeze(0)
