@@ -76,6 +76,7 @@ class Slot:
     device: torch.device
     step: int = 0
     seconds: float = 0.0
+    training_seconds: float = 0.0
     device_seconds: float = 0.0
     examples: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))

@@ -48,7 +48,7 @@ class Evaluated:
         evaluation: counted from 1.
         step: steps done; ``epoch``: epochs done.
         metrics: ``train/loss`` (mean since the last evaluation), ``validation/loss``, every metric of the
-            task, ``learning_rate``, ``examples_per_second``, ``peak_memory_bytes``.
+            task that is finite, ``learning_rate``, ``examples_per_second``, ``peak_memory_bytes``.
     """
 
     job: Job
@@ -172,6 +172,7 @@ def _advance(pack: Pack, slots: dict[int, Slot], data: TaskData, problem: Proble
     seconds = time.perf_counter() - started
     for slot in running:
         slot.seconds += seconds
+        slot.training_seconds += seconds / len(running)
         slot.device_seconds += seconds / len(running)
         yield from _after_step(pack, slots, slot, data, problem)
 
@@ -189,40 +190,43 @@ def _after_step(
     event: Progress | Evaluated = Progress(slot.job, slot.step, slot.steps)
     if number is not None:
         try:
-            event = _evaluate(pack, slot, number, data, problem)
+            evaluated = _evaluate(pack, slot, number, data, problem)
         except Exception as error:
             pack.clear(slot.index)
             del slots[slot.index]
             yield _failed(slot.job, error)
             return
+        if evaluated is None:
+            yield _finished(pack, slots, slot, "pruned", "diverged")
+            return
+        event = evaluated
     yield event
     if event.stop == "pruned":
         yield _finished(pack, slots, slot, "pruned", "pruner")
     elif event.stop is not None:
         pack.clear(slot.index)
         del slots[slot.index]
-    elif number is not None and not math.isfinite(slot.metrics[problem.metric]):
-        yield _finished(pack, slots, slot, "pruned", "diverged")
     elif slot.step == slot.steps:
         yield _finished(pack, slots, slot, "complete", None)
 
 
-def _evaluate(pack: Pack, slot: Slot, number: int, data: TaskData, problem: Problem) -> Evaluated:
-    """Metrics of a slot on the validation split."""
-    trained_seconds = slot.device_seconds
+def _evaluate(pack: Pack, slot: Slot, number: int, data: TaskData, problem: Problem) -> Evaluated | None:
+    """Metrics of a slot on the validation split; None, and nothing kept, if the objective is not finite."""
     started = time.perf_counter()
     logits = predict_logits(pack, slot.index, slot.head, data.validation, problem.pooling)
     measured = metrics(problem.kind, logits, data.validation.labels)
     elapsed = time.perf_counter() - started
     slot.seconds += elapsed
     slot.device_seconds += elapsed
+    if not math.isfinite(measured[problem.metric]):
+        return None
     slot.evaluation = number
     slot.metrics = {
         "train/loss": slot.loss_sum.item() / slot.losses,
         "validation/loss": measured["loss"],
-        **measured,
+        **{name: value for name, value in measured.items() if math.isfinite(value)},
         "learning_rate": slot.rates[slot.step - 1],
-        "examples_per_second": slot.examples / max(trained_seconds, 1e-9),
+        "examples_per_second": slot.examples / slot.training_seconds,
         "peak_memory_bytes": float(peak_memory_bytes(slot.device)),
     }
     slot.loss_sum.zero_()
