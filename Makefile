@@ -1,0 +1,75 @@
+# make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
+# make test         every test
+# make check        formatting, lint, types, rules between packages, generated pages
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+HUB_BIN := .venv-adapterhub/bin
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart install dev test check format docs bench-adapterhub clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+
+# A venv is made new only where there is none; the stamps are older than what they were made from after an edit.
+define need_python
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found as python3.11 or python3; \
+	install one, or name it: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual \
+	environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+endef
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(need_python)
+	@echo "installing the pinned packages into $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "installing what tests and checks need into $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed
+dev: $(VENV)/installed-dev
+
+quickstart: $(VENV)/installed
+	@$(BIN)/python -m sweeper.quickstart studies/quickstart
+	@$(BIN)/sweeper run studies/quickstart.yaml
+
+# One thread a process: the processes share the cores. The settings of a shell that uses sweeper are not the tests'.
+test: $(VENV)/installed-dev
+	@env -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/commands.py --check
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/commands.py
+
+.venv-adapterhub/installed: benchmarks/adapterhub/requirements.txt
+	$(subst $(VENV),.venv-adapterhub,$(need_python))
+	@echo "installing AdapterHub's adapters into .venv-adapterhub, once"
+	@$(HUB_BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-adapterhub: $(VENV)/installed .venv-adapterhub/installed
+	@$(BIN)/python -m sweeper.quickstart studies/quickstart
+	@$(BIN)/python benchmarks/adapterhub/compare.py --theirs $(HUB_BIN)/python $(ARGS)
+
+clean:
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
