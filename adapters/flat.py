@@ -143,14 +143,14 @@ def _grouped(
 ) -> Tensor:
     """One attention call for each run of texts of equal length."""
     _, heads, _, size = query.shape
-    tokens_first = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, head_size]
-    outputs, start = [], 0
-    for texts, length in sequences.groups:
-        stop = start + texts * length
-        q, k, v = (t[start:stop].unflatten(0, (texts, length)).transpose(1, 2) for t in tokens_first)
+    sizes = [texts * length for texts, length in sequences.groups]
+    # Split, not sliced: the gradient of a split is one concatenation, that of each slice a run full of zeros.
+    runs = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
+    outputs = []
+    for (texts, length), *run in zip(sequences.groups, *runs, strict=True):
+        q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in run)
         output = functional.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=causal and length > 1)
         outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
-        start = stop
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
 
 
