@@ -1,0 +1,174 @@
+"""What the command line says and where: data on stdout, everything else on stderr, one message an error.
+
+With ``--json`` stdout carries one JSON document and stderr JSON lines, so that a script can read both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from sweeper.errors import SweeperError
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as for every tool whose reader went away
+
+
+class ClosedPipeError(Exception):
+    """Whoever read stdout has gone: nothing is left to say."""
+
+
+def one_line(value: object) -> str:
+    """Text without line breaks, tabs and control characters, for a cell of a table or a message.
+
+    A label or a reason comes from the user's data or from a library: left as it is, it could move the cursor
+    or break a row in two.
+    """
+    text = str(value)
+    return "".join(" " if c in "\t\r\n" else c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def json_ready(value: Any) -> Any:
+    """The value with every number that JSON cannot hold (nan, inf) as null, and paths and tuples as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return str(value)
+
+
+@dataclass
+class Output:
+    """Where a command writes. ``json`` is what ``--json`` said.
+
+    Args:
+        json: stdout is one JSON document, stderr is JSON lines.
+    """
+
+    json: bool = False
+
+    @property
+    def stdout_is_terminal(self) -> bool:
+        return not self.json and sys.stdout.isatty()
+
+    @property
+    def stderr_is_terminal(self) -> bool:
+        return not self.json and sys.stderr.isatty()
+
+    def data(self, text: str) -> None:
+        """Writes text and a line break to stdout. Raises ClosedPipeError if nobody reads it any more."""
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ClosedPipeError from error
+
+    def document(self, value: Any) -> None:
+        """Writes one JSON document to stdout."""
+        self.data(json.dumps(json_ready(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+    def note(self, text: str, **fields: Any) -> None:
+        """Says something on stderr; with ``json`` as ``{"note": …}`` and the fields, on one line."""
+        _stderr(_json_line({"note": text, **fields}) if self.json else text)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+        """A table for eyes on a terminal; tab-separated lines with a header elsewhere."""
+        cells = [[one_line(cell) for cell in row] for row in rows]
+        if not self.stdout_is_terminal:
+            self.data("\n".join("\t".join(row) for row in [list(columns), *cells]))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        # Every cell is a Text: brackets in a reason or a label are not markup.
+        table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", box=None)
+        for column in columns:
+            table.add_column(Text(column), overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        self.render(table)
+
+    def render(self, renderable: Any) -> None:
+        """Draws a Rich object on stdout, through ``data`` so that a closed pipe is noticed."""
+        from rich.console import Console
+
+        console = Console(file=sys.stdout)
+        with console.capture() as capture:
+            console.print(renderable)
+        self.data(capture.get().rstrip("\n"))
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether errors are to be JSON, known before the arguments are parsed (parsing may be what fails)."""
+    before_end = list(arguments)[: list(arguments).index("--")] if "--" in arguments else arguments
+    if "--no-json" in before_end:
+        return False
+    return "--json" in before_end or os.environ.get("SWEEPER_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
+
+
+def explain(error: BaseException, as_json: bool) -> int:
+    """Turns an error into one message on stderr and the exit code that goes with it.
+
+    Errors of ours and of the operating system become one sentence. Anything else is a bug of ours and keeps its
+    traceback (with ``as_json`` inside the object).
+    """
+    known = _known(error)
+    if known is not None:
+        if as_json:
+            _stderr(_json_line(known.to_json()))
+        else:
+            _stderr(f"error: {known}")
+        return known.exit_code
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    message = f"{type(error).__name__}: {error} (this is a bug in Adapter Sweeper: please report it)"
+    if as_json:
+        _stderr(_json_line({"error": {"message": message, "file": None, "line": None, "traceback": trace}}))
+    else:
+        _stderr(f"{trace}\nerror: {message}")
+    return 1
+
+
+def _known(error: BaseException) -> SweeperError | None:
+    if isinstance(error, SweeperError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+        what = error.strerror or str(error)
+        return SweeperError(what[:1].lower() + what[1:], error.filename)
+    if type(error).__module__.startswith("sqlalchemy.") and type(error).__name__ in {"OperationalError", "DBAPIError"}:
+        from sweeper.errors import UnreachableError
+
+        reason = str(getattr(error, "orig", None) or error)
+        return UnreachableError(f"the store cannot be used: {one_line(reason)}")
+    if type(error).__name__ == "AdapterError" and type(error).__module__.startswith("adapters."):
+        from sweeper.errors import UsageError
+
+        return UsageError(str(error))
+    return None
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(json_ready(value), ensure_ascii=False, allow_nan=False)
+
+
+def _stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):
+        pass  # nobody reads stderr: the exit code still says how it ended
+
+
+def silence_closed_pipe() -> None:
+    """Points stdout at nothing, so that the interpreter's last flush does not complain."""
+    with open(os.devnull, "w", encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())

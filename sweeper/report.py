@@ -1,0 +1,193 @@
+"""Tables and summaries for the terminal. Everything here only formats: the numbers come from the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.console import Output, one_line
+
+COUNTED = ("complete", "running", "waiting", "pruned", "failed", "cancelled")
+
+
+def trial_name(trial: Mapping[str, Any]) -> str:
+    """``trial-0007``, or the label of a reference run, or ``waiting`` for a place without a number."""
+    if trial["number"] is not None:
+        return f"trial-{trial['number']:04d}"
+    return str(trial.get("label") or "-")
+
+
+def number(value: Any) -> str:
+    """A measured number for people: six significant digits; integers with separators."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return one_line(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: ``41 s``, ``3 min 12 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def memory(count: float | None) -> str:
+    """Bytes as people say them, in binary units."""
+    if count is None:
+        return "-"
+    for unit in ("bytes", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def configuration(params: Mapping[str, Any]) -> str:
+    """Parameters on one line: ``bottleneck_dim=24 activation=gelu``."""
+    return " ".join(f"{key}={_value(value)}" for key, value in params.items())
+
+
+def print_status(out: Output, status: Mapping[str, Any]) -> None:
+    """One study: its counts, its budget, its best."""
+    budget = {key: value for key, value in status["budget"].items() if value is not None}
+    because = f" ({one_line(status['ended_because'])})" if status["ended_because"] else ""
+    out.data(f"study {status['study']}: {status['state']}{because}")
+    out.data("trials: " + ", ".join(f"{status['trials'][key]} {key}" for key in COUNTED if status["trials"][key]))
+    out.data("budget: " + ", ".join(f"{key} {number(value)}" for key, value in budget.items()))
+    best = status["best"]
+    if best is None:
+        out.data("best: no trial has succeeded so far")
+    else:
+        size = f"{number(best['trainable_parameters'])} trainable parameters"
+        out.data(f"best: {trial_name(best)}, objective {number(best['objective'])}, {size}")
+        out.data(f"      {configuration(best['params'])}")
+
+
+def print_studies(out: Output, studies: Sequence[Mapping[str, Any]]) -> None:
+    """All studies, one a row."""
+    if not studies:
+        out.note("There is no study yet: start one with `sweeper run FILE`.")
+        return
+    rows = [
+        [
+            status["study"],
+            status["state"],
+            *(status["trials"][key] for key in COUNTED),
+            number(status["best"]["objective"] if status["best"] else None),
+            trial_name(status["best"]) if status["best"] else "-",
+        ]
+        for status in studies
+    ]
+    out.table(["study", "state", *COUNTED, "objective", "best"], rows)
+
+
+def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Trials, one a row, with a column for every parameter that any of them has."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    rows = [
+        [
+            trial_name(trial),
+            trial["state"],
+            number(trial["objective"]),
+            number(trial["trainable_parameters"]),
+            percent(trial["trainable_percent"]),
+            *(_value(trial["params"].get(key, "-")) for key in keys),
+            duration(trial["seconds"]),
+            trial["reason"] or "",
+        ]
+        for trial in trials
+    ]
+    out.table(["trial", "state", "objective", "trainable", "share", *keys, "time", "reason"], rows)
+
+
+def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = ()) -> None:
+    """One trial, a fact a line."""
+    facts: list[tuple[str, str]] = [("trial", trial_name(trial)), ("state", trial["state"])]
+    if trial["reason"]:
+        facts.append(("reason", one_line(trial["reason"])))
+    facts.append(("objective", _exact(trial["objective"])))
+    facts += [(key, _exact(value)) for key, value in trial["metrics"].items()]
+    facts += [(key, _value(value)) for key, value in trial["params"].items()]
+    for key in ("adapter_parameters", "head_parameters", "trainable_parameters"):
+        facts.append((key, number(trial[key])))
+    facts.append(("trainable_percent", number(trial["trainable_percent"])))
+    facts += [("attempts", number(trial["attempts"])), ("seconds", number(trial["seconds"]))]
+    facts += [("device_seconds", number(trial["device_seconds"])), ("mlflow_run_id", trial["mlflow_run_id"] or "-")]
+    if curve:
+        facts.append(("objective by evaluation", " ".join(number(value) for value in curve)))
+    _facts(out, facts)
+
+
+def print_exports(out: Output, exported: Sequence[Any]) -> None:
+    """What ``export`` wrote, and how to use the first of it."""
+    for entry in exported:
+        out.data(f"{entry.folder}: trial-{entry.trial:04d}, {entry.metric} {_exact(entry.value)}")
+    first = exported[0].folder
+    out.note(f"Predict with it: sweeper predict {first} FILE. How to load it in Python: {first}/README.md")
+
+
+def print_findings(out: Output, findings: Sequence[Any]) -> None:
+    """What ``doctor`` found."""
+    signs = {"good": "ok", "note": "note", "broken": "BROKEN"}
+    out.table(["", "what", "found"], [[signs[f.state], f.name, f.found] for f in findings])
+
+
+def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
+    """What ``run`` ends with: the best adapter, what it is compared with, and how to go on."""
+    counts = ", ".join(f"{summary['trials'][key]} {key}" for key in COUNTED if summary["trials"][key])
+    because = f"; {one_line(summary['ended_because'])}" if summary["ended_because"] else ""
+    out.data(f"study {summary['study']}: {summary['state']}, {counts}{because}")
+    metric = summary["metric"]
+    rows = [("best adapter", summary["best"]), *summary["references"].items()]
+    shown = [
+        [
+            what,
+            trial_name(trial) if trial["number"] is not None else "-",
+            number(trial["metrics"].get(metric, trial["objective"])),
+            number(trial["trainable_parameters"]),
+            percent(trial["trainable_percent"]),
+            configuration(trial["params"]),
+        ]
+        for what, trial in rows
+        if trial is not None
+    ]
+    if shown:
+        out.data("")
+        out.table(["", "trial", f"validation {metric}", "trainable", "of backbone", "configuration"], shown)
+    if summary["next"]:
+        out.data("")
+        out.data("Go on with:")
+        for command, why in summary["next"].items():
+            out.data(f"  {command:<44} {why}")
+
+
+def _facts(out: Output, facts: Sequence[tuple[str, str]]) -> None:
+    if not out.stdout_is_terminal:
+        out.data("\n".join(f"{name}\t{value}" for name, value in facts))
+        return
+    width = max(len(name) for name, _ in facts)
+    out.data("\n".join(f"{name:<{width}}  {value}" for name, value in facts))
+
+
+def _exact(value: Any) -> str:
+    """A result to the digit, as MLflow shows it."""
+    return "-" if value is None else repr(value) if isinstance(value, float) else number(value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return one_line(value if isinstance(value, str) else json.dumps(value))
