@@ -1,0 +1,298 @@
+"""What a study is, once its file has been read: frozen, complete, and JSON in and out.
+
+Every default is filled in, so that what is stored goes on to mean the same when a default changes.
+The canonical form of :meth:`Study.to_dict` has the shape of the study file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeper.trainconfig import TrainConfig
+
+KINDS = ("classification", "regression")
+POOLINGS = ("cls", "mean", "last")
+DTYPES = ("auto", "float32", "bfloat16", "float64")
+Scalar = str | int | float
+Value = Scalar | tuple[int, ...]
+"""One value of a search key; a tuple is an explicit set of layers."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A search key that is the same in every trial."""
+
+    value: Value
+
+    def to_json(self) -> Any:
+        # A list in a study file is a choice, so an explicit set of layers is written as a choice of one.
+        return [list(self.value)] if isinstance(self.value, tuple) else self.value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A search key that takes one of two or more values."""
+
+    values: tuple[Value, ...]
+
+    def to_json(self) -> Any:
+        return [list(value) if isinstance(value, tuple) else value for value in self.values]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A search key that takes any number from ``low`` to ``high``, both included.
+
+    Args:
+        step: the distance between neighbours; None means every number (every whole number, for ints).
+        log: draw the logarithm evenly; never together with a step.
+    """
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    def to_json(self) -> Any:
+        spec: dict[str, Any] = {"from": self.low, "to": self.high}
+        if self.log:
+            spec["log"] = True
+        if self.step is not None:
+            spec["step"] = self.step
+        return spec
+
+
+Spec = Fixed | Choice | Range
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The frozen model: a hub name with its commit, or a directory.
+
+    Args:
+        model: as written in the study file.
+        revision: 40 hex digits for a hub name; None for a directory.
+        path: the directory, absolute; None for a hub name.
+    """
+
+    model: str
+    revision: str | None
+    path: Path | None
+
+    @property
+    def is_directory(self) -> bool:
+        return self.path is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "revision": self.revision}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted from which columns. ``text`` holds one column, or two for sentence pairs."""
+
+    kind: str
+    text: tuple[str, ...]
+    label: str
+    pooling: str = "cls"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "text": self.text[0] if len(self.text) == 1 else list(self.text),
+            "label": self.label,
+            "pooling": self.pooling,
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one split come from: a local file, or a split of a hub data set at a commit.
+
+    Args:
+        written: the file's path as the study file has it; None for the hub.
+        path: the same, absolute.
+        hub, config, split, revision: the hub data set; ``config`` may be None.
+        rows: a subset of this many rows, drawn with the study's seed; None for all.
+    """
+
+    written: str | None = None
+    path: Path | None = None
+    hub: str | None = None
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    rows: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.hub is not None:
+            where = {"hub": self.hub, "config": self.config, "split": self.split, "revision": self.revision}
+        else:
+            where = {"path": self.written}
+        return {**where, "rows": self.rows}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows. ``validation`` and ``test`` are sources of their own, or fractions of the rows of train.
+
+    Fractions are taken from what ``train`` has after its own ``rows``; the rest is trained on.
+    ``test`` may be None.
+    """
+
+    train: Source
+    validation: Source | float
+    test: Source | float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            name: split.to_dict() if isinstance(split, Source) else split
+            for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainConfig):
+    """What is fixed about training. A key that varies in ``search`` holds its default here, and is not used.
+
+    Args:
+        max_length: texts are cut to this many tokens, special tokens included.
+        dtype: what the backbone computes in; ``auto`` is decided by a measurement when the study begins.
+    """
+
+    max_length: int = 128
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_whole_number("max_length")
+        self._check_name("dtype", DTYPES)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The metric that decides, and the direction that is better."""
+
+    metric: str
+    direction: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"metric": self.metric, "direction": self.direction}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Configurations past a limit are never trained. ``trainable_parameters`` counts adapter and head."""
+
+    trainable_parameters: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"trainable_parameters": self.trainable_parameters}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the study may cost.
+
+    Args:
+        trials: how many trials are run, including pruned and failed ones.
+        hours: no trial is started after this time; None for no limit.
+        failures: this many failed trials end the study; None for no limit.
+        repeats: train a configuration again that was trained before, instead of taking its result.
+    """
+
+    trials: int
+    hours: float | None = None
+    failures: int | None = None
+    repeats: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "trials": self.trials,
+            "hours": self.hours,
+            "failures": self.failures,
+            "repeats": self.repeats,
+        }
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A sampler or a pruner: its name, and all its options with their defaults filled in."""
+
+    name: str
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+Sampler = Plugin
+Pruner = Plugin
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read and checked. ``search`` has every field of the adapter, fixed or not.
+
+    Args:
+        path: the study file; the paths in it are relative to its folder.
+        text: the file as it was written.
+        lines: the line of each key by its path, such as ``("search", "activation")``.
+    """
+
+    name: str
+    backbone: Backbone
+    task: Task
+    data: Data
+    search: Mapping[str, Spec]
+    train: TrainSettings
+    objective: Objective
+    limits: Limits
+    budget: Budget
+    sampler: Sampler
+    pruner: Pruner
+    seed: int
+    path: Path
+    text: str = field(default="", compare=False, repr=False)
+    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def dtype(self) -> str:
+        """The ``dtype`` of the section ``train``: auto, float32, bfloat16 or float64."""
+        return self.train.dtype
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The search keys that differ between trials, in the order in which they are drawn."""
+        return tuple(name for name, spec in self.search.items() if not isinstance(spec, Fixed))
+
+    def line(self, *keys: str | int) -> int | None:
+        """The line of a key, or of the nearest key around it; None if the study came from no file."""
+        for end in range(len(keys), 0, -1):
+            if keys[:end] in self.lines:
+                return self.lines[keys[:end]]
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole study as plain JSON data, in the shape of a study file.
+
+        ``sweeper.study.from_dict`` reads it back. Neither the folder nor the text of the file is in it.
+        """
+        train = {key: value for key, value in self.train.to_dict().items() if key not in self.search}
+        return {
+            "study": self.name,
+            "backbone": self.backbone.to_dict(),
+            "task": self.task.to_dict(),
+            "data": self.data.to_dict(),
+            "search": {name: spec.to_json() for name, spec in self.search.items()},
+            "train": train,
+            "objective": self.objective.to_dict(),
+            "limits": self.limits.to_dict(),
+            "budget": self.budget.to_dict(),
+            "sampler": self.sampler.to_dict(),
+            "pruner": self.pruner.to_dict(),
+            "seed": self.seed,
+        }

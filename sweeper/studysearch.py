@@ -1,0 +1,171 @@
+"""The section ``search`` of a study file: which values each field of the adapter and of its training may take.
+
+What a single value may be is decided by AdapterConfig and TrainConfig alone; here a list, a range and a scalar
+are told apart, and every value of theirs is put to those two.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from decimal import Decimal
+from typing import Any
+
+from adapters.config import AdapterConfig
+from adapters.errors import AdapterError
+from sweeper.errors import UsageError
+from sweeper.studynode import Node
+from sweeper.studyschema import Choice, Fixed, Range, Spec, Value
+from sweeper.trainconfig import TrainConfig, TrainConfigError
+from sweeper.words import short
+
+ADAPTER_FIELDS = tuple(field.name for field in fields(AdapterConfig))
+FIXED_TRAIN_FIELDS = ("max_length", "evaluations_per_epoch", "dtype", "keep")
+"""Keys of ``train`` that are the same for all trials: the tokens, the rungs and what is compared depend on them."""
+TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig) if f.name not in FIXED_TRAIN_FIELDS)
+SEARCH_FIELDS = (*ADAPTER_FIELDS, *TRAIN_FIELDS)
+WHOLE_FIELDS = ("bottleneck_dim", "epochs", "batch_size")
+NUMBER_FIELDS = ("scaling", "dropout", "learning_rate", "warmup", "weight_decay", "max_grad_norm")
+METHODS = ("bottleneck",)
+LATER_METHODS = ("lora", "prefix", "ia3", "ladder")
+
+
+def read_search(node: Node) -> dict[str, Spec]:
+    """The search space, complete and in drawing order: the fields of the adapter, then those of the training.
+
+    Raises:
+        UsageError: an unknown key, an illegal value, or a range that cannot be drawn from as it is written.
+    """
+    elsewhere = dict.fromkeys(FIXED_TRAIN_FIELDS, "train")
+    node.mapping(SEARCH_FIELDS, elsewhere)
+    node.required("bottleneck_dim", "the size of the bottleneck, such as 24 or {from: 4, to: 256, log: true}")
+    search: dict[str, Spec] = {}
+    for name in SEARCH_FIELDS:
+        if name == "method":
+            search[name] = _method(node)
+        elif name in node.value:
+            search[name] = _spec(node.child(name), name)
+        elif name in ADAPTER_FIELDS:
+            search[name] = Fixed(_default(name))
+    return search
+
+
+def _default(name: str) -> Value:
+    value: Value = getattr(AdapterConfig(bottleneck_dim=1), name)
+    return value
+
+
+def _method(node: Node) -> Fixed:
+    if not node.has("method"):
+        return Fixed(METHODS[0])
+    method = node.child("method")
+    if not isinstance(method.value, str):
+        method.fail(
+            "must be the name of one method; searching over several methods is not supported; write bottleneck"
+        )
+    not_yet = {name: f"{name} is not supported by this version" for name in LATER_METHODS}
+    return Fixed(method.one_of(METHODS, later=not_yet))
+
+
+def _spec(node: Node, name: str) -> Spec:
+    if node.value is None:
+        node.fail("has no value; write one, or a list of them, or remove the key")
+    if isinstance(node.value, dict):
+        return _range(node, name)
+    if not isinstance(node.value, list):
+        return Fixed(_value(node, name))
+    if not node.value:
+        node.fail("the list is empty; a list is a choice, and needs a value")
+    if name == "layers" and all(isinstance(item, int) and not isinstance(item, bool) for item in node.value):
+        node.fail(f"a list is a choice; for one set of layers write a list in the list: {[node.value]}")
+    values: list[Value] = []
+    for index in range(len(node.value)):
+        item = node.child(index)
+        value = _value(item, name)
+        if value in values:
+            item.fail(f"{short(item.value)} is listed twice")
+        values.append(value)
+    return Choice(tuple(values)) if len(values) > 1 else Fixed(values[0])
+
+
+def _value(node: Node, name: str) -> Value:
+    """One legal value of a field, as AdapterConfig or TrainConfig keeps it."""
+    value = node.value
+    if isinstance(value, dict) or value is None:
+        node.fail(f"must be a value, not {node.described()}")
+    if isinstance(value, list):
+        if name != "layers":
+            node.fail("a list in the list; write one list of values")
+        if not value:
+            node.fail("the set of layers is empty; name a layer, such as [0, 2, 4], or write all")
+    if isinstance(value, str) and len(value) > 100:
+        node.fail(f"{short(value)} is not known")
+    if name in NUMBER_FIELDS:
+        value = node.number()
+    if name in WHOLE_FIELDS:
+        value = node.integer(minimum=1)
+    return check_value(node, name, value)
+
+
+def check_value(node: Node, name: str, value: Any) -> Value:
+    """Put a value to AdapterConfig or TrainConfig; return it as they keep it, or fail at the node's line."""
+    try:
+        if name in ADAPTER_FIELDS:
+            config: AdapterConfig | TrainConfig = AdapterConfig.from_dict({"bottleneck_dim": 1, name: value})
+        else:
+            config = TrainConfig.from_dict({name: value})
+    except AdapterError as error:
+        raise UsageError(str(error), node.path, node.line) from error
+    except TrainConfigError as error:
+        node.fail(str(error))
+    kept: Value = getattr(config, name)
+    return kept
+
+
+def _range(node: Node, name: str) -> Range:
+    if name not in WHOLE_FIELDS + NUMBER_FIELDS:
+        node.fail("takes a name or a list of names; only numbers have a range")
+    node.mapping(("from", "to", "log", "step"))
+    low = _end(node.required("from", "a range is written as {from: LOW, to: HIGH}"), name)
+    high = _end(node.required("to", "a range is written as {from: LOW, to: HIGH}"), name)
+    if low == high:
+        node.fail(f"the range holds only {short(low)}; write {name}: {short(low)}")
+    if low > high:
+        node.fail(f"the range is turned round; write {{from: {short(high)}, to: {short(low)}}}")
+    log_node, step_node = node.optional("log"), node.optional("step")
+    log = log_node.boolean() if log_node else False
+    if log and low <= 0:
+        node.child("from").fail(f"must be above 0 on a logarithmic scale, not {short(low)}")
+    if step_node is None:
+        return Range(low, high, log)
+    if log:
+        step_node.fail("a range has a logarithmic scale or a step, not both; remove one of them")
+    return Range(low, high, step=_step(step_node, name, low, high))
+
+
+def _end(node: Node, name: str) -> int | float:
+    value = check_value(node, name, node.integer(minimum=1) if name in WHOLE_FIELDS else node.number())
+    assert isinstance(value, (int, float))
+    return value
+
+
+def _step(node: Node, name: str, low: int | float, high: int | float) -> int | float | None:
+    step = node.integer(minimum=1) if name in WHOLE_FIELDS else node.number()
+    if step <= 0:
+        node.fail(f"must be above 0, not {short(step)}")
+    # Decimals of the shortest notation, as Optuna reckons: 0.3 is three steps of 0.1 here, but not in floats.
+    wide, each = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+    if wide / each > 10**9:
+        node.fail(f"{short(step)} is too small for a range from {short(low)} to {short(high)}")
+    if wide % each:
+        last = Decimal(str(low)) + wide // each * each
+        node.fail(
+            f"steps of {short(step)} from {short(low)} never reach {short(high)}; "
+            f"the last one before it is {short(last)}: write 'to: {short(last + each)}', or another step"
+        )
+    return step if step != 1 or name not in WHOLE_FIELDS else None  # whole numbers go by 1 anyway
+
+
+def encode(value: Value) -> str | int | float:
+    """A value as Optuna keeps it: an explicit set of layers becomes a JSON string, such as ``"[0, 2, 4]"``."""
+    return json.dumps(list(value)) if isinstance(value, tuple) else value

@@ -1,0 +1,35 @@
+"""The words of error messages: a value cut to a readable length, and the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def short(value: object) -> str:
+    """A value as it reads in a message: quoted if it is text, and at most 60 characters long."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) >= 10**50:
+        return "a number of more than 50 digits"
+    try:
+        text = f"'{value}'" if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # a huge whole number, or a nest of lists, inside
+        return f"a {type(value).__name__}"
+    if len(text) > 60:
+        text = text[:56] + "…" + text[-1]
+    return text
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what may have been meant, and all there is."""
+    known = list(known)
+    listed = ", ".join(known)
+    by_lower = {name.lower(): name for name in known}
+    word = str(value)[:100].lower() if isinstance(value, str) else ""
+    found = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6)
+    if found:
+        return f"; did you mean '{by_lower[found[0]]}'? (known: {listed})"
+    return f"; known: {listed}"
