@@ -1,0 +1,206 @@
+"""Training throughput of one trial: this project against AdapterHub's `adapters` 1.3.0, interleaved.
+
+`make bench-adapterhub` makes both environments and runs this. Both sides train the same adapter (bottleneck
+after the FFN of every layer, relu) with a classification head, in fp32, on the same rows, with as many threads,
+each in a process of its own. They take turns: while one trains, the other waits for its next line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+QUICKSTART = HERE.parent.parent / "studies" / "quickstart"
+STUDY = """\
+study: throughput
+backbone: {{model: {model}}}
+task: {{kind: classification, text: sentence, label: label, pooling: cls}}
+data: {{train: train.tsv, validation: validation.tsv}}
+search:
+  bottleneck_dim: {bottleneck_dim}
+train: {{max_length: {max_length}, dtype: float32}}
+objective: {{metric: accuracy, direction: maximize}}
+budget: {{trials: 1}}
+"""
+
+
+class Side:
+    """One long-lived process that trains a round for every line it is sent."""
+
+    def __init__(self, name: str, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("w", encoding="utf-8"),
+            text=True,
+            env=environment,
+            cwd=folder,
+        )
+        self.about = self._answer()
+
+    def round(self, line: str) -> dict[str, Any]:
+        """Train one round and wait for its end."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            # A training library may print lines of its own in between: no JSON.
+            if line.startswith('{"'):
+                return dict(json.loads(line))
+        raise SystemExit(f"error: {self.name} ended early:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
+
+
+def find_model() -> Path | None:
+    """The quickstart's backbone, if it was fetched."""
+    found = sorted(QUICKSTART.glob("backbone/**/config.json"), key=lambda path: len(path.parts))
+    return found[0].parent if found else None
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--theirs", default=".venv-adapterhub/bin/python", help="Python with AdapterHub's adapters"
+    )
+    parser.add_argument("--model", type=Path, default=find_model(), help="directory of a BERT backbone")
+    parser.add_argument(
+        "--data", type=Path, help="folder with train.tsv (sentence, label); default: the quickstart's films"
+    )
+    parser.add_argument("--rows", type=int, default=1024, help="rows of an epoch, drawn once")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--bottleneck-dim", type=int, default=24)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    settings = parser.parse_args()
+    if settings.model is None:
+        parser.error("no backbone: run `make quickstart` first, or name a directory with --model")
+    settings.model = settings.model.resolve()
+    settings.data = settings.data / "train.tsv" if settings.data else QUICKSTART / "films.tsv"
+    if not settings.data.is_file():
+        parser.error(f"{settings.data}: no such file")
+    return settings
+
+
+def write_rows(settings: argparse.Namespace, folder: Path) -> int:
+    """Draw the rows both sides train on, write them with a study file, and say how many they are."""
+    with settings.data.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    header, rows = rows[0], rows[1:]
+    random.Random(0).shuffle(rows)
+    rows = rows[: settings.rows]
+    one_of_each = list({row[header.index("label")]: row for row in rows}.values())
+    for name, part in (("train", rows), ("validation", one_of_each)):
+        text = "".join("\t".join(row) + "\n" for row in [header, *part])
+        (folder / f"{name}.tsv").write_text(text, encoding="utf-8")
+    text = STUDY.format(
+        model=settings.model, bottleneck_dim=settings.bottleneck_dim, max_length=settings.max_length
+    )
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return len(rows)
+
+
+def start_sides(settings: argparse.Namespace, folder: Path) -> tuple[Side, Side]:
+    """Both processes, ready to train."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = str(settings.threads)
+    common = ["--batch-size", str(settings.batch_size), "--bottleneck-dim", str(settings.bottleneck_dim)]
+    common += ["--threads", str(settings.threads)]
+    theirs = [str(Path(settings.theirs).absolute()), str(HERE / "theirs.py"), "--model", str(settings.model)]
+    theirs += ["--data", str(folder / "train.tsv"), "--max-length", str(settings.max_length)]
+    ours = [sys.executable, str(HERE / "ours.py"), "--study", str(folder / "study.yaml")]
+    ours_environment = environment | {"PYTHONPATH": str(HERE.parent.parent)}
+    return (
+        Side("ours", ours + common, folder, ours_environment),
+        Side("theirs", theirs + common, folder, environment),
+    )
+
+
+def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -> dict[str, list[float]]:
+    """Examples a second of every round, after a short one of each that is not counted."""
+    columns = {"ours": (ours, ""), "longest": (theirs, "longest "), "max_length": (theirs, "max_length ")}
+    parameters = 0
+    for side, way in columns.values():
+        answer = side.round(f"{way}{min(rows, 2 * settings.batch_size)}")
+        parameters = answer.get("adapter_parameters", parameters)
+    if parameters != theirs.about["adapter_parameters"]:
+        raise SystemExit(
+            f"error: not the same adapter: {parameters} and {theirs.about['adapter_parameters']} parameters"
+        )
+    print(f"adapter parameters on both sides: {parameters:,}")
+    print(
+        f"\n{'examples/s':>10}  {'ours':>8}  {'AdapterHub, longest':>20}  {'AdapterHub, max_length':>22}",
+        flush=True,
+    )
+    rates: dict[str, list[float]] = {name: [] for name in columns}
+    for number in range(1, settings.rounds + 1):
+        for name, (side, way) in columns.items():
+            rates[name].append(rows / side.round(f"{way}{rows}")["seconds"])
+        ours_now, longest, max_length = (rates[name][-1] for name in columns)
+        print(f"{f'round {number}':>10}  {ours_now:8.1f}  {longest:20.1f}  {max_length:22.1f}", flush=True)
+    return rates
+
+
+def report(rates: dict[str, list[float]]) -> None:
+    """Medians, and the ratio of each round's pair."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(
+        f"{'median':>10}  {medians['ours']:8.1f}  {medians['longest']:20.1f}  {medians['max_length']:22.1f}\n"
+    )
+    meanings = {
+        "longest": "padded to the longest row of each batch (the collator a Trainer with a tokenizer has)",
+        "max_length": "padded to 80 tokens (AdapterHub's own notebook)",
+    }
+    for name, meaning in meanings.items():
+        ratios = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(f"ours is {middle:.2f} times AdapterHub {meaning}; range {low:.2f} to {high:.2f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    settings = arguments()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = write_rows(settings, folder)
+        print(f"{rows:,} rows of {settings.data}, one epoch a round, sides take turns")
+        print(
+            f"batch {settings.batch_size}, bottleneck {settings.bottleneck_dim}, all layers, fp32, ", end=""
+        )
+        print(f"{settings.threads} threads a side")
+        ours, theirs = start_sides(settings, folder)
+        try:
+            for side in (ours, theirs):
+                print(f"{side.name}: " + ", ".join(f"{k} {v}" for k, v in side.about["versions"].items()))
+            report(measure(ours, theirs, rows, settings))
+        finally:
+            ours.close()
+            theirs.close()
+
+
+if __name__ == "__main__":
+    main()

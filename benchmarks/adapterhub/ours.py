@@ -1,0 +1,80 @@
+"""This project's side: `sweeper.train` over a pack of one, one trial of one epoch a round. Runs in .venv.
+
+Reads a number of rows from stdin, a line a round, and answers each with one JSON line: the seconds of the
+whole trial, from building its adapter to its end, with an evaluation on a row of each label in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from adapters import AdapterConfig
+from adapters.pack import Pack
+from sweeper import backbone, task
+from sweeper.data import Split, TaskData, prepare, read_tables
+from sweeper.study import load_study
+from sweeper.train import Finished, Job, Problem, train
+from sweeper.trainconfig import TrainConfig
+
+
+def first_rows(split: Split, rows: int) -> Split:
+    """The first rows of a split."""
+    end = int(split.offsets[rows])
+    types = split.token_type_ids[:end] if split.token_type_ids is not None else None
+    return replace(
+        split,
+        input_ids=split.input_ids[:end],
+        token_type_ids=types,
+        offsets=split.offsets[: rows + 1],
+        labels=split.labels[:rows],
+    )
+
+
+def one_round(pack: Pack, data: TaskData, problem: Problem, job: Job) -> tuple[float, int]:
+    """Seconds of one trial, and the parameters of its adapter."""
+    jobs = [job]
+    start = time.perf_counter()
+    events = list(train(pack, data, problem, lambda: jobs.pop() if jobs else None, device="cpu"))
+    seconds = time.perf_counter() - start
+    last = events[-1]
+    if not isinstance(last, Finished) or last.adapter is None:
+        raise SystemExit(f"the trial did not finish: {last}")
+    return seconds, sum(parameter.numel() for parameter in last.adapter.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--bottleneck-dim", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+
+    study = load_study(settings.study)
+    tokenizer = backbone.load_tokenizer(study.backbone)
+    data = prepare(study, read_tables(study), tokenizer, settings.study.parent / "cache")
+    pack = Pack(backbone.load_backbone(study.backbone, "float32", "cpu"))
+    outputs = task.outputs(study.task.kind, data.label_names)
+    problem = Problem(study.task.kind, study.task.pooling, outputs, "accuracy", True)
+    adapter = AdapterConfig(bottleneck_dim=settings.bottleneck_dim)
+    config = TrainConfig(epochs=1, batch_size=settings.batch_size)
+    versions = {name: version(name) for name in ("adapter-sweeper", "transformers", "torch")}
+    print(json.dumps({"versions": versions}), flush=True)
+    for number, line in enumerate(sys.stdin):
+        job = Job(number, number, 1, adapter, config, seed=number)
+        part = replace(data, train=first_rows(data.train, int(line)))
+        seconds, parameters = one_round(pack, part, problem, job)
+        print(json.dumps({"seconds": seconds, "adapter_parameters": parameters}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
