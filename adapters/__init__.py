@@ -1,0 +1,80 @@
+"""Adapters for frozen Hugging Face transformers: build, insert, remove, switch, save, load.
+
+Names below are imported when first used: `import adapters` alone costs nothing. Two functions share the name of
+their file and are imported from there: `from adapters.insert import insert`, `from adapters.initialize import
+initialize`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Read as text by those who must tell this package from another one of its name without importing it.
+__distribution__ = "adapter-sweeper"
+
+if TYPE_CHECKING:
+    from adapters.adapter import Adapter, build
+    from adapters.architectures import architecture_of, hidden_size, layer_count, sites
+    from adapters.bottleneck import Bottleneck
+    from adapters.config import AdapterConfig
+    from adapters.count import adapter_parameters, module_parameters
+    from adapters.errors import AdapterError
+    from adapters.files import load, load_into, save
+    from adapters.insert import activate, active, attach, get, names, remove, route
+
+_HOMES = {
+    "Adapter": "adapter",
+    "AdapterConfig": "config",
+    "AdapterError": "errors",
+    "Bottleneck": "bottleneck",
+    "activate": "insert",
+    "active": "insert",
+    "adapter_parameters": "count",
+    "architecture_of": "architectures",
+    "attach": "insert",
+    "build": "adapter",
+    "get": "insert",
+    "hidden_size": "architectures",
+    "layer_count": "architectures",
+    "load": "files",
+    "load_into": "files",
+    "module_parameters": "count",
+    "names": "insert",
+    "remove": "insert",
+    "route": "insert",
+    "save": "files",
+    "sites": "architectures",
+}
+
+__all__ = [
+    "Adapter",
+    "AdapterConfig",
+    "AdapterError",
+    "Bottleneck",
+    "activate",
+    "active",
+    "adapter_parameters",
+    "architecture_of",
+    "attach",
+    "build",
+    "get",
+    "hidden_size",
+    "layer_count",
+    "load",
+    "load_into",
+    "module_parameters",
+    "names",
+    "remove",
+    "route",
+    "save",
+    "sites",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"adapters.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

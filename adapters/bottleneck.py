@@ -1,0 +1,113 @@
+"""The bottleneck method: down to a few units, an activation, and up again (Houlsby et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapters.config import ACTIVATIONS
+from adapters.errors import AdapterError, one_of
+
+
+def _identity(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": functional.softplus,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "mish": functional.mish,
+    "identity": _identity,
+}
+
+
+def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
+    # Built on meta first: `nn.Linear` would otherwise draw its weights from the global generator.
+    linear = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device="cpu")
+    with torch.no_grad():
+        linear.weight.zero_()
+        linear.bias.zero_()
+    return linear
+
+
+class Bottleneck(nn.Module):
+    """One module of an adapter: `scaling * up(activation(down(hidden_states)))`.
+
+    Parameters are fp32, made on the CPU, and all zero until `initialize` fills them. The products run in the
+    dtype of the hidden states.
+
+    Args:
+        hidden_size: d, width of the hidden states.
+        bottleneck_dim: m, units in between.
+        activation: one of `ACTIVATIONS`.
+        scaling: factor on the result.
+        dropout: share of the m units dropped in training mode (He et al. 2021), the others scaled up.
+
+    Raises:
+        AdapterError: an unknown activation.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        bottleneck_dim: int,
+        activation: str = "relu",
+        scaling: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if activation not in _FUNCTIONS:
+            raise AdapterError(
+                f"unknown activation {activation!r}; {one_of(activation, ACTIVATIONS)}", "activation"
+            )
+        self.activation = activation
+        self.scaling = scaling
+        self.dropout = dropout
+        self.down = _empty_linear(hidden_size, bottleneck_dim)
+        self.up = _empty_linear(bottleneck_dim, hidden_size)
+
+    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What to add to the sublayer's output; the residual is not added here.
+
+        Args:
+            hidden_states: [..., d], any floating dtype.
+            generator: draws the dropout mask; needed in training mode with dropout above 0.
+
+        Returns:
+            [..., d], in the dtype of `hidden_states`.
+
+        Raises:
+            AdapterError: dropout without a generator.
+        """
+        dtype = hidden_states.dtype
+        down, up = self.down, self.up
+        units = functional.linear(hidden_states, down.weight.to(dtype), down.bias.to(dtype))
+        units = _FUNCTIONS[self.activation](units)
+        if self.dropout > 0 and self.training:
+            units = units * self._dropout_mask(units, generator)
+        delta = functional.linear(units, up.weight.to(dtype), up.bias.to(dtype))
+        return delta if self.scaling == 1.0 else delta * self.scaling
+
+    def _dropout_mask(self, units: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            raise AdapterError(
+                "dropout in training needs a generator of its own: set `adapter.generator`", "dropout"
+            )
+        # Drawn in fp32 on the generator's device, so that the mask depends on neither dtype nor device.
+        mask = torch.empty(units.shape, dtype=torch.float32, device=generator.device)
+        mask.bernoulli_(1 - self.dropout, generator=generator).div_(1 - self.dropout)
+        return mask.to(device=units.device, dtype=units.dtype)
+
+    def extra_repr(self) -> str:
+        return f"activation={self.activation!r}, scaling={self.scaling:g}, dropout={self.dropout:g}"

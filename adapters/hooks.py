@@ -1,0 +1,104 @@
+"""What the hooks of inserted adapters compute. One hook a site; no state; nothing is copied on the way.
+
+Hooks are partials of the functions below, so that a deep copy of a model takes its own adapters along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from adapters.adapter import Adapter
+from adapters.architectures import HookPoint
+from adapters.bottleneck import Bottleneck
+from adapters.errors import AdapterError
+
+Delta = Callable[[Tensor], Tensor]
+
+
+class Segment(NamedTuple):
+    """The tokens `start:stop` of a flat input, for one adapter's module."""
+
+    adapter: Adapter
+    module: Bottleneck
+    start: int
+    stop: int
+
+
+def register(module: nn.Module, point: HookPoint, delta: Delta) -> RemovableHandle:
+    """Put the hook of one site on its module, with `delta` giving what to add."""
+    if point.hook == "residual":
+        return module.register_forward_pre_hook(partial(_add_to_residual, delta))
+    hooks = {"after": _add_after, "beside": _add_beside, "norm": _add_inside_norm}
+    return module.register_forward_hook(partial(hooks[point.hook], delta))
+
+
+def whole(adapter: Adapter, module: Bottleneck) -> Delta:
+    """A delta of one module over all tokens."""
+    return partial(_whole_delta, adapter, module)
+
+
+def routed(segments: Iterable[Segment]) -> Delta:
+    """A delta over a flat input [1, tokens, d]: each module on its own tokens, zero elsewhere."""
+    return partial(_routed_delta, tuple(sorted(segments, key=lambda segment: segment.start)))
+
+
+def _add_after(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + delta(output)
+
+
+def _add_beside(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + delta(arguments[0])
+
+
+def _add_to_residual(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    sublayer_input, residual = arguments
+    return sublayer_input, residual + delta(residual)
+
+
+def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    normalised: Tensor = module.forward(arguments[0] + delta(output))  # not a call: this hook would run again
+    return normalised
+
+
+def _whole_delta(adapter: Adapter, module: Bottleneck, hidden_states: Tensor) -> Tensor:
+    result: Tensor = module(hidden_states, adapter.generator)
+    return result
+
+
+def _routed_delta(segments: tuple[Segment, ...], hidden_states: Tensor) -> Tensor:
+    tokens = hidden_states.shape[1]
+    if hidden_states.dim() != 3 or hidden_states.shape[0] != 1 or segments[-1].stop > tokens:
+        raise AdapterError(
+            f"routes up to token {segments[-1].stop} need a flat input [1, tokens, d], not {list(hidden_states.shape)}"
+        )
+    if len(segments) == 1 and segments[0].stop - segments[0].start == tokens:
+        return _whole_delta(segments[0].adapter, segments[0].module, hidden_states)
+    # One split and one concatenation: in the backward pass, a slice a segment would each fill a gradient of full
+    # size with zeros, while a split concatenates once.
+    sizes: list[int] = []
+    owners: list[Segment | None] = []
+    position = 0
+    for segment in segments:
+        if segment.start > position:
+            sizes.append(segment.start - position)
+            owners.append(None)
+        sizes.append(segment.stop - segment.start)
+        owners.append(segment)
+        position = segment.stop
+    if tokens > position:
+        sizes.append(tokens - position)
+        owners.append(None)
+    pieces = zip(owners, hidden_states.split(sizes, dim=1), strict=True)
+    return torch.cat([_segment_delta(owner, piece) for owner, piece in pieces], dim=1)
+
+
+def _segment_delta(segment: Segment | None, hidden_states: Tensor) -> Tensor:
+    if segment is None:
+        return torch.zeros_like(hidden_states)  # backbone alone: nothing is added, its own gradient flows on
+    return _whole_delta(segment.adapter, segment.module, hidden_states)

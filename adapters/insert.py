@@ -1,0 +1,291 @@
+"""Put adapters into a frozen Hugging Face model, take them out, switch between them.
+
+The model stays what it was: no layer is subclassed or rewritten. Adapters act through forward hooks, and only the
+sites of the active adapter carry one. While any adapter is in, the backbone (`model.base_model`) is frozen and in
+eval mode, and holds the adapters as a submodule, so that `model.to(...)` moves them along. When the last one
+leaves, everything is as it was before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from adapters.adapter import Adapter, build
+from adapters.architectures import Architecture, HookPoint, architecture_of, hidden_size, layer_count
+from adapters.config import AdapterConfig
+from adapters.errors import AdapterError
+from adapters.hooks import Delta, Segment, register, routed, whole
+
+__all__ = ["Adapter", "activate", "active", "attach", "build", "get", "insert", "names", "remove", "route"]
+
+Route: TypeAlias = tuple[str, int, int]
+
+_ATTRIBUTE = "sweeper_adapters"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class _Inserted(nn.Module):
+    """The adapters in one backbone, the hooks that are on, and what to restore when the last one leaves."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
+        self.active: str | None = None
+        self.routes: tuple[Route, ...] | None = None
+        self.handles: list[RemovableHandle] = []
+        self.were_trainable = {name for name, value in backbone.named_parameters() if value.requires_grad}
+        self.were_training = {name for name, module in backbone.named_modules() if module.training}
+
+
+def insert(
+    model: nn.Module, config: AdapterConfig, name: str = "default", *, generator: torch.Generator
+) -> Adapter:
+    """Build an adapter, put it into the model and make it the active one.
+
+    Args:
+        model: a Hugging Face model, with or without a head. Its backbone is frozen and put in eval mode.
+        config: what the adapter is.
+        name: letters, digits, "_" and "-"; free in this model.
+        generator: a CPU generator that draws the initial weights.
+
+    Raises:
+        AdapterError: the configuration does not fit the model, or the name is taken or not allowed.
+    """
+    _check_new_name(model, name)
+    return attach(model, build(config, _backbone(model).config, generator), name)
+
+
+def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter:
+    """Put an adapter that was built or loaded into a model and make it the active one.
+
+    Its modules move to the devices of their layers; its dtype and its training mode stay.
+
+    Raises:
+        AdapterError: the adapter is for another family or size, is in the model already, or the name is taken.
+    """
+    if not isinstance(adapter, Adapter):
+        raise AdapterError(
+            f"expected an Adapter, not {type(adapter).__name__}; `insert` takes a configuration"
+        )
+    _check_new_name(model, name)
+    backbone = _backbone(model)
+    _check_same_backbone(adapter, backbone)
+    inserted = _inserted_of(model)
+    if inserted is not None:
+        _check_not_routed(inserted)
+        for other, present in inserted.adapters.items():
+            if present is adapter:
+                raise AdapterError(f"this adapter is already in the model, as {other!r}")
+    for site in adapter.sites:
+        layer, _ = _layer_and_module(backbone, site.layer, architecture_of(backbone).hook_point(site))
+        device = next(layer.parameters()).device
+        adapter.modules_by_site[site.key].to(device)
+    if inserted is None:
+        inserted = _Inserted(backbone)
+        backbone.requires_grad_(False).eval()
+        backbone.add_module(_ATTRIBUTE, inserted)
+    inserted.adapters[name] = adapter
+    activate(model, name)
+    return adapter
+
+
+def remove(model: nn.Module, name: str = "default") -> Adapter:
+    """Take an adapter out and return it. If it was the active one, none is active afterwards.
+
+    With the last adapter, every hook, attribute and flag goes, and the backbone's `requires_grad` and training
+    flags are what they were before the first one came.
+
+    Raises:
+        AdapterError: no adapter of that name, or it is called inside `route`.
+    """
+    adapter = get(model, name)
+    backbone, inserted = _backbone(model), _inserted(model)
+    _check_not_routed(inserted)
+    if inserted.active == name:
+        activate(model, None)
+    del inserted.adapters[name]
+    if not inserted.adapters:
+        delattr(backbone, _ATTRIBUTE)
+        for parameter_name, parameter in backbone.named_parameters():
+            if parameter_name in inserted.were_trainable:
+                parameter.requires_grad_(True)
+        for module_name, module in backbone.named_modules():
+            module.training = module_name in inserted.were_training
+    return adapter
+
+
+def activate(model: nn.Module, name: str | None) -> None:
+    """Make one of the model's adapters the active one, or none: then the model computes what it did alone.
+
+    Raises:
+        AdapterError: no adapter of that name, or it is called inside `route`.
+    """
+    inserted = _inserted_of(model)
+    if inserted is None and name is None:
+        return
+    adapter = None if name is None else get(model, name)
+    inserted = _inserted(model)
+    _check_not_routed(inserted)
+    inserted.active = name
+    if adapter is None:
+        _set_hooks(model, {})
+        return
+    row, modules = architecture_of(_backbone(model)), adapter.modules_by_site
+    _set_hooks(
+        model,
+        {(site.layer, row.hook_point(site)): whole(adapter, modules[site.key]) for site in adapter.sites},
+    )
+
+
+@contextmanager
+def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
+    """Within this context, each adapter acts on its own tokens of a flat input, instead of the active one.
+
+    The tokens that no route covers see the backbone alone; gradients flow through all of them. A backward pass may
+    run outside the context, unless it recomputes the forward pass (gradient checkpointing).
+
+    Args:
+        model: takes a flat input, with hidden states [1, tokens, d].
+        routes: (name, start, stop) each: `name` acts on the tokens start:stop. They may not overlap, and may
+            leave gaps. None at all means the backbone alone.
+
+    Raises:
+        AdapterError: an unknown name, a range that is empty, negative or overlaps another, a context inside another
+            one; and by the forward pass: an input that is not flat, or shorter than the routes.
+    """
+    inserted = _inserted(model)
+    _check_not_routed(inserted)
+    if getattr(_backbone(model).config, "chunk_size_feed_forward", 0):
+        raise AdapterError("routes need the whole sequence: set the backbone's chunk_size_feed_forward to 0")
+    inserted.routes = _checked_routes(model, routes)
+    previous = inserted.active
+    try:
+        _set_hooks(model, _routed_deltas(model, inserted.routes))
+        yield
+    finally:
+        inserted.routes = None
+        activate(model, previous)
+
+
+def names(model: nn.Module) -> tuple[str, ...]:
+    """The names of the model's adapters, in the order they came."""
+    inserted = _inserted_of(model)
+    return () if inserted is None else tuple(inserted.adapters)
+
+
+def active(model: nn.Module) -> str | None:
+    """The name of the active adapter, or None."""
+    inserted = _inserted_of(model)
+    return None if inserted is None else inserted.active
+
+
+def get(model: nn.Module, name: str = "default") -> Adapter:
+    """The adapter of that name; AdapterError if there is none."""
+    present = names(model)
+    if name not in present:
+        listed = ", ".join(present) if present else "the model has none"
+        raise AdapterError(f"no adapter named {name!r}; known: {listed}")
+    adapter = _inserted(model).adapters[name]
+    assert isinstance(adapter, Adapter)
+    return adapter
+
+
+def _backbone(model: nn.Module) -> Any:
+    backbone = getattr(model, "base_model", None)
+    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "config"):
+        raise AdapterError(f"expected a Hugging Face model, not {type(model).__name__}")
+    return backbone
+
+
+def _inserted_of(model: nn.Module) -> _Inserted | None:
+    return getattr(_backbone(model), _ATTRIBUTE, None)
+
+
+def _inserted(model: nn.Module) -> _Inserted:
+    inserted = _inserted_of(model)
+    if inserted is None:
+        raise AdapterError("the model has no adapter; `insert` or `attach` one first")
+    return inserted
+
+
+def _check_new_name(model: nn.Module, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
+        message = (
+            f"{name!r} cannot name an adapter; use letters, digits, '_' and '-', and no name of a method"
+        )
+        raise AdapterError(message)
+    if name in names(model):
+        raise AdapterError(
+            f"the model already has an adapter named {name!r}; remove it or choose another name"
+        )
+
+
+def _check_same_backbone(adapter: Adapter, backbone: Any) -> None:
+    made_for = (adapter.model_type, adapter.layer_count, adapter.hidden_size)
+    config = backbone.config
+    found = (architecture_of(config).model_type, layer_count(config), hidden_size(config))
+    if made_for != found:
+        shape = "a {} of {} layers and hidden size {}"
+        raise AdapterError(
+            f"the adapter is for {shape.format(*made_for)}; the model is {shape.format(*found)}"
+        )
+
+
+def _check_not_routed(inserted: _Inserted) -> None:
+    if inserted.routes is not None:
+        raise AdapterError("adapters cannot be changed inside `route`; leave its context first")
+
+
+def _layer_and_module(backbone: Any, index: int, point: HookPoint) -> tuple[nn.Module, nn.Module]:
+    row: Architecture = architecture_of(backbone)
+    path = f"{row.layers}.{index}"
+    try:
+        layer = backbone.get_submodule(path)
+        path = f"{path}.{point.path}"
+        return layer, layer.get_submodule(point.path)
+    except AttributeError:
+        raise AdapterError(
+            f"{type(backbone).__name__} has no module {path!r}, which the row of {row.model_type!r} in "
+            "adapters/architectures.py names; is it another version or variant of the family?"
+        ) from None
+
+
+def _set_hooks(model: nn.Module, deltas: dict[tuple[int, HookPoint], Delta]) -> None:
+    backbone, inserted = _backbone(model), _inserted(model)
+    while inserted.handles:
+        inserted.handles.pop().remove()
+    for (index, point), delta in deltas.items():
+        _, module = _layer_and_module(backbone, index, point)
+        inserted.handles.append(register(module, point, delta))
+
+
+def _checked_routes(model: nn.Module, routes: Sequence[Route]) -> tuple[Route, ...]:
+    ordered = sorted(routes, key=lambda entry: entry[1])
+    reached = 0
+    for name, start, stop in ordered:
+        get(model, name)
+        if not 0 <= start < stop:
+            raise AdapterError(f"route of {name!r}: tokens {start}:{stop} are no range")
+        if start < reached:
+            raise AdapterError(f"route of {name!r}: tokens {start}:{stop} overlap those of another route")
+        reached = stop
+    return tuple(ordered)
+
+
+def _routed_deltas(model: nn.Module, routes: tuple[Route, ...]) -> dict[tuple[int, HookPoint], Delta]:
+    row = architecture_of(_backbone(model))
+    segments: dict[tuple[int, HookPoint], list[Segment]] = {}
+    for name, start, stop in routes:
+        adapter = get(model, name)
+        modules = adapter.modules_by_site
+        for site in adapter.sites:
+            segment = Segment(adapter, modules[site.key], start, stop)
+            segments.setdefault((site.layer, row.hook_point(site)), []).append(segment)
+    return {place: routed(entries) for place, entries in segments.items()}
