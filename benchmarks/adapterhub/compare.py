@@ -1,8 +1,8 @@
 """Training throughput of one trial: this project against AdapterHub's `adapters` 1.3.0, interleaved.
 
 `make bench-adapterhub` makes both environments and runs this. Both sides train the same adapter (bottleneck
-after the FFN of every layer, relu) with a classification head, in fp32, on the same rows, with as many threads,
-each in a process of its own. They take turns: while one trains, the other waits for its next line.
+after the FFN of every layer, relu) with a classification head, in fp32, on the same rows, with as many
+threads, each in a process of its own. They take turns: while one trains, the other waits for its next line.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Follows AdapterHub's own notebook "Training an Adapter for a Transformer Model": AutoAdapterModel, a `seq_bn`
 adapter, a classification head, AdapterTrainer with the defaults of TrainingArguments. Two ways to pad:
 
-- ``longest``: the trainer is given the tokenizer, so that its default collator is DataCollatorWithPadding, and
-  a batch is as wide as its longest row;
+- ``longest``: the trainer is given the tokenizer, so that its default collator is DataCollatorWithPadding,
+  and a batch is as wide as its longest row;
 - ``max_length``: every row is padded to 80 tokens when it is tokenised, as the notebook does.
 
 Reads a way to pad and a number of rows from stdin, a line a round, and answers each with one JSON line: the
