@@ -199,11 +199,15 @@ def _load(backbone: Backbone, load: Callable[..., Loaded], **options: Any) -> Lo
         with quiet():
             return load(str(source), trust_remote_code=False, **options)
     except Exception as error:  # what these functions raise for bad files is not documented
-        if not isinstance(error, OSError | ValueError | KeyError | ImportError) and not _is_safetensors(error):
+        if not isinstance(error, OSError | ValueError | KeyError | ImportError) and not _is_safetensors(
+            error
+        ):
             raise
         text = str(error)
         if "trust_remote_code" in text:
-            message = "needs code of its own to be loaded, which is never run here; take a model that needs none"
+            message = (
+                "needs code of its own to be loaded, which is never run here; take a model that needs none"
+            )
         elif "safetensors" in text and "no file named" in text:
             message = _NO_SAFETENSORS
         elif backbone.is_directory:

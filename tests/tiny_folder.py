@@ -27,13 +27,16 @@ def make_backbone(folder: str | Path, family: str = "bert", seed: int = 0) -> Pa
     import torch
     import transformers
 
+    from sweeper.backbone import quiet
+
     folder = Path(folder)
     tokenizer = _tokenizer(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModel.from_config(_config(family, len(tokenizer)))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return folder
 
 
