@@ -1,7 +1,7 @@
 """From a study to the space that Optuna draws from, and from what was drawn to a configuration.
 
-Optuna's parameters are flat and its choices scalars, so an explicit set of layers is a JSON string there, such
-as ``"[0, 2, 4]"``. Only what varies is a parameter; fixed values come in with :func:`configuration`.
+Optuna's parameters are flat and its choices scalars, so an explicit set of layers is a JSON string there,
+such as ``"[0, 2, 4]"``. Only what varies is a parameter; fixed values come in with :func:`configuration`.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ def _distribution(name: str, spec: Spec) -> optuna.distributions.BaseDistributio
         if name in WHOLE_FIELDS:
             step = 1 if spec.step is None else int(spec.step)
             return IntDistribution(int(spec.low), int(spec.high), log=spec.log, step=step)
-        return FloatDistribution(float(spec.low), float(spec.high), log=spec.log, step=spec.step)
+        low, high = float(spec.low), float(spec.high)
+        return FloatDistribution(low, high, log=spec.log, step=spec.step)
     assert isinstance(spec, Choice)
     return CategoricalDistribution([encode(value) for value in spec.values])
 
 
 def suggest(trial: optuna.Trial, study: Study) -> Params:
     """Draw every parameter that varies, those that the trial has fixed included."""
-    params: Params = {}
+    params: dict[str, Any] = {}
     for name in study.searched:
         spec = study.search[name]
         if isinstance(spec, Choice):
@@ -118,11 +119,11 @@ def _contains(name: str, spec: Spec, value: Any) -> bool:
 
 
 def default_params(study: Study, hidden_size: int) -> Params:
-    """The parameters of trial 0: the configuration that the literature starts from, or the nearest in the space.
+    """The parameters of trial 0: where the literature starts from, or the nearest point of the space.
 
     That is AdapterConfig's defaults with a bottleneck of a sixteenth of the backbone's width, trained as
-    TrainConfig's defaults say. A number that the space lacks becomes the nearest one in it (by ratio on a
-    logarithmic scale, else by difference); a name that the space lacks becomes the first that is listed.
+    TrainConfig's defaults say. A number that the space lacks becomes the nearest one in it; a name that the
+    space lacks becomes the first that is listed.
     """
     adapter = AdapterConfig(bottleneck_dim=max(1, hidden_size // 16))
     wanted = Configuration(adapter, TrainConfig()).to_dict()
@@ -189,8 +190,9 @@ def check_space(study: Study, backbone_config: Any) -> None:
     """Check that every adapter of the space fits into the backbone.
 
     Raises:
-        UsageError: with the line of the value: a bottleneck wider than the hidden size, a layer that the backbone
-            lacks, a placement that its family has no sites for, an unknown family, or a limit that no adapter meets.
+        UsageError: with the line of the value: a bottleneck wider than the hidden size, a layer that the
+            backbone lacks, a placement that its family has no sites for, an unknown family, or a limit that
+            no adapter meets.
     """
     for indices, config in _corners(study):
         try:
@@ -220,15 +222,15 @@ def _line_of(study: Study, field: str | None, indices: Mapping[str, int]) -> int
 def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that draws one trial, seeded by the study's seed and the trial's number.
 
-    A sampler of its own for each trial, so that a worker that starts again does not repeat its draws, and what
-    is drawn depends on the trials that are known, not on which worker asks.
+    A sampler of its own for each trial, so that a worker that starts again does not repeat its draws, and
+    what is drawn depends on the trials that are known, not on which worker asks.
     """
     from optuna.samplers import RandomSampler, TPESampler
 
     seed = _stable_hash("sampler", study.seed, number) % 2**32  # NumPy's seeds have 32 bits
     if study.sampler.name == "random":
         return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, **study.sampler.options)
+    return TPESampler(seed=seed, n_startup_trials=study.sampler.options["n_startup_trials"])
 
 
 def trial_seed(study: Study, number: int | str) -> int:

@@ -139,9 +139,8 @@ def _name(node: Node) -> str:
     if isinstance(name.value, (dict, list)):
         name.fail(f"must be the name of the study, not {name.described()}")
     if not _NAME.match(name.text()):
-        name.fail(
-            f"{short(name.value)} cannot be a name; use up to 64 of a-z, 0-9, '-' and '_', a letter or digit first"
-        )
+        allowed = "up to 64 of a-z, 0-9, - and _, not starting with - or _"
+        name.fail(f"{short(name.value)} cannot be a name; use {allowed}")
     return name.text()
 
 
@@ -158,7 +157,7 @@ def difference(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -
 
 
 def only_budget_grew(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -> bool:
-    """Whether all differences are a larger ``budget``: more trials, hours or failures, or a limit taken away."""
+    """Whether all that differs is a larger budget: more trials, hours or failures, or a limit taken away."""
     growing = ("budget.trials", "budget.hours", "budget.failures")
     return all(
         key in growing and before is not None and (after is None or after > before)

@@ -1,8 +1,8 @@
 """The sections ``backbone`` and ``data`` of a study file: directories, files and hub names.
 
-A relative path is looked for in the study file's folder, and must stay inside it: neither ``..`` nor a symbolic
-link may lead out, so that a study that somebody sends you reads nothing but what came with it. An absolute path
-may name any place.
+A relative path is looked for in the study file's folder, and must stay inside it: neither ``..`` nor a
+symbolic link may lead out, so that a study that somebody sends you reads nothing but what came with it.
+An absolute path may name any place.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ def _split(node: Node, check_files: bool) -> Source | float:
 
 
 def read_source(node: Node, check_files: bool) -> Source:
-    """A split: ``FILE``, ``{path: FILE, rows: N}`` or ``{hub: NAME, config: C, split: S, revision: R, rows: N}``."""
+    """A split: FILE, or {path: FILE, rows: N}, or {hub: NAME, config: C, split: S, revision: R, rows: N}.
+
+    Raises:
+        UsageError: an unknown key, no such file, or a hub data set without its commit.
+    """
     if isinstance(node.value, str):
         return _file_source(node, None, check_files)
     if not isinstance(node.value, dict):

@@ -1,6 +1,7 @@
 """One value of a study file that knows its name and its line, and checks its own type.
 
-All errors about a study file are made here, so that they read alike: ``file:line: section.key: what is wrong``.
+All errors about a study file are made here, so that they read alike: ``file:line: section.key: what is
+wrong``.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Node:
         return Node(self.value[key], (*self.keys, key), self.path, self.lines)
 
     def has(self, key: str) -> bool:
-        """Whether the mapping has the key with a value; a key with nothing after its colon counts as absent."""
+        """Whether the mapping has the key, with a value; a key with nothing after its colon is absent."""
         return self.value.get(key) is not None
 
     def optional(self, key: str) -> Node | None:

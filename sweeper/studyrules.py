@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 from sweeper.metrics import METRICS
 from sweeper.studynode import SECTIONS, Node
@@ -11,6 +12,7 @@ from sweeper.studyschema import (
     KINDS,
     POOLINGS,
     Budget,
+    Choice,
     Fixed,
     Limits,
     Objective,
@@ -20,7 +22,7 @@ from sweeper.studyschema import (
     Task,
     TrainSettings,
 )
-from sweeper.studysearch import ADAPTER_FIELDS
+from sweeper.studysearch import ADAPTER_FIELDS, FIXED_TRAIN_FIELDS
 from sweeper.trainconfig import TrainConfigError
 from sweeper.words import nearest, short
 
@@ -62,22 +64,25 @@ def read_task(node: Node) -> Task:
 def read_train(node: Node | None, search: Mapping[str, Spec]) -> TrainSettings:
     """The section ``train``. A fixed value of the same name in ``search`` is taken over."""
     known = [field.name for field in fields(TrainSettings)]
-    values = {name: spec.value for name, spec in search.items() if name in known and isinstance(spec, Fixed)}
-    if node is not None:
-        node.mapping(known, dict.fromkeys(ADAPTER_FIELDS, "search"))
-        for name in node.value:
-            if name in search:
-                node.child(name).fail("is in 'search' as well; keep it in one of them")
-            if isinstance(node.value[name], (list, dict)) and name in ("max_length", "dtype"):
-                node.child(name).fail("is the same for all trials; write one value")
-            if isinstance(node.value[name], (list, dict)):
-                node.child(name).fail("a choice or a range belongs under 'search'; here stands one value")
-            try:
-                TrainSettings(**{name: node.value[name]})
-            except TrainConfigError as error:
-                node.child(name).fail(str(error))
-        values.update(node.value)
-    return TrainSettings(**values)
+    values: dict[str, Any] = {
+        name: spec.value for name, spec in search.items() if name in known and isinstance(spec, Fixed)
+    }
+    if node is None:
+        return TrainSettings(**values)
+    node.mapping(known, dict.fromkeys(ADAPTER_FIELDS, "search"))
+    for name, value in node.value.items():
+        at = node.child(name)
+        if name in search:
+            at.fail("is in 'search' as well; keep it in one of them")
+        if isinstance(value, (list, dict)) and name in FIXED_TRAIN_FIELDS:
+            at.fail(f"must be one value, not {at.described()}; it is the same for all trials of a study")
+        if isinstance(value, (list, dict)):
+            at.fail(f"must be one value, not {at.described()}; a choice or a range belongs under 'search'")
+        try:
+            TrainSettings(**{name: value})
+        except TrainConfigError as error:
+            at.fail(str(error))
+    return TrainSettings(**values, **node.value)
 
 
 def read_objective(node: Node, kind: str) -> Objective:
@@ -154,17 +159,19 @@ def read_pruner(node: Node | None, train: TrainSettings, search: Mapping[str, Sp
     pruner = read_plugin(node, PRUNERS, "none")
     if node is None or pruner.name == "none":
         return pruner
-    spec = search.get("epochs", Fixed(train.epochs))
-    epochs = (
-        spec.high
-        if isinstance(spec, Range)
-        else max(spec.values if not isinstance(spec, Fixed) else [spec.value])
-    )
-    evaluations = int(epochs) * train.evaluations_per_epoch
+    evaluations = _most_epochs(search, train) * train.evaluations_per_epoch
     if pruner.options["minimum"] >= evaluations:
         at = node.child("minimum") if isinstance(node.value, dict) and node.has("minimum") else node
         at.fail(
-            f"a trial has {evaluations} evaluation{'s' * (evaluations > 1)}, and none is before the last to prune at; "
+            f"a trial has {evaluations} evaluation{'s' * (evaluations > 1)}, none early enough to prune at; "
             "raise train.evaluations_per_epoch, lower the pruner's minimum, or write 'pruner: none'"
         )
     return pruner
+
+
+def _most_epochs(search: Mapping[str, Spec], train: TrainSettings) -> int:
+    spec = search.get("epochs", Fixed(train.epochs))
+    if isinstance(spec, Range):
+        return int(spec.high)
+    values = spec.values if isinstance(spec, Choice) else (spec.value,)
+    return max(value for value in values if isinstance(value, int))

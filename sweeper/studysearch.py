@@ -1,7 +1,7 @@
-"""The section ``search`` of a study file: which values each field of the adapter and of its training may take.
+"""The section ``search`` of a study file: which values each field of the adapter and its training may take.
 
-What a single value may be is decided by AdapterConfig and TrainConfig alone; here a list, a range and a scalar
-are told apart, and every value of theirs is put to those two.
+What a single value may be is decided by AdapterConfig and TrainConfig alone; here a list, a range and a
+scalar are told apart, and every value of theirs is put to those two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeper.words import short
 
 ADAPTER_FIELDS = tuple(field.name for field in fields(AdapterConfig))
 FIXED_TRAIN_FIELDS = ("max_length", "evaluations_per_epoch", "dtype", "keep")
-"""Keys of ``train`` that are the same for all trials: the tokens, the rungs and what is compared depend on them."""
+"""Keys of ``train`` that are the same in all trials: tokens, rungs and what is compared depend on them."""
 TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig) if f.name not in FIXED_TRAIN_FIELDS)
 SEARCH_FIELDS = (*ADAPTER_FIELDS, *TRAIN_FIELDS)
 WHOLE_FIELDS = ("bottleneck_dim", "epochs", "batch_size")
@@ -61,7 +61,7 @@ def _method(node: Node) -> Fixed:
     method = node.child("method")
     if not isinstance(method.value, str):
         method.fail(
-            "must be the name of one method; searching over several methods is not supported; write bottleneck"
+            "must be the name of one method; several methods in one study are not supported; write bottleneck"
         )
     not_yet = {name: f"{name} is not supported by this version" for name in LATER_METHODS}
     return Fixed(method.one_of(METHODS, later=not_yet))
@@ -167,5 +167,5 @@ def _step(node: Node, name: str, low: int | float, high: int | float) -> int | f
 
 
 def encode(value: Value) -> str | int | float:
-    """A value as Optuna keeps it: an explicit set of layers becomes a JSON string, such as ``"[0, 2, 4]"``."""
+    """A value as Optuna keeps it: an explicit set of layers is a JSON string, such as ``"[0, 2, 4]"``."""
     return json.dumps(list(value)) if isinstance(value, tuple) else value

@@ -5,6 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What other libraries call it, where the spelling is too far from ours to be found by it.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "max_seq_length": "max_length",
+    "metric_name": "metric",
+    "n_trials": "trials",
+    "non_linearity": "activation",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "reduction_factor": "bottleneck_dim",
+}
+
 
 def short(value: object) -> str:
     """A value as it reads in a message: quoted if it is text, and at most 60 characters long."""
@@ -30,6 +42,8 @@ def nearest(value: object, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     word = str(value)[:100].lower() if isinstance(value, str) else ""
     found = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6)
+    if _ELSEWHERE.get(word) in by_lower:
+        found = [_ELSEWHERE[word]]
     if found:
         return f"; did you mean '{by_lower[found[0]]}'? (known: {listed})"
     return f"; known: {listed}"

@@ -43,8 +43,8 @@ def read(path: str | Path) -> tuple[Any, Lines]:
         path: a regular file of at most 256 KiB, in UTF-8.
 
     Returns:
-        The data, and the line (from 1) of every key and list item by its path, such as ``("search", "layers", 2)``.
-        The line of a key is where the key stands; ``()`` is where the document starts.
+        The data, and the line (from 1) of every key and list item by its path, such as
+        ``("search", "layers", 2)``. ``()`` is where the document starts.
 
     Raises:
         UsageError: the file cannot be read, or holds anything but plain data within the limits.
