@@ -7,6 +7,7 @@ each adapter sees its own slot's tokens alone. A trial alone is a pack of one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor, cat
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from adapters.architectures import hidden_size, layer_count
 from adapters.flat import Sequences, flat_forward, prepare
-from adapters.insert import Adapter, activate, attach, remove, route
+from adapters.insert import Adapter, activate, active, attach, remove, route
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Pack:
         """
         if len(parts) == 1:
             slot, batch = parts[0]
-            activate(self.backbone, _name(slot) if self._adapters[slot] is not None else None)
+            wanted = _name(slot) if self._adapters[slot] is not None else None
+            if active(self.backbone) != wanted:
+                activate(self.backbone, wanted)
             return [flat_forward(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences)]
         stops = [0]
         for _, batch in parts:
@@ -91,7 +94,7 @@ class Pack:
             if self._adapters[slot] is not None
         ]
         types = [batch.token_type_ids for _, batch in parts if batch.token_type_ids is not None]
-        with route(self.backbone, routes):
+        with route(self.backbone, routes) if routes else nullcontext():
             hidden = flat_forward(
                 self.backbone,
                 cat([batch.input_ids for _, batch in parts]),
