@@ -1,8 +1,8 @@
 """Adapters for frozen Hugging Face transformers: build, insert, remove, switch, save, load.
 
-Names below are imported when first used: `import adapters` alone costs nothing. Two functions share the name of
-their file and are imported from there: `from adapters.insert import insert`, `from adapters.initialize import
-initialize`.
+Names below are imported when first used: `import adapters` alone costs nothing. Two functions share the name
+of their file and are imported from there: `from adapters.insert import insert`,
+`from adapters.initialize import initialize`.
 """
 
 from importlib import import_module

@@ -16,8 +16,8 @@ from adapters.initialize import initialize
 class Adapter(nn.Module):
     """The modules of one adapter, all zero: `build` makes one that is ready to train.
 
-    It computes nothing by itself: `insert.attach` puts it into a model. Its parameters are those to train; the keys
-    of its state dict read "layer_0_ffn.down.weight".
+    It computes nothing by itself: `insert.attach` puts it into a model. Its parameters are those to train;
+    the keys of its state dict read "layer_0_ffn.down.weight".
 
     Args:
         config: what the adapter is.
@@ -26,7 +26,7 @@ class Adapter(nn.Module):
     Attributes:
         config, model_type, hidden_size, layer_count: what it is, and the backbone that it fits.
         sites: its sites, from the bottom up.
-        generator: draws the dropout masks in training; None until somebody sets it. No part of the state dict.
+        generator: draws the dropout masks in training; None until it is set. No part of the state dict.
 
     Raises:
         AdapterError: the configuration does not fit the backbone; see `architectures.check_fits`.

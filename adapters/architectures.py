@@ -83,16 +83,16 @@ class Architecture:
 
 def _needs_post_norm(model_type: str) -> AdapterError:
     return AdapterError(
-        f"placement 'pfeiffer_original' puts the LayerNorm after the FFN inside the adapter, but {model_type!r} "
-        "normalises before its sublayers; use 'pfeiffer' or 'parallel'",
+        "placement 'pfeiffer_original' puts the LayerNorm after the FFN inside the adapter, but "
+        f"{model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
         "placement",
     )
 
 
 def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Architecture:
-    # The FFN of these families is no module of its own: `intermediate` and `output.dense`, with the residual and
-    # the LayerNorm inside `output`. What the FFN reads is that residual, so one hook on `output` sees it all.
-    return Architecture(
+    # The FFN of these families is no module of its own: `intermediate` and `output.dense`, with the residual
+    # and the LayerNorm inside `output`. What the FFN reads is that residual: one hook on `output` sees it
+    all. return Architecture(
         model_type=model_type,
         layers="encoder.layer",
         attention="attention.output.dense",
@@ -143,10 +143,11 @@ def architecture_of(model_or_config: Any) -> Architecture:
     row = ARCHITECTURES.get(model_type)
     if row is None:
         raise AdapterError(
-            f"no row for the model family {model_type!r}; known: {', '.join(ARCHITECTURES)}. To add the family, "
+            f"no row for the model family {model_type!r}; known: {', '.join(ARCHITECTURES)}. To add it, "
             "write a row in adapters/architectures.py (paths from model.base_model and from one layer), e.g. "
-            f"Architecture(model_type={model_type!r}, layers='encoder.layer', attention='attention.output.dense', "
-            "ffn='output.dense', parallel=HookPoint('output', 'residual'), ffn_norm='output.LayerNorm')"
+            f"Architecture(model_type={model_type!r}, layers='encoder.layer', ffn='output.dense', "
+            "attention='attention.output.dense', parallel=HookPoint('output', 'residual'), "
+            "ffn_norm='output.LayerNorm')"
         )
     return row
 
@@ -212,8 +213,8 @@ def check_fits(config: AdapterConfig, backbone_config: Any) -> tuple[Site, ...]:
     """The sites of a configuration in a given backbone, or the reason why it has none.
 
     Raises:
-        AdapterError: unknown family, a placement that the family has no sites for, a layer index out of range, or
-            a bottleneck wider than the hidden size.
+        AdapterError: unknown family, a placement that the family has no sites for, a layer index out of
+            range, or a bottleneck wider than the hidden size.
     """
     architecture_of(backbone_config).check(config)
     width = hidden_size(backbone_config)

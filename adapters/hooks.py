@@ -75,12 +75,13 @@ def _routed_delta(segments: tuple[Segment, ...], hidden_states: Tensor) -> Tenso
     tokens = hidden_states.shape[1]
     if hidden_states.dim() != 3 or hidden_states.shape[0] != 1 or segments[-1].stop > tokens:
         raise AdapterError(
-            f"routes up to token {segments[-1].stop} need a flat input [1, tokens, d], not {list(hidden_states.shape)}"
+            f"routes up to token {segments[-1].stop} need a flat input [1, tokens, d], "
+            f"not {list(hidden_states.shape)}"
         )
     if len(segments) == 1 and segments[0].stop - segments[0].start == tokens:
         return _whole_delta(segments[0].adapter, segments[0].module, hidden_states)
-    # One split and one concatenation: in the backward pass, a slice a segment would each fill a gradient of full
-    # size with zeros, while a split concatenates once.
+    # One split and one concatenation: in the backward pass, the slice of each segment would fill a gradient
+    # of full size with zeros, while a split concatenates once.
     sizes: list[int] = []
     owners: list[Segment | None] = []
     position = 0

@@ -1,9 +1,9 @@
 """Put adapters into a frozen Hugging Face model, take them out, switch between them.
 
-The model stays what it was: no layer is subclassed or rewritten. Adapters act through forward hooks, and only the
-sites of the active adapter carry one. While any adapter is in, the backbone (`model.base_model`) is frozen and in
-eval mode, and holds the adapters as a submodule, so that `model.to(...)` moves them along. When the last one
-leaves, everything is as it was before.
+The model stays what it was: no layer is subclassed or rewritten. Adapters act through forward hooks, and only
+the sites of the active adapter carry one. While any adapter is in, the backbone (`model.base_model`) is
+frozen and in eval mode, and holds the adapters as a submodule, so that `model.to(...)` moves them along. When
+the last one leaves, everything is as it was before.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
     Its modules move to the devices of their layers; its dtype and its training mode stay.
 
     Raises:
-        AdapterError: the adapter is for another family or size, is in the model already, or the name is taken.
-    """
+        AdapterError: the adapter is for another family or size, or in the model already; or the name is
+    taken."""
     if not isinstance(adapter, Adapter):
         raise AdapterError(
             f"expected an Adapter, not {type(adapter).__name__}; `insert` takes a configuration"
@@ -99,8 +99,8 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
 def remove(model: nn.Module, name: str = "default") -> Adapter:
     """Take an adapter out and return it. If it was the active one, none is active afterwards.
 
-    With the last adapter, every hook, attribute and flag goes, and the backbone's `requires_grad` and training
-    flags are what they were before the first one came.
+    With the last adapter, every hook, attribute and flag goes, and the backbone's `requires_grad` and
+    training flags are what they were before the first one came.
 
     Raises:
         AdapterError: no adapter of that name, or it is called inside `route`.
@@ -130,26 +130,21 @@ def activate(model: nn.Module, name: str | None) -> None:
     inserted = _inserted_of(model)
     if inserted is None and name is None:
         return
-    adapter = None if name is None else get(model, name)
+    if name is not None:
+        get(model, name)
     inserted = _inserted(model)
     _check_not_routed(inserted)
-    inserted.active = name
-    if adapter is None:
-        _set_hooks(model, {})
-        return
-    row, modules = architecture_of(_backbone(model)), adapter.modules_by_site
-    _set_hooks(
-        model,
-        {(site.layer, row.hook_point(site)): whole(adapter, modules[site.key]) for site in adapter.sites},
-    )
+    if inserted.active != name:
+        inserted.active = name
+        _set_hooks(model, _deltas(model, name))
 
 
 @contextmanager
 def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
     """Within this context, each adapter acts on its own tokens of a flat input, instead of the active one.
 
-    The tokens that no route covers see the backbone alone; gradients flow through all of them. A backward pass may
-    run outside the context, unless it recomputes the forward pass (gradient checkpointing).
+    The tokens that no route covers see the backbone alone; gradients flow through all of them. A backward
+    pass may run outside the context, unless it recomputes the forward pass (gradient checkpointing).
 
     Args:
         model: takes a flat input, with hidden states [1, tokens, d].
@@ -157,21 +152,23 @@ def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
             leave gaps. None at all means the backbone alone.
 
     Raises:
-        AdapterError: an unknown name, a range that is empty, negative or overlaps another, a context inside another
-            one; and by the forward pass: an input that is not flat, or shorter than the routes.
+        AdapterError: an unknown name, a range that is empty, negative or overlaps another, a context inside
+            another one; and by the forward pass: an input that is not flat, or shorter than the routes.
     """
+    if not routes and _inserted_of(model) is None:
+        yield
+        return
     inserted = _inserted(model)
     _check_not_routed(inserted)
     if getattr(_backbone(model).config, "chunk_size_feed_forward", 0):
         raise AdapterError("routes need the whole sequence: set the backbone's chunk_size_feed_forward to 0")
     inserted.routes = _checked_routes(model, routes)
-    previous = inserted.active
     try:
         _set_hooks(model, _routed_deltas(model, inserted.routes))
         yield
     finally:
         inserted.routes = None
-        activate(model, previous)
+        _set_hooks(model, _deltas(model, inserted.active))
 
 
 def names(model: nn.Module) -> tuple[str, ...]:
@@ -277,6 +274,14 @@ def _checked_routes(model: nn.Module, routes: Sequence[Route]) -> tuple[Route, .
             raise AdapterError(f"route of {name!r}: tokens {start}:{stop} overlap those of another route")
         reached = stop
     return tuple(ordered)
+
+
+def _deltas(model: nn.Module, name: str | None) -> dict[tuple[int, HookPoint], Delta]:
+    if name is None:
+        return {}
+    row, adapter = architecture_of(_backbone(model)), get(model, name)
+    modules = adapter.modules_by_site
+    return {(site.layer, row.hook_point(site)): whole(adapter, modules[site.key]) for site in adapter.sites}
 
 
 def _routed_deltas(model: nn.Module, routes: tuple[Route, ...]) -> dict[tuple[int, HookPoint], Delta]:

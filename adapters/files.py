@@ -1,0 +1,208 @@
+"""Save and load one adapter: one safetensors file, whose metadata says what it is. No pickle.
+
+The metadata, all text: "format" ("adapter-sweeper/1"), "config" (`AdapterConfig.to_dict` as JSON), and the
+backbone it fits: "model_type", "hidden_size", "layers". Tensors are named as in `Adapter.state_dict`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from adapters.adapter import Adapter
+from adapters.architectures import ARCHITECTURES, sites
+from adapters.config import AdapterConfig
+from adapters.errors import AdapterError, one_of
+from adapters.insert import active, attach, get
+
+FORMAT = "adapter-sweeper/1"
+
+_KEYS = ("format", "config", "model_type", "hidden_size", "layers")
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class _Header(NamedTuple):
+    config: AdapterConfig
+    model_type: str
+    hidden_size: int
+    layers: int
+
+
+def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None) -> Path:
+    """Write one adapter to a safetensors file, whole or not at all.
+
+    Args:
+        source: an adapter, or a model that holds it.
+        path: the file; its folder exists. A file that is there already is replaced.
+        name: which of the model's adapters; the active one if None.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        AdapterError: the model has no such adapter, or its weights are not finite.
+        OSError: the file cannot be written; what was there before is unharmed.
+    """
+    adapter = _chosen(source, name)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in adapter.state_dict().items()}
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{key} holds values that are not finite; such an adapter is not saved")
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
+        "model_type": adapter.model_type,
+        "hidden_size": str(adapter.hidden_size),
+        "layers": str(adapter.layer_count),
+    }
+    path = Path(path)
+    _write(path, to_bytes(tensors, metadata))
+    return path
+
+
+def load(path: str | Path) -> Adapter:
+    """Read one adapter, on the CPU, in the dtype in which it was saved, in eval mode.
+
+    Raises:
+        AdapterError: the file is missing, damaged, of another format, or its tensors are not those that its
+            configuration asks for; the message names the file and says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AdapterError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = _header(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        return _adapter(header, tensors)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path}: not a readable safetensors file: {error}") from None
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}", error.field) from None
+
+
+def load_into(model: nn.Module, path: str | Path, name: str = "default") -> Adapter:
+    """Read one adapter and attach it to a model as the active one.
+
+    Raises:
+        AdapterError: see `load` and `insert.attach`.
+    """
+    return attach(model, load(path), name)
+
+
+def _chosen(source: Adapter | nn.Module, name: str | None) -> Adapter:
+    if isinstance(source, Adapter):
+        if name is not None:
+            raise AdapterError("`name` chooses among the adapters of a model; an adapter has none")
+        return source
+    chosen = active(source) if name is None else name
+    if chosen is None:
+        raise AdapterError("the model has no active adapter: say which to save by its `name`")
+    return get(source, chosen)
+
+
+def _write(path: Path, content: bytes) -> None:
+    # Beside the target, so that the replacement is one rename within one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def _header(metadata: dict[str, str]) -> _Header:
+    found = metadata.get("format")
+    if found != FORMAT:
+        raise AdapterError(f"its format is {found!r}, not {FORMAT!r}: no adapter of this version")
+    missing = [key for key in _KEYS if key not in metadata]
+    if missing:
+        raise AdapterError(f"its metadata lacks {', '.join(missing)}")
+    model_type = metadata["model_type"]
+    if model_type not in ARCHITECTURES:
+        raise AdapterError(
+            f"it is for the unknown family {model_type!r}; {one_of(model_type, ARCHITECTURES)}"
+        )
+    try:
+        values = json.loads(metadata["config"])
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"its config is not JSON: {error}") from None
+    config = AdapterConfig.from_dict(values)
+    hidden_size, layers = _whole(metadata, "hidden_size", 1_000_000), _whole(metadata, "layers", 10_000)
+    return _Header(config, model_type, hidden_size, layers)
+
+
+def _whole(metadata: dict[str, str], key: str, most: int) -> int:
+    text = metadata[key]
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise AdapterError(f"its {key} is {text[:40]!r}, not a whole number from 1 to {most}")
+    return int(text)
+
+
+def _adapter(header: _Header, tensors: dict[str, Tensor]) -> Adapter:
+    # Everything is checked before the modules are built: sizes in the metadata are only the file's word.
+    _check_shapes(_expected_shapes(header), tensors)
+    _check_values(tensors)
+    backbone_config = SimpleNamespace(
+        model_type=header.model_type, hidden_size=header.hidden_size, num_hidden_layers=header.layers
+    )
+    adapter = Adapter(header.config, backbone_config)
+    adapter.load_state_dict(tensors, assign=True)  # assigned, not copied: the file's dtype is kept
+    return adapter.requires_grad_(True).eval()
+
+
+def _expected_shapes(header: _Header) -> dict[str, list[int]]:
+    width, units = header.hidden_size, header.config.bottleneck_dim
+    module = {
+        "down.weight": [units, width],
+        "down.bias": [units],
+        "up.weight": [width, units],
+        "up.bias": [width],
+    }
+    keys = (site.key for site in sites(header.config, header.layers))
+    return {f"{key}.{name}": shape for key in keys for name, shape in module.items()}
+
+
+def _check_shapes(expected: dict[str, list[int]], tensors: dict[str, Tensor]) -> None:
+    missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
+    if missing:
+        raise AdapterError(f"it lacks {len(missing)} tensors of its config, {missing[0]!r} among them")
+    if unexpected:
+        raise AdapterError(
+            f"it has {len(unexpected)} tensors beyond its config, {unexpected[0]!r} among them"
+        )
+    for key, shape in expected.items():
+        if list(tensors[key].shape) != shape:
+            raise AdapterError(
+                f"its tensor {key!r} is {list(tensors[key].shape)}; its config asks for {shape}"
+            )
+
+
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
+        listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        raise AdapterError(f"its tensors are of {listed}; they must be of one floating dtype")
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"its tensor {key!r} holds values that are not finite")
