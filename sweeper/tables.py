@@ -119,7 +119,7 @@ def _read(study: Study, name: str, source: Source, cache_dir: Path | None) -> Ta
                     line=study.line("task", key),
                 )
     texts = tuple(read_texts(rows, column) for column in study.task.text)
-    read_labels = _read_names if study.task.kind == "classification" else _read_numbers
+    read_labels = read_names if study.task.kind == "classification" else read_numbers
     table = Table(texts, read_labels(rows, study.task.label), rows, list(range(len(rows))))
     if source.rows is None:
         return table
@@ -169,7 +169,7 @@ def read_texts(rows: Rows, column: str) -> list[str]:
     return values
 
 
-def _read_names(rows: Rows, column: str) -> list[str]:
+def read_names(rows: Rows, column: str) -> list[str]:
     """A column of class labels, as names: a whole number is named by its digits."""
     names = []
     for number, value in enumerate(rows.columns[column]):
@@ -190,7 +190,7 @@ def _read_names(rows: Rows, column: str) -> list[str]:
     return names
 
 
-def _read_numbers(rows: Rows, column: str) -> list[float]:
+def read_numbers(rows: Rows, column: str) -> list[float]:
     """A column of numbers to predict, each finite in fp32."""
     numbers = []
     for number, value in enumerate(rows.columns[column]):

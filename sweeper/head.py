@@ -1,0 +1,91 @@
+"""``head.safetensors`` of an export: the head's weights, and in the metadata what they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = "adapter-sweeper-head/1"
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """What ``head.safetensors`` says of itself: all that is needed to predict, beside the two files of weights.
+
+    Args:
+        kind: ``classification`` or ``regression``.
+        text, label: the columns of the data.
+        label_names: by class number; None for a regression.
+        pooling, max_length, dtype: as in training.
+        backbone: ``model``, ``revision``, ``path`` (of a directory) and ``fingerprint``.
+        data_fingerprint: of the splits that the adapter was trained and chosen on.
+    """
+
+    kind: str
+    text: tuple[str, ...]
+    label: str
+    label_names: tuple[str, ...] | None
+    pooling: str
+    max_length: int
+    dtype: str
+    backbone: dict[str, str | None]
+    data_fingerprint: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """The text that goes into the file."""
+        return {"format": FORMAT, "facts": json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], path: Path) -> HeadFacts:
+        """Raises UsageError if the file is none of ours or from a later version."""
+        if metadata.get("format") != FORMAT:
+            found = metadata.get("format", "nothing")
+            raise UsageError(f"is no exported head: its format should be {FORMAT}, and is {found}", path)
+        try:
+            facts = json.loads(metadata["facts"])
+            names = facts.pop("label_names")
+            text = tuple(facts.pop("text"))
+            return cls(**facts, text=text, label_names=None if names is None else tuple(names))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"does not say what it belongs to ({error}): export it again", path) from error
+
+
+def head_bytes(tensors: dict[str, Tensor], facts: HeadFacts) -> bytes:
+    """The content of the file: ``weight`` ``[outputs, hidden_size]`` and ``bias`` ``[outputs]``."""
+    from safetensors.torch import save
+
+    return save(tensors, facts.to_metadata())
+
+
+def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
+    """An exported head and what it says of itself.
+
+    Raises:
+        UsageError: the file is missing, damaged or no head of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+    from torch import nn
+
+    if not path.is_file():
+        raise UsageError("there is no such file: is this a folder that `sweeper export` wrote?", path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"cannot be read as safetensors: {error}", path) from error
+    facts = HeadFacts.from_metadata(metadata, path)
+    outputs = 1 if facts.label_names is None else len(facts.label_names)
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    if weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != outputs or bias.shape != (outputs,):
+        raise UsageError(f"holds no linear layer with {outputs} outputs, as its labels ask for", path)
+    head = nn.Linear(weight.shape[1], outputs, device="meta", dtype=weight.dtype).to_empty(device="cpu")
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.eval(), facts

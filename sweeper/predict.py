@@ -1,0 +1,224 @@
+"""Predictions with an exported adapter, as ``sweeper predict`` and the snippet of every card make them.
+
+    from sweeper import load_exported
+    predictor = load_exported("best")
+    predictor.predict(["a warm and funny film"])      # [{"label": "positive", "score": 0.98}]
+    predictor.evaluate("sst2.yaml")["accuracy"]       # to the digit what the study recorded
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import UsageError
+from sweeper.head import HeadFacts, load_head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from adapters.pack import Pack
+    from sweeper.data import Split
+    from sweeper.study import Study
+
+STUDY_SUFFIXES = (".yaml", ".yml")
+
+
+class Predictor:
+    """An exported adapter and its head in their backbone. Made by ``load_exported``.
+
+    Args:
+        pack: the backbone with the adapter in slot 0.
+        head: on the backbone's device.
+        tokenizer: the backbone's.
+        facts: of the head.
+    """
+
+    def __init__(
+        self, pack: Pack, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, facts: HeadFacts
+    ) -> None:
+        self._pack, self._head, self._tokenizer, self.facts = pack, head, tokenizer, facts
+
+    @property
+    def kind(self) -> str:
+        return self.facts.kind
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        return self.facts.label_names
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that a file of texts needs: one, or two for sentence pairs."""
+        return self.facts.text
+
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
+        """A label and its probability for each text, in their order.
+
+        Args:
+            texts: strings, or pairs of strings where the study had two text columns.
+
+        Returns:
+            ``{"label": name, "score": probability}`` each; for a regression ``{"label": None, "score": value}``.
+
+        Raises:
+            UsageError: a text is empty, is no text, or is a pair where there should be one text (or the reverse).
+        """
+        import torch
+
+        columns = self._columns(texts)
+        if not columns[0]:
+            return []
+        logits = self._logits(self._tokens(columns, torch.zeros(len(columns[0]))))
+        if self.label_names is None:
+            return [{"label": None, "score": value} for value in logits[:, 0].double().tolist()]
+        probabilities = logits.double().softmax(dim=-1)
+        scores, classes = probabilities.max(dim=-1)
+        return [
+            {"label": self.label_names[number], "score": score}
+            for number, score in zip(classes.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def evaluate(self, source: str | Path, split: str = "validation") -> dict[str, float]:
+        """Every metric of the task on labelled rows.
+
+        Args:
+            source: the study file, whose ``split`` is read as the study read it; or a csv, tsv, jsonl or parquet
+                file with the columns of texts and label, all of whose rows are taken.
+            split: ``train``, ``validation`` or ``test`` of a study file.
+
+        Raises:
+            UsageError: the file is wrong, its data is not what the study had, or a label is unknown.
+        """
+        from sweeper.task import metrics
+
+        path = Path(source)
+        rows = self._study_split(path, split) if path.suffix in STUDY_SUFFIXES else self._file_split(path)
+        return metrics(self.kind, self._logits(rows), rows.labels)
+
+    def _logits(self, split: Split) -> Tensor:
+        from sweeper.evaluate import predict_logits
+
+        return predict_logits(self._pack, 0, self._head, split, self.facts.pooling)
+
+    def _tokens(self, columns: Sequence[Sequence[str]], labels: Tensor) -> Split:
+        from sweeper.data import tokenise
+
+        return tokenise(columns, labels, self._tokenizer, self.facts.max_length)[0]
+
+    def _columns(self, texts: Sequence[str | Sequence[str]]) -> list[list[str]]:
+        if isinstance(texts, str):
+            raise UsageError("predict takes a list of texts, not one text: put it into [ ]")
+        wanted = len(self.text_columns)
+        rows = [(row,) if isinstance(row, str) else tuple(row) for row in texts]
+        for number, row in enumerate(rows, start=1):
+            if len(row) != wanted:
+                named = " and ".join(self.text_columns)
+                raise UsageError(f"row {number} has {len(row)} texts, and the adapter takes {wanted}: {named}")
+            if not all(isinstance(text, str) and text.strip() for text in row):
+                raise UsageError(f"row {number} holds an empty text, or something that is no text")
+        return [[row[place] for row in rows] for place in range(wanted)]
+
+    def _study_split(self, path: Path, split: str) -> Split:
+        from sweeper.data import prepare, read_tables
+        from sweeper.study import load_study
+
+        study = load_study(path)
+        self._check_same_task(study)
+        with tempfile.TemporaryDirectory(prefix="sweeper-evaluate-") as folder:
+            data = prepare(study, read_tables(study), self._tokenizer, Path(folder))
+        if data.fingerprint != self.facts.data_fingerprint:
+            raise UsageError(
+                "the rows of this study are not those that the adapter was trained and chosen on: give a data file "
+                "to evaluate on other rows",
+                path,
+            )
+        rows = getattr(data, split, None) if split in ("train", "validation", "test") else None
+        if rows is None:
+            raise UsageError(f"the study has no split {split!r}", path)
+        return rows
+
+    def _check_same_task(self, study: Study) -> None:
+        theirs = (study.task.kind, study.task.text, study.task.label, study.task.pooling, study.train.max_length)
+        facts = self.facts
+        if theirs != (facts.kind, facts.text, facts.label, facts.pooling, facts.max_length):
+            raise UsageError("this study has another task than the adapter was trained for", study.path)
+
+    def _file_split(self, path: Path) -> Split:
+        from sweeper.texts import read_labelled
+
+        columns, labels = read_labelled(path, self.text_columns, self.facts.label, self.label_names)
+        return self._tokens(columns, labels)
+
+
+def load_exported(
+    folder: str | Path, backbone: str | Path | None = None, device: str | None = None
+) -> Predictor:
+    """Loads what ``sweeper export`` wrote, with the backbone that it was trained in.
+
+    Args:
+        folder: of one exported adapter, or one that holds a single ``trial-0007`` folder.
+        backbone: a directory, if the backbone is not where it was.
+        device: ``cpu`` or ``cuda:0``; default: the first that workers would use.
+
+    Raises:
+        UsageError: a file is missing or damaged, or the backbone is another one.
+        UnreachableError: the backbone is on a hub that cannot be reached.
+    """
+    import adapters
+    from adapters.pack import Pack
+    from sweeper.backbone import load_backbone, load_tokenizer
+    from sweeper.device import devices
+
+    place = _adapter_folder(Path(folder))
+    head, facts = load_head(place / "head.safetensors")
+    try:
+        adapter = adapters.load(place / "adapter.safetensors")
+    except adapters.AdapterError as error:
+        raise UsageError(str(error)) from error
+    where = device or devices()[0]
+    source = _backbone(facts, None if backbone is None else Path(backbone))
+    model = load_backbone(source, facts.dtype, where)
+    pack = Pack(model)
+    pack.put(0, adapter.to(where))
+    return Predictor(pack, head.to(where), load_tokenizer(source), facts)
+
+
+def _adapter_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UsageError("there is no such folder", folder)
+    if (folder / "head.safetensors").exists():
+        return folder
+    inside = sorted(entry for entry in folder.glob("trial-*") if (entry / "head.safetensors").is_file())
+    if not inside:
+        raise UsageError("holds no exported adapter: is this a folder that `sweeper export` wrote?", folder)
+    if len(inside) > 1:
+        raise UsageError(f"holds several adapters: name one of {', '.join(map(str, inside))}", folder)
+    return inside[0]
+
+
+def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
+    """Where to load the backbone from, once it is known to be the right one."""
+    from sweeper.backbone import fingerprint
+    from sweeper.studyschema import Backbone
+
+    model, revision, path = (facts.backbone[key] for key in ("model", "revision", "path"))
+    if moved is not None:
+        source = Backbone(str(moved), None, moved.absolute())
+    else:
+        source = Backbone(str(model), revision, None if path is None else Path(path))
+    if source.path is not None and not source.path.is_dir():
+        raise UsageError("the backbone is not there any more: say where it is with --backbone DIR", source.path)
+    # A copy of a hub's model in a directory has another fingerprint, but no other way to be compared.
+    if source.is_directory and str(facts.backbone["fingerprint"]).startswith("sha256:"):
+        found = fingerprint(source)
+        if found != facts.backbone["fingerprint"]:
+            raise UsageError(
+                f"is not the backbone that this adapter was trained in: its fingerprint is {found}, and should be "
+                f"{facts.backbone['fingerprint']}",
+                source.path,
+            )
+    return source
