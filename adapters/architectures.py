@@ -91,8 +91,8 @@ def _needs_post_norm(model_type: str) -> AdapterError:
 
 def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Architecture:
     # The FFN of these families is no module of its own: `intermediate` and `output.dense`, with the residual
-    # and the LayerNorm inside `output`. What the FFN reads is that residual: one hook on `output` sees it
-    all. return Architecture(
+    # and the LayerNorm inside `output`. What the FFN reads is that residual: one hook on `output` sees all.
+    return Architecture(
         model_type=model_type,
         layers="encoder.layer",
         attention="attention.output.dense",

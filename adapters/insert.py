@@ -68,8 +68,9 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
     Its modules move to the devices of their layers; its dtype and its training mode stay.
 
     Raises:
-        AdapterError: the adapter is for another family or size, or in the model already; or the name is
-    taken."""
+        AdapterError: the adapter is for another family or size, or is in the model already, or the name
+            is taken.
+    """
     if not isinstance(adapter, Adapter):
         raise AdapterError(
             f"expected an Adapter, not {type(adapter).__name__}; `insert` takes a configuration"
