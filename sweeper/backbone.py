@@ -72,17 +72,17 @@ def load_backbone(
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if _has_optional_pooler(config):
         options["add_pooling_layer"] = False
-    # Whatever a checkpoint lacks would be drawn at random: from a copy of the global generator, and refused below.
+    # What a checkpoint lacks is drawn at random: here from a copy of the global generator, and refused below.
     with torch.random.fork_rng(devices=[]):
         model, loading = _load(backbone, AutoModel.from_pretrained, output_loading_info=True, **options)
     missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
     if missing:
         raise UsageError(
-            f"the weights of the backbone do not fill the model: {len(missing)} tensors are missing or of another "
-            f"shape, {missing[0]} among them. Point backbone.model at a complete checkpoint",
+            f"the weights of the backbone do not fill the model: {len(missing)} tensors are missing or of "
+            f"another shape, {missing[0]} among them. Point backbone.model at a complete checkpoint",
             file=backbone.path,
         )
-    return model.eval().requires_grad_(False).to(device)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False).to(device)
 
 
 def parameter_count(model: PreTrainedModel) -> int:
@@ -175,8 +175,8 @@ def hub_error(error: Exception, name: str) -> SweeperError:
     offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError)
     if any(isinstance(cause, offline) for cause in causes):
         return UnreachableError(
-            f"{name} is not in the local cache, and the hub cannot be reached. Connect and try again, or download "
-            "it elsewhere and name its directory in the study file"
+            f"{name} is not in the local cache, and the hub cannot be reached. Connect and try again, or "
+            "download it elsewhere and name its directory in the study file"
         )
     return UsageError(f"{name} cannot be loaded: {_first_line(error)}")
 

@@ -33,7 +33,7 @@ class Split:
 
     Args:
         input_ids: int32 ``[tokens]``.
-        token_type_ids: int32 ``[tokens]`` where the texts are pairs and the tokenizer tells them apart, else None.
+        token_type_ids: int32 ``[tokens]`` for pairs that the tokenizer tells apart, else None.
         offsets: int64 ``[texts + 1]``: text i is ``offsets[i]:offsets[i + 1]``, never empty.
         labels: int64 class numbers or float32 values, ``[texts]``.
     """
@@ -59,9 +59,9 @@ class TaskData:
     Args:
         label_names: of a classification, by class number; None for a regression.
         fingerprint: 64 hex digits that change with any text, label, order, tokenizer or maximal length.
-        report: for each split by name: ``rows``, ``label_counts`` (by name; {} for a regression), ``truncated``
-            (texts), ``mean_length`` (tokens, as trained on) and ``max_length_seen`` (tokens, before any was cut);
-            and ``duplicates_of_train`` for the other splits.
+        report: for each split by name: ``rows``, ``label_counts`` (by name; {} for a regression),
+            ``truncated`` (texts), ``mean_length`` (tokens, as trained on) and ``max_length_seen`` (tokens,
+            before any was cut); and ``duplicates_of_train`` for the other splits.
     """
 
     train: Split
@@ -78,8 +78,8 @@ def prepare(
     """Tokenise the tables, or load what was tokenised before from ``cache_dir/tokens/FINGERPRINT``.
 
     Raises:
-        UsageError: the study file asks for more than the backbone has positions for, for pooling that it cannot
-            do, or for too short texts; a text gives no token; the tokenizer is not that of the backbone.
+        UsageError: the study file asks for more than the backbone has positions for, for pooling that it
+            cannot do, or for too short texts; a text gives no token; the tokenizer is not the backbone's.
     """
     from sweeper.backbone import load_config
     from sweeper.task import check_task
@@ -185,8 +185,8 @@ def _check_shortest(study: Study, tokenizer: PreTrainedTokenizerBase) -> None:
     least = tokenizer.num_special_tokens_to_add(pair=pair) + len(study.task.text)
     if study.train.max_length < least:
         raise UsageError(
-            f"train.max_length is {study.train.max_length}, but the special tokens and one token of each text need "
-            f"{least}",
+            f"train.max_length is {study.train.max_length}, but the special tokens and one token of each "
+            f"text need {least}",
             file=study.path,
             line=study.line("train", "max_length"),
         )

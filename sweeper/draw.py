@@ -29,8 +29,8 @@ def draw_fractions(
     """Disjoint sets of places out of ``count``, ascending, each a fraction of the whole.
 
     With groups (labels), every set has its share of each, to the nearest row, and one row at least of every
-    group is left over. A set does not depend on the fractions named after it: whoever adds a test split keeps the
-    validation split.
+    group is left over. A set does not depend on the fractions named after it: whoever adds a test split keeps
+    the validation split.
 
     Args:
         groups: the group of each place, or None to draw from all alike.

@@ -30,8 +30,8 @@ def metrics(kind: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Every metric of a kind of task over a split.
 
     A correlation of predictions or labels that are all equal does not exist: it is nan, and nan is not turned
-    into a number. Logits that are not finite make every metric nan. F1 is averaged over the labels that occur,
-    as scikit-learn does, and is 0 for one that is never predicted.
+    into a number. Logits that are not finite make every metric nan. F1 is averaged over the labels that
+    occur, as scikit-learn does, and is 0 for one that is never predicted.
 
     Args:
         kind: "classification" or "regression".

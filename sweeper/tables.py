@@ -79,8 +79,8 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
         cache_dir: where data sets of the hub are kept; None for the default of ``datasets``.
 
     Raises:
-        UsageError: a column is missing, a text or label is missing or not usable, a label of validation or test
-            does not occur in train, there is only one label, or a draw leaves nothing.
+        UsageError: a column is missing, a text or label is missing or not usable, a label of validation or
+            test does not occur in train, there is only one label, or a draw leaves nothing.
         UnreachableError: the hub cannot be reached.
     """
     train = _read(study, "train", study.data.train, cache_dir)
@@ -203,7 +203,8 @@ def read_numbers(rows: Rows, column: str) -> list[float]:
         except (TypeError, ValueError, OverflowError):
             raise rows.fault(
                 number,
-                f"the label {short(value)} in column '{column}' is not a number; kind: classification predicts names",
+                f"the label {short(value)} in column '{column}' is not a number; "
+                "kind: classification predicts names",
             ) from None
         if not math.isfinite(parsed) or abs(parsed) > FLOAT32_MAX:
             raise rows.fault(number, f"the label {short(value)} in column '{column}' is not finite in fp32")

@@ -53,7 +53,7 @@ def pool(hidden_states: Tensor, offsets: Tensor, how: str) -> Tensor:
 
     Args:
         hidden_states: ``[tokens, hidden_size]``.
-        offsets: int64 ``[texts + 1]`` on the same device: text i is ``offsets[i]:offsets[i + 1]``, never empty.
+        offsets: int64 ``[texts + 1]``, same device: text i is ``offsets[i]:offsets[i + 1]``, never empty.
         how: "cls" (its first token), "last" (its last token) or "mean" (of all its tokens).
 
     Returns:
@@ -105,8 +105,8 @@ def check_task(study: Study, config: PretrainedConfig) -> None:
         )
     if study.task.pooling == "cls" and is_causal(config):
         raise UsageError(
-            f"pooling: cls takes the first token, and in a {config.model_type} model that token sees nothing of the "
-            "text behind it: use pooling: last or pooling: mean",
+            f"pooling: cls takes the first token, and in a {config.model_type} model that token sees nothing "
+            "of the text behind it: use pooling: last or pooling: mean",
             file=study.path,
             line=study.line("task", "pooling") or study.line("task"),
         )

@@ -23,8 +23,8 @@ _FIELDS = ("input_ids", "token_type_ids", "offsets", "labels")
 def cached(folder: Path, fingerprint: str, build: Callable[[], Built]) -> Built:
     """The splits and their report under ``folder/fingerprint``, built and kept there if they are not.
 
-    Of several processes one builds and the others wait. What was torn (a full disk, a copy cut short) is told by
-    its digest, and built again.
+    Of several processes one builds and the others wait. What was torn (a full disk, a copy cut short) is told
+    by its digest, and built again.
     """
     from filelock import FileLock
 

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 def make_backbone(folder: str | Path, family: str = "bert", seed: int = 0) -> Path:
     """Save a tiny random model of ``family`` and its fast tokenizer as a directory, and return it.
 
-    Families: bert, roberta, distilbert, gpt2. 3 layers, hidden size 32, 64 positions (62 for roberta's texts).
+    Families: bert, roberta, distilbert, gpt2. 3 layers, hidden size 32, texts of 64 tokens (roberta: 62).
     """
     import torch
     import transformers
@@ -43,7 +43,7 @@ def make_backbone(folder: str | Path, family: str = "bert", seed: int = 0) -> Pa
 def _config(family: str, vocab_size: int) -> Any:
     import transformers
 
-    encoder = {
+    encoder: dict[str, Any] = {
         "hidden_size": HIDDEN_SIZE,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
@@ -58,14 +58,15 @@ def _config(family: str, vocab_size: int) -> Any:
         return transformers.RobertaConfig(
             pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1, **encoder
         )
+    sizes: dict[str, Any]
     if family == "distilbert":
         sizes = {"dim": HIDDEN_SIZE, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64}
-        common = {"max_position_embeddings": POSITIONS, "vocab_size": vocab_size, "initializer_range": 0.2}
-        return transformers.DistilBertConfig(pad_token_id=0, **sizes, **common)
+        sizes |= {"max_position_embeddings": POSITIONS, "vocab_size": vocab_size, "initializer_range": 0.2}
+        return transformers.DistilBertConfig(pad_token_id=0, **sizes)
     if family == "gpt2":
         sizes = {"n_embd": HIDDEN_SIZE, "n_layer": LAYERS, "n_head": 4, "n_positions": POSITIONS}
-        ends = {"bos_token_id": 0, "eos_token_id": 0}
-        return transformers.GPT2Config(vocab_size=vocab_size, initializer_range=0.2, **sizes, **ends)
+        sizes |= {"bos_token_id": 0, "eos_token_id": 0, "vocab_size": vocab_size, "initializer_range": 0.2}
+        return transformers.GPT2Config(**sizes)
     raise ValueError(f"no tiny backbone of the family {family!r}")
 
 
@@ -114,8 +115,8 @@ def make_data(
 
     Args:
         rows: of each split; one number n means n, n // 3 and n // 3.
-        kind: "classification" (sentence, label: negative or positive), "pair" (first, second, label: 1 if both
-            have the same topic, else 0) or "regression" (sentence, score: good minus bad words, times 0.5).
+        kind: "classification" (sentence, label: negative or positive), "pair" (first, second, label: 1 if
+            both have the same topic, else 0) or "regression" (sentence, score: half of good minus bad words).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
