@@ -23,8 +23,8 @@ _MARK = '__distribution__ = "adapter-sweeper"'
 def foreign_adapters() -> str | None:
     """The sentence that says why the installed ``adapters`` is not ours, or None if it is ours.
 
-    AdapterHub's library has the same import name. Its ``__init__`` is read as text and never imported: importing
-    it would load another transformers.
+    AdapterHub's library has the same import name. Its ``__init__`` is read as text and never imported:
+    importing it would load another transformers.
     """
     spec = find_spec("adapters")
     if spec is None or spec.origin is None:
@@ -33,8 +33,8 @@ def foreign_adapters() -> str | None:
     if _MARK in text:
         return None
     return (
-        f"the package `adapters` found at {Path(spec.origin).parent} belongs to another distribution (AdapterHub's "
-        "has this name): give Adapter Sweeper a virtual environment of its own"
+        f"the package `adapters` found at {Path(spec.origin).parent} belongs to another distribution "
+        "(AdapterHub's has this name): give Adapter Sweeper a virtual environment of its own"
     )
 
 

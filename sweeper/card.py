@@ -1,4 +1,4 @@
-"""The texts of an export: the card (``README.md``) and the configuration (``adapter.yaml``). They only format."""
+"""The texts of an export: the card (``README.md``) and the configuration (``adapter.yaml``). Only text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def configuration_yaml(title: str, adapter: Mapping[str, Any], train: Mapping[st
 
     Args:
         title: of the adapter, for the comment.
-        adapter: every field of the adapter; a list of layers is written as a choice of one, since a list is a choice.
+        adapter: every field of the adapter; a list of layers becomes a choice of one (a list is a choice).
         train: every fixed setting of ``train``.
     """
     search = {key: [value] if isinstance(value, list) else value for key, value in adapter.items()}
@@ -31,7 +31,9 @@ def configuration_yaml(title: str, adapter: Mapping[str, Any], train: Mapping[st
 
 def snippet(folder: Path, study_file: Path | None, metric: str, texts: Sequence[str]) -> str:
     """Five lines of Python that load the adapter, predict, and print the validation result."""
-    example = repr("A text of your own.") if len(texts) == 1 else repr(("One text.", "And the one beside it."))
+    example = (
+        repr("A text of your own.") if len(texts) == 1 else repr(("One text.", "And the one beside it."))
+    )
     lines = [
         "from sweeper import load_exported",
         f"predictor = load_exported({str(folder)!r})",
@@ -71,10 +73,12 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         "",
         "## Result",
         "",
-        *_table(("on the validation rows", ""), [(key, repr(value)) for key, value in trial["metrics"].items()]),
+        *_table(
+            ("on the validation rows", ""), [(key, repr(value)) for key, value in trial["metrics"].items()]
+        ),
         "",
-        f"Objective: {metric}, {objective['direction']}. These rows chose between the trials of the study, so expect "
-        "a little less on rows that nobody has seen.",
+        f"Objective: {metric}, {objective['direction']}. These rows chose between the trials of the study, "
+        "so expect a little less on rows that nobody has seen.",
         "",
         "## Parameters",
         "",
@@ -95,7 +99,9 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         "",
         "## Backbone",
         "",
-        *_table(("", ""), [(key, _shown(backbone[key])) for key in ("model", "revision", "path", "fingerprint")]),
+        *_table(
+            ("", ""), [(key, _shown(backbone[key])) for key in ("model", "revision", "path", "fingerprint")]
+        ),
         "",
         "## Data",
         "",
@@ -126,7 +132,9 @@ def _configuration(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _data(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     data, task = facts["data"], facts["task"]
     rows = [(f"{split} rows", number(count)) for split, count in data["rows"].items() if count is not None]
-    rows += [(f"{split} from", _shown(source)) for split, source in data["sources"].items() if source is not None]
+    rows += [
+        (f"{split} from", _shown(source)) for split, source in data["sources"].items() if source is not None
+    ]
     rows += [("text", ", ".join(task["text"])), ("label", task["label"])]
     if task["label_names"] is not None:
         rows.append(("labels", ", ".join(task["label_names"])))

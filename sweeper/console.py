@@ -35,7 +35,7 @@ def one_line(value: object) -> str:
 
 
 def json_ready(value: Any) -> Any:
-    """The value with every number that JSON cannot hold (nan, inf) as null, and paths and tuples as JSON has them."""
+    """The value with every number that JSON cannot hold (nan, inf) as null; tuples are lists, paths texts."""
     if isinstance(value, dict):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -81,7 +81,9 @@ class Output:
         """Says something on stderr; with ``json`` as ``{"note": …}`` and the fields, on one line."""
         _stderr(_json_line({"note": text, **fields}) if self.json else text)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
+    ) -> None:
         """A table for eyes on a terminal; tab-separated lines with a header elsewhere."""
         cells = [[one_line(cell) for cell in row] for row in rows]
         if not self.stdout_is_terminal:
@@ -91,7 +93,9 @@ class Output:
         from rich.text import Text
 
         # Every cell is a Text: brackets in a reason or a label are not markup.
-        table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", box=None)
+        table = Table(
+            title=Text(title) if title else None, title_justify="left", header_style="bold", box=None
+        )
         for column in columns:
             table.add_column(Text(column), overflow="fold")
         for row in cells:
@@ -113,14 +117,21 @@ def wants_json(arguments: Sequence[str]) -> bool:
     before_end = list(arguments)[: list(arguments).index("--")] if "--" in arguments else arguments
     if "--no-json" in before_end:
         return False
-    return "--json" in before_end or os.environ.get("SWEEPER_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
+    return "--json" in before_end or os.environ.get("SWEEPER_JSON", "").lower() in {
+        "1",
+        "true",
+        "t",
+        "yes",
+        "y",
+        "on",
+    }
 
 
 def explain(error: BaseException, as_json: bool) -> int:
     """Turns an error into one message on stderr and the exit code that goes with it.
 
-    Errors of ours and of the operating system become one sentence. Anything else is a bug of ours and keeps its
-    traceback (with ``as_json`` inside the object).
+    Errors of ours and of the operating system become one sentence. Anything else is a bug of ours and keeps
+    its traceback (with ``as_json`` inside the object).
     """
     known = _known(error)
     if known is not None:
@@ -144,7 +155,10 @@ def _known(error: BaseException) -> SweeperError | None:
     if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
         what = error.strerror or str(error)
         return SweeperError(what[:1].lower() + what[1:], error.filename)
-    if type(error).__module__.startswith("sqlalchemy.") and type(error).__name__ in {"OperationalError", "DBAPIError"}:
+    if type(error).__module__.startswith("sqlalchemy.") and type(error).__name__ in {
+        "OperationalError",
+        "DBAPIError",
+    }:
         from sweeper.errors import UnreachableError
 
         reason = str(getattr(error, "orig", None) or error)

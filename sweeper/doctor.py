@@ -62,7 +62,9 @@ def examine() -> list[Finding]:
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     found = f"{platform.python_version()} ({sys.executable})"
-    yield Finding("python", "good" if good else "broken", found if good else f"{found}: 3.11 or newer is needed")
+    yield Finding(
+        "python", "good" if good else "broken", found if good else f"{found}: 3.11 or newer is needed"
+    )
     yield Finding("adapter-sweeper", "good", __version__)
 
 
@@ -81,7 +83,9 @@ def _adapters() -> Iterator[Finding]:
         return
     hub = [found.version for found in metadata.distributions(name="adapters")]
     if hub:
-        text = f"AdapterHub's `adapters` {hub[0]} is installed here too, under the same import name: uninstall one"
+        text = (
+            f"AdapterHub's `adapters` {hub[0]} is installed here too, with the same import name: uninstall it"
+        )
         yield Finding("adapters", "broken", text)
     else:
         yield Finding("adapters", "good", "ours")
@@ -92,7 +96,9 @@ def _devices() -> Iterator[Finding]:
 
     from sweeper.device import describe, devices, measure_dtype
 
-    yield Finding("threads", "good", f"torch computes with {torch.get_num_threads()}, of {os.cpu_count()} cores")
+    yield Finding(
+        "threads", "good", f"torch computes with {torch.get_num_threads()}, of {os.cpu_count()} cores"
+    )
     for device in devices():
         yield Finding(device, "good", f"{describe(device)}; faster in {measure_dtype(device)}")
 
@@ -107,7 +113,9 @@ def _home() -> Iterator[Finding]:
             variable = "SWEEPER_HOME" if name == "home" else "SWEEPER_ARTIFACTS"
             yield Finding(name, "broken", f"{folder}: cannot be written; set {variable} to a folder that can")
         else:
-            yield Finding(name, "good", str(folder) if Path(folder).exists() else f"{folder} (made by the first run)")
+            yield Finding(
+                name, "good", str(folder) if Path(folder).exists() else f"{folder} (made by the first run)"
+            )
     free = shutil.disk_usage(nearest_folder(Path(home.root))).free
     state = "good" if free > LOW_DISK_BYTES else "note"
     yield Finding("disk", state, f"{free / (1 << 30):.1f} GiB free")
@@ -154,4 +162,6 @@ def _tracking() -> Iterator[Finding]:
             yield Finding("tracking", "good", f"{where} answers ({answer.status})")
     except OSError as error:
         # The ledger keeps everything: tracking can be drawn again, so a run works without it.
-        yield Finding("tracking", "note", f"{where} does not answer ({error}): runs work, and are shown when it does")
+        yield Finding(
+            "tracking", "note", f"{where} does not answer ({error}): runs work, and are shown when it does"
+        )

@@ -69,7 +69,9 @@ def check_target(target: Path) -> None:
         raise UsageError("is a file: give --out a new folder", target)
     here = Path.cwd()
     if target == here or target in here.parents:
-        raise UsageError("is the folder you are in, or above it: give --out a new folder, such as ./best", target)
+        raise UsageError(
+            "is the folder you are in, or above it: give --out a new folder, such as ./best", target
+        )
     entries = sorted(target.iterdir())
     if entries and all(_TRIAL_FOLDER.fullmatch(entry.name) and entry.is_dir() for entry in entries):
         for entry in entries:
@@ -93,7 +95,8 @@ def _check_ours(folder: Path) -> None:
     for name, digest in digests.items():
         if name in FILES and (folder / name).is_file() and sha256((folder / name).read_bytes()) != digest:
             raise UsageError(
-                f"{name} was changed since it was exported and would be lost: move it, or give --out a new folder",
+                f"{name} was changed since it was exported and would be lost: move it, or give --out "
+                "a new folder",
                 folder,
             )
 

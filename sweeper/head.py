@@ -17,7 +17,7 @@ FORMAT = "adapter-sweeper-head/1"
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """What ``head.safetensors`` says of itself: all that is needed to predict, beside the two files of weights.
+    """What ``head.safetensors`` says of itself: all that predicting needs, beside the two files of weights.
 
     Args:
         kind: ``classification`` or ``regression``.
@@ -84,7 +84,13 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
     facts = HeadFacts.from_metadata(metadata, path)
     outputs = 1 if facts.label_names is None else len(facts.label_names)
     weight, bias = tensors.get("weight"), tensors.get("bias")
-    if weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != outputs or bias.shape != (outputs,):
+    if (
+        weight is None
+        or bias is None
+        or weight.ndim != 2
+        or weight.shape[0] != outputs
+        or bias.shape != (outputs,)
+    ):
         raise UsageError(f"holds no linear layer with {outputs} outputs, as its labels ask for", path)
     head = nn.Linear(weight.shape[1], outputs, device="meta", dtype=weight.dtype).to_empty(device="cpu")
     head.load_state_dict({"weight": weight, "bias": bias})

@@ -1,9 +1,9 @@
 """Predictions with an exported adapter, as ``sweeper predict`` and the snippet of every card make them.
 
-    from sweeper import load_exported
-    predictor = load_exported("best")
-    predictor.predict(["a warm and funny film"])      # [{"label": "positive", "score": 0.98}]
-    predictor.evaluate("sst2.yaml")["accuracy"]       # to the digit what the study recorded
+from sweeper import load_exported
+predictor = load_exported("best")
+predictor.predict(["a warm and funny film"])      # [{"label": "positive", "score": 0.98}]
+predictor.evaluate("sst2.yaml")["accuracy"]       # to the digit what the study recorded
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Predictor:
             texts: strings, or pairs of strings where the study had two text columns.
 
         Returns:
-            ``{"label": name, "score": probability}`` each; for a regression ``{"label": None, "score": value}``.
+            ``{"label": name, "score": probability}`` each; ``{"label": None, "score": value}`` for a regression.
 
         Raises:
-            UsageError: a text is empty, is no text, or is a pair where there should be one text (or the reverse).
+            UsageError: a text is empty, is no text, or is a pair where there should be one (or the reverse).
         """
         import torch
 
@@ -86,8 +86,8 @@ class Predictor:
         """Every metric of the task on labelled rows.
 
         Args:
-            source: the study file, whose ``split`` is read as the study read it; or a csv, tsv, jsonl or parquet
-                file with the columns of texts and label, all of whose rows are taken.
+            source: the study file, whose ``split`` is read as the study read it; or a csv, tsv, jsonl or
+                parquet file with the columns of texts and label, all of whose rows are taken.
             split: ``train``, ``validation`` or ``test`` of a study file.
 
         Raises:
@@ -117,7 +117,9 @@ class Predictor:
         for number, row in enumerate(rows, start=1):
             if len(row) != wanted:
                 named = " and ".join(self.text_columns)
-                raise UsageError(f"row {number} has {len(row)} texts, and the adapter takes {wanted}: {named}")
+                raise UsageError(
+                    f"row {number} has {len(row)} texts, and the adapter takes {wanted}: {named}"
+                )
             if not all(isinstance(text, str) and text.strip() for text in row):
                 raise UsageError(f"row {number} holds an empty text, or something that is no text")
         return [[row[place] for row in rows] for place in range(wanted)]
@@ -132,8 +134,8 @@ class Predictor:
             data = prepare(study, read_tables(study), self._tokenizer, Path(folder))
         if data.fingerprint != self.facts.data_fingerprint:
             raise UsageError(
-                "the rows of this study are not those that the adapter was trained and chosen on: give a data file "
-                "to evaluate on other rows",
+                "the rows of this study are not those that the adapter was trained and chosen on: give a "
+                "data file to evaluate on other rows",
                 path,
             )
         rows = getattr(data, split, None) if split in ("train", "validation", "test") else None
@@ -142,7 +144,13 @@ class Predictor:
         return rows
 
     def _check_same_task(self, study: Study) -> None:
-        theirs = (study.task.kind, study.task.text, study.task.label, study.task.pooling, study.train.max_length)
+        theirs = (
+            study.task.kind,
+            study.task.text,
+            study.task.label,
+            study.task.pooling,
+            study.train.max_length,
+        )
         facts = self.facts
         if theirs != (facts.kind, facts.text, facts.label, facts.pooling, facts.max_length):
             raise UsageError("this study has another task than the adapter was trained for", study.path)
@@ -211,14 +219,16 @@ def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
     else:
         source = Backbone(str(model), revision, None if path is None else Path(path))
     if source.path is not None and not source.path.is_dir():
-        raise UsageError("the backbone is not there any more: say where it is with --backbone DIR", source.path)
+        raise UsageError(
+            "the backbone is not there any more: say where it is with --backbone DIR", source.path
+        )
     # A copy of a hub's model in a directory has another fingerprint, but no other way to be compared.
     if source.is_directory and str(facts.backbone["fingerprint"]).startswith("sha256:"):
         found = fingerprint(source)
         if found != facts.backbone["fingerprint"]:
             raise UsageError(
-                f"is not the backbone that this adapter was trained in: its fingerprint is {found}, and should be "
-                f"{facts.backbone['fingerprint']}",
+                f"is not the backbone that this adapter was trained in: its fingerprint is {found}, and "
+                f"should be {facts.backbone['fingerprint']}",
                 source.path,
             )
     return source

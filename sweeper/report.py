@@ -35,7 +35,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as people say them: ``41 s``, ``3 min 12 s``, ``2 h 05 min``."""
     if seconds is None:
         return "-"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -65,7 +65,9 @@ def print_status(out: Output, status: Mapping[str, Any]) -> None:
     budget = {key: value for key, value in status["budget"].items() if value is not None}
     because = f" ({one_line(status['ended_because'])})" if status["ended_because"] else ""
     out.data(f"study {status['study']}: {status['state']}{because}")
-    out.data("trials: " + ", ".join(f"{status['trials'][key]} {key}" for key in COUNTED if status["trials"][key]))
+    out.data(
+        "trials: " + ", ".join(f"{status['trials'][key]} {key}" for key in COUNTED if status["trials"][key])
+    )
     out.data("budget: " + ", ".join(f"{key} {number(value)}" for key, value in budget.items()))
     best = status["best"]
     if best is None:
@@ -125,7 +127,10 @@ def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = 
         facts.append((key, number(trial[key])))
     facts.append(("trainable_percent", number(trial["trainable_percent"])))
     facts += [("attempts", number(trial["attempts"])), ("seconds", number(trial["seconds"]))]
-    facts += [("device_seconds", number(trial["device_seconds"])), ("mlflow_run_id", trial["mlflow_run_id"] or "-")]
+    facts += [
+        ("device_seconds", number(trial["device_seconds"])),
+        ("mlflow_run_id", trial["mlflow_run_id"] or "-"),
+    ]
     if curve:
         facts.append(("objective by evaluation", " ".join(number(value) for value in curve)))
     _facts(out, facts)

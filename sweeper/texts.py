@@ -38,7 +38,9 @@ def read_texts(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
 def _read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     if len(columns) > 1:
         named = " and ".join(columns)
-        raise UsageError(f"the adapter takes pairs: give a csv, tsv, jsonl or parquet file with {named}", path)
+        raise UsageError(
+            f"the adapter takes pairs: give a csv, tsv, jsonl or parquet file with {named}", path
+        )
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,13 +84,15 @@ def read_labelled(
     names = read_names(rows, label)
     for row, name in enumerate(names):
         if name not in numbers:
-            raise rows.fault(row, f"the adapter does not know the label {short(name)}{nearest(name, label_names)}")
+            raise rows.fault(
+                row, f"the adapter does not know the label {short(name)}{nearest(name, label_names)}"
+            )
     return texts, torch.tensor([numbers[name] for name in names], dtype=torch.int64)
 
 
 def _with_columns(path: Path, columns: Sequence[str]) -> Rows:
     rows = read_file(path, str(path), list(columns))
     for column in columns:
-        if column not in rows.columns:
-            raise UsageError(f"there is no column {short(column)}{nearest(column, rows.columns)}", path)
+        if column not in rows.names:
+            raise UsageError(f"there is no column {short(column)}{nearest(column, rows.names)}", path)
     return rows

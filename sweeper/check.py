@@ -1,0 +1,148 @@
+"""``sweeper check``: validates a study whole and says what would run. Nothing of it is kept.
+
+What is printed comes from the same functions that a run uses; only the store is left alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sweeper.study import Study, load_study
+from sweeper.studyschema import Choice, Fixed, Range, Source, Spec
+
+
+def check_study(
+    path: str | Path,
+    *,
+    measure: bool = True,
+    device: str | None = None,
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Validates a study file with its data and backbone, and describes what would run.
+
+    Args:
+        path: the study file.
+        measure: train a few real steps for the forecast; otherwise ``forecast`` is None.
+        device: where to measure; default: the first that workers would use.
+        note: told what takes a while.
+
+    Returns:
+        What ``check --json`` prints: ``study``, ``file``, ``backbone``, ``task``, ``data``, ``space``,
+        ``sites``, ``adapter_parameters``, ``default``, ``budget``, ``limits``, ``sampler``, ``pruner``, ``seed``,
+        ``dtype``, ``forecast``.
+
+    Raises:
+        UsageError: anything in the file, the data or the backbone is wrong.
+        UnreachableError: a hub is needed and cannot be reached.
+    """
+    say = note or (lambda text: None)
+    study = load_study(path)
+    say(f"reading the data and the backbone of the study {study.name}")
+    with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
+        return _check(study, Path(folder), measure, device, say)
+
+
+def _check(
+    study: Study, cache: Path, measure: bool, device: str | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    from sweeper import data, space, task
+    from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
+    from sweeper.device import devices, measure_dtype
+    from sweeper.forecast import measure_forecast
+
+    where = device or devices()[0]
+    config = load_config(study.backbone)
+    space.check_space(study, config)
+    task.check_task(study, config)
+    tables = data.read_tables(study, cache)
+    prepared = data.prepare(study, tables, load_tokenizer(study.backbone), cache)
+    dtype = study.dtype if study.dtype != "auto" else measure_dtype(where)
+    model = load_backbone(study.backbone, dtype, where)
+    parameters = parameter_count(model)
+    forecast = None
+    if measure:
+        say(f"measuring a few steps of the default configuration on {where}")
+        forecast = measure_forecast(study, model, prepared, where).to_json()
+    return {
+        "study": study.name,
+        "file": str(study.path),
+        "backbone": {
+            **study.backbone.to_dict(),
+            "family": config.model_type,
+            "parameters": parameters,
+            "fingerprint": fingerprint(study.backbone),
+        },
+        "task": {**study.task.to_dict(), "labels": prepared.label_names},
+        "data": {**prepared.report, "sources": _sources(study), "fingerprint": prepared.fingerprint},
+        "space": {
+            "size": space.size(study),
+            "searched": {name: _words(study.search[name]) for name in study.searched},
+            "fixed": {name: spec.to_json() for name, spec in study.search.items() if isinstance(spec, Fixed)},
+        },
+        "sites": _sites(study, config),
+        "adapter_parameters": _sizes(study, config, parameters),
+        "default": _default(study, config),
+        "budget": study.budget.to_dict(),
+        "limits": study.limits.to_dict(),
+        "sampler": study.sampler.to_dict(),
+        "pruner": study.pruner.to_dict(),
+        "seed": study.seed,
+        "dtype": dtype,
+        "forecast": forecast,
+    }
+
+
+def _sources(study: Study) -> dict[str, Any]:
+    splits = {"train": study.data.train, "validation": study.data.validation, "test": study.data.test}
+    return {name: split.to_dict() if isinstance(split, Source) else split for name, split in splits.items()}
+
+
+def _words(spec: Spec) -> str:
+    """A space as people say it: ``4 to 256, log``, ``relu | gelu``."""
+    if isinstance(spec, Choice):
+        return " | ".join(str(list(value) if isinstance(value, tuple) else value) for value in spec.values)
+    if isinstance(spec, Range):
+        step = f", step {spec.step}" if spec.step is not None else ""
+        return f"{spec.low} to {spec.high}{', log' if spec.log else ''}{step}"
+    return str(spec.to_json())
+
+
+def _sites(study: Study, config: Any) -> dict[str, list[str]]:
+    """The modules of the backbone that each placement acts on, by name, for every set of layers."""
+    from adapters.architectures import architecture_of, layer_count, sites
+    from adapters.config import AdapterConfig
+
+    row, layers = architecture_of(config), layer_count(config)
+    found = {}
+    for placement in _values(study.search["placement"]):
+        for layer_set in _values(study.search["layers"]):
+            chosen = AdapterConfig(bottleneck_dim=1, placement=placement, layers=layer_set)
+            name = f"{placement}, {list(layer_set) if isinstance(layer_set, tuple) else layer_set}"
+            found[name] = [f"{row.layers}.{s.layer}.{row.hook_point(s).path}" for s in sites(chosen, layers)]
+    return found
+
+
+def _values(spec: Spec) -> tuple[Any, ...]:
+    return (spec.value,) if isinstance(spec, Fixed) else spec.values if isinstance(spec, Choice) else ()
+
+
+def _sizes(study: Study, config: Any, backbone_parameters: int) -> dict[str, Any]:
+    from sweeper import space
+
+    smallest, largest = space.extremes(study, config)
+    return {
+        "smallest": smallest,
+        "largest": largest,
+        "smallest_percent": 100.0 * smallest / backbone_parameters,
+        "largest_percent": 100.0 * largest / backbone_parameters,
+    }
+
+
+def _default(study: Study, config: Any) -> dict[str, Any]:
+    from adapters.architectures import hidden_size
+    from sweeper import space
+
+    return space.default_params(study, hidden_size(config))

@@ -1,0 +1,112 @@
+"""What ``check`` prints for people. It only formats what ``check_study`` found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.console import Output, one_line
+from sweeper.report import configuration, duration, memory, number, percent
+
+LABELS_SHOWN = 12
+
+
+def print_check(out: Output, result: Mapping[str, Any]) -> None:
+    """Everything that would run, section by section."""
+    backbone, task = result["backbone"], result["task"]
+    text = task["text"] if isinstance(task["text"], str) else " + ".join(task["text"])
+    labels = f", {len(task['labels'])} labels" if task["labels"] is not None else ""
+    lines = [
+        f"{result['file']}: the study {result['study']} can run",
+        "",
+        f"backbone   {backbone['model']} ({backbone['family']}, {number(backbone['parameters'])} frozen parameters)",
+        f"task       {task['kind']} of {text}{labels}, {task['pooling']} pooling",
+        *_data(result["data"]),
+        *_space(result),
+        *_sites(result["sites"]),
+        f"trial 0    {configuration(result['default']) or 'the only configuration'}",
+        f"budget     {_pairs(result['budget'])}",
+        f"method     sampler {_named(result['sampler'])}, pruner {_named(result['pruner'])}, "
+        f"seed {result['seed']}, {result['dtype']}",
+    ]
+    if result["forecast"] is not None:
+        lines += _forecast(result["forecast"])
+    out.data("\n".join(lines))
+
+
+def _data(data: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for split, rows in data["rows"].items():
+        facts = [f"{number(rows)} rows"]
+        counts = data["label_counts"].get(split) or {}
+        shown = [f"{one_line(label)} {number(count)}" for label, count in list(counts.items())[:LABELS_SHOWN]]
+        facts += shown + (["…"] if len(counts) > LABELS_SHOWN else [])
+        facts.append(f"{data['mean_length'][split]:.1f} tokens on average")
+        facts.append(f"{number(data['truncated'][split])} truncated")
+        same = data["duplicates_of_train"].get(split)
+        facts += [f"{number(same)} also in train"] if same is not None else []
+        lines.append(f"{split:<10} {', '.join(facts)}")
+    return lines
+
+
+def _space(result: Mapping[str, Any]) -> list[str]:
+    space, sizes = result["space"], result["adapter_parameters"]
+    size = (
+        "without end (a range is continuous)"
+        if space["size"] is None
+        else f"{number(space['size'])} configurations"
+    )
+    lines = [f"space      {size}"]
+    lines += [f"           {name}: {words}" for name, words in space["searched"].items()]
+    low, high = number(sizes["smallest"]), number(sizes["largest"])
+    shares = f"{percent(sizes['smallest_percent'])} to {percent(sizes['largest_percent'])} of the backbone"
+    lines.append(f"sizes      {low} to {high} adapter parameters ({shares})")
+    limit = result["limits"]["trainable_parameters"]
+    if limit is not None:
+        lines.append(f"limit      {number(limit)} trainable parameters; larger ones are never trained")
+    return lines
+
+
+def _sites(sites: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = []
+    for place, (name, modules) in enumerate(sites.items()):
+        lines.append(f"{'sites' if place == 0 else '':<10} {name}: {'; '.join(folded(modules))}")
+    return lines
+
+
+def folded(modules: Sequence[str]) -> list[str]:
+    """Module names that differ in their layer alone as one: ``encoder.layer.{0,1,2}.output.dense``."""
+    groups: dict[str, list[str]] = {}
+    for module in modules:
+        layer = re.search(r"(?<=\.)\d+(?=\.)", module)
+        assert layer is not None
+        groups.setdefault(f"{module[: layer.start()]}{{}}{module[layer.end() :]}", []).append(layer.group())
+    return [
+        pattern.replace("{}", layers[0] if len(layers) == 1 else "{" + ",".join(layers) + "}")
+        for pattern, layers in groups.items()
+    ]
+
+
+def _forecast(forecast: Mapping[str, Any]) -> list[str]:
+    speed = f"{forecast['examples_per_second']:.0f} examples a second"
+    where = f"{forecast['device']}, {forecast['measured_steps']} steps of trial 0 measured"
+    workers = f" on {forecast['workers']} devices" if forecast["workers"] > 1 else ""
+    return [
+        f"forecast   {speed} ({where})",
+        f"           {duration(forecast['seconds_per_trial'])} a trial, "
+        f"at most about {duration(forecast['seconds'])} in all{workers}; pruning makes it less",
+        f"           {memory(forecast['memory_bytes'])} of memory a worker, "
+        f"{memory(forecast['disk_bytes'])} of disk at most, {memory(forecast['disk_free_bytes'])} free",
+    ]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {number(value)}" for key, value in values.items() if value is not None and value is not False
+    )
+
+
+def _named(plugin: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in plugin.items() if key != "name")
+    return f"{plugin['name']}{f' ({options})' if options else ''}"

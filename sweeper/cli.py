@@ -1,0 +1,361 @@
+"""The commands. Each reads its arguments, calls what a Python caller could call, and prints the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper import __version__, foreign_adapters
+from sweeper.console import (
+    CLOSED_PIPE,
+    INTERRUPTED,
+    ClosedPipeError,
+    Output,
+    explain,
+    silence_closed_pipe,
+    wants_json,
+)
+from sweeper.errors import NothingSucceededError, SweeperError, UsageError
+from sweeper.lookup import complete_study
+
+app = typer.Typer(
+    name="sweeper",
+    no_args_is_help=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Finds the best adapter for a frozen transformer: searches configurations, trains each on one "
+    "shared backbone, records everything in MLflow, and hands back the winner as files.",
+    epilog="Start with `sweeper check FILE`, then `sweeper run FILE`.  \n"
+    "`SWEEPER_HOME` (default `sweeps/`) is the folder where everything is kept; `SWEEPER_STORE`, "
+    "`SWEEPER_ARTIFACTS` and `MLFLOW_TRACKING_URI` move its parts elsewhere.  \n"
+    "Exit codes: 0 done · 1 failed · 2 wrong usage or study file · 3 no trial succeeded · "
+    "4 store or tracking server unreachable · 130 interrupted.",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML).", show_default=False)]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="The name of a study (`sweeper status` lists them).",
+        autocompletion=complete_study,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", envvar="SWEEPER_JSON", help="Print JSON on stdout; errors are JSON on stderr."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", envvar="SWEEPER_DEVICE", metavar="DEVICE", help="`cpu` or `cuda:0`; default: the first."
+    ),
+]
+
+
+def _example(*lines: str) -> str:
+    return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> int | None:
+    if version:
+        print(f"adapter-sweeper {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+    refusal = foreign_adapters()
+    if refusal is not None and context.invoked_subcommand != "doctor":
+        raise SweeperError(refusal)
+    return None
+
+
+@app.command(
+    epilog=_example("sweeper check studies/quickstart.yaml", "sweeper check my.yaml --no-measure --json")
+)
+def check(
+    file: StudyFile,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            envvar="SWEEPER_MEASURE",
+            help="Train a few real steps to forecast time and memory. Without, only the files are read.",
+        ),
+    ] = True,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Validate a study file, its data and backbone, and print what would run. Writes nothing."""
+    from sweeper.check import check_study
+    from sweeper.checkreport import print_check
+
+    out = Output(json)
+    result = check_study(file, measure=measure, device=device, note=out.note)
+    if json:
+        out.document(result)
+    else:
+        print_check(out, result)
+
+
+@app.command(epilog=_example("sweeper run studies/quickstart.yaml"))
+def run(
+    file: StudyFile,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            envvar="SWEEPER_DEVICE",
+            metavar="DEVICE",
+            help="Where to train: `cpu`, `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run a study, or go on with it where it stopped.
+
+    The first Ctrl-C hands the running trials back, the second stops at once; the same command goes on from
+    either. A study file that changed since is refused, unless only its budget grew.
+    """
+    from sweeper.live import run_shown
+
+    return run_shown(Output(json), file, device or None)
+
+
+@app.command(epilog=_example("sweeper status", "sweeper status sst2 --json"))
+def status(
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="Leave out to list all.", autocompletion=complete_study),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How far a study is; without a name, all studies."""
+    from sweeper.lookup import open_ledger, study_name
+    from sweeper.report import print_status, print_studies
+
+    out, ledger = Output(json), open_ledger()
+    if study is not None:
+        found = ledger.status(study_name(ledger, study))
+        out.document(found) if json else print_status(out, found)
+        return
+    every = [ledger.status(name) for name in ledger.studies()]
+    out.document(every) if json else print_studies(out, every)
+
+
+@app.command(epilog=_example("sweeper trials sst2", "sweeper trials sst2 --json | jq '.[].objective'"))
+def trials(study: StudyName, json: Json = False) -> None:
+    """All trials of a study, in the order of their numbers; the reference runs come first."""
+    from sweeper.lookup import open_ledger, study_name
+    from sweeper.report import print_trials
+
+    out, ledger = Output(json), open_ledger()
+    found = ledger.trials(study_name(ledger, study))
+    out.document([trial.to_json() for trial in found]) if json else print_trials(out, found)
+
+
+@app.command(epilog=_example("sweeper show sst2 7", "sweeper show sst2 reference-head --json"))
+def show(
+    study: StudyName,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial number, or `reference-head`.")],
+    json: Json = False,
+) -> None:
+    """One trial: its configuration, its result, its curve."""
+    from sweeper.lookup import find_trial, open_ledger, study_name
+    from sweeper.report import print_trial
+
+    out, ledger = Output(json), open_ledger()
+    name = study_name(ledger, study)
+    found = find_trial(ledger.trials(name), name, trial)
+    out.document(found.to_json()) if json else print_trial(out, found)
+
+
+@app.command(epilog=_example("sweeper best sst2", "sweeper best sst2 --top 5 --json"))
+def best(
+    study: StudyName,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", envvar="SWEEPER_TOP", min=1, metavar="K", help="The K best, best first: a list."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The best trial of a study. Exit code 3 if none has succeeded."""
+    from sweeper.lookup import best_trials, open_ledger, study_name
+    from sweeper.report import print_trial, print_trials
+
+    out, ledger = Output(json), open_ledger()
+    name = study_name(ledger, study)
+    found = best_trials(ledger, name, top or 1)
+    if not found:
+        raise NothingSucceededError(
+            f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
+        )
+    if json:
+        out.document(found[0].to_json() if top is None else [trial.to_json() for trial in found])
+    elif top is None:
+        print_trial(out, found[0])
+    else:
+        print_trials(out, found)
+
+
+@app.command(epilog=_example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
+def export(
+    study: StudyName,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", envvar="SWEEPER_OUT", metavar="DIR", help="A new folder, or that of an earlier export."
+        ),
+    ],
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            envvar="SWEEPER_TOP",
+            min=1,
+            metavar="K",
+            help="The K best, each in a folder DIR/trial-0007.",
+        ),
+    ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
+    from sweeper.export import export_study
+    from sweeper.report import print_exports
+
+    output = Output(json)
+    exported = export_study(study, out, top=top, trial=trial)
+    if json:
+        output.document([entry.to_json() for entry in exported])
+    else:
+        print_exports(output, exported)
+
+
+@app.command(epilog=_example("sweeper predict best texts.txt", "sweeper predict best reviews.csv --json"))
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `sweeper export` wrote.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Texts: .txt with one a line, or .csv .tsv .jsonl .parquet with the text columns.",
+        ),
+    ],
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            "--backbone",
+            envvar="SWEEPER_BACKBONE",
+            metavar="DIR",
+            help="Where the backbone is now, if it has moved.",
+        ),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Predict with an exported adapter: a label and its probability for each row, in the file's order."""
+    from sweeper.predict import load_exported
+    from sweeper.texts import read_texts
+
+    out = Output(json)
+    predictor = load_exported(folder, backbone=backbone, device=device)
+    texts = read_texts(file, predictor.text_columns)
+    rows = predictor.predict(texts)
+    if json:
+        out.document(rows)
+    elif predictor.kind == "regression":
+        out.table(
+            ["score", *predictor.text_columns],
+            [[f"{row['score']:.6g}", *text] for row, text in zip(rows, texts, strict=True)],
+        )
+    else:
+        out.table(
+            ["label", "score", *predictor.text_columns],
+            [[row["label"], f"{row['score']:.4f}", *text] for row, text in zip(rows, texts, strict=True)],
+        )
+
+
+@app.command(epilog=_example("sweeper ui", "sweeper ui sst2 --port 5001"))
+def ui(
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="Whose link is printed first.", autocompletion=complete_study),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", envvar="SWEEPER_HOST", help="The address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port.")
+    ] = 5000,
+) -> None:
+    """Open the studies in MLflow's own pages. Ctrl-C ends it."""
+    from sweeper.home import Home
+    from sweeper.lookup import open_ledger, study_name
+    from sweeper.ui import serve
+
+    ledger = open_ledger()
+    name = study_name(ledger, study) if study is not None else None
+    serve(Home.from_environment(), host=host, port=port, study=name)
+
+
+@app.command(epilog=_example("sweeper doctor", "sweeper doctor --json"))
+def doctor(json: Json = False) -> int:
+    """Check this machine: versions, devices, store, tracking, disk. Exit code 1 if something is broken."""
+    from sweeper.doctor import examine
+    from sweeper.report import print_findings
+
+    out = Output(json)
+    findings = examine()
+    out.document([finding.to_json() for finding in findings]) if json else print_findings(out, findings)
+    return 1 if any(finding.state == "broken" for finding in findings) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code; no exception leaves it.
+
+    Args:
+        arguments: without the program's name; default: those of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = wants_json(given)
+    try:
+        code = app(args=given, prog_name="sweeper", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except ClosedPipeError:
+        silence_closed_pipe()
+        return CLOSED_PIPE
+    except typer.TyperException as error:  # wrong usage, found by the parser
+        return explain(_usage(error), as_json)
+    except Exception as error:  # the one place that turns errors into messages
+        return explain(error, as_json)
+    if code == INTERRUPTED:
+        Output(as_json).note("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: typer.TyperException) -> UsageError:
+    message = error.format_message().rstrip(".")
+    message += "" if message.endswith("?") else "."
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "sweeper"
+    return UsageError(f"{message} See `{command} --help`.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
