@@ -48,7 +48,7 @@ def _backbone_directory(node: Node, name: str, check_files: bool) -> Path:
         hint = ""
         if _HUB_NAME.match(name):
             hint = "; if it is a hub name, give 'revision', the 40 hex digits of a commit"
-        node.fail(f"there is no directory {short(name)} in the study file's folder{hint}")
+        node.fail(f"there is no directory {short(name)}{_beside(node, name)}{hint}")
     if not path.is_dir():
         node.fail(f"{short(name)} is not a directory; name the folder that holds config.json")
     if not (path / "config.json").is_file():
@@ -141,10 +141,14 @@ def _file_source(node: Node, rows: int | None, check_files: bool) -> Source:
     if path.suffix.lower() not in SUFFIXES:
         node.fail(f"{short(path.suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}")
     if check_files and not _exists(path):
-        node.fail(f"there is no file {short(written)} in the study file's folder{_similar_file(path)}")
+        node.fail(f"there is no file {short(written)}{_beside(node, written)}{_similar_file(path)}")
     if check_files and not path.is_file():
         node.fail(f"{short(written)} is not a file")
     return Source(written=written, path=path, rows=rows)
+
+
+def _beside(node: Node, written: str) -> str:
+    return "" if Path(written).is_absolute() else f" beside {node.path.name}"
 
 
 def _similar_file(path: Path) -> str:

@@ -223,7 +223,7 @@ class _Builder:
         if len(text) <= 64:
             number = int(text, 10) if _INTEGER.match(text) else int(text, 0)
         if number is None or not -INTEGER_LIMIT <= number < INTEGER_LIMIT:
-            self._refuse(f"the number {_short(text)} is too large; whole numbers have at most 64 bits")
+            self._refuse(f"the number {_short(text)} is too large for 64 bits; quote it if it is a text")
         return number
 
     def _checked_text(self, text: str) -> str:
