@@ -35,7 +35,9 @@ class Sequences:
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 1:
-            raise ValueError("a flat run of tokens needs at least one text, and every text at least one token")
+            raise ValueError(
+                "a flat run of tokens needs at least one text, and every text at least one token"
+            )
 
     @property
     def tokens(self) -> int:
@@ -101,8 +103,10 @@ def flat_forward(
         arguments["token_type_ids"] = token_type_ids.unsqueeze(0)
     if getattr(model.config, "use_cache", False):
         arguments["use_cache"] = False
+    # Embedded here: given ids, some families look for padding tokens, and wait for the device to see.
+    embedded = model.get_input_embeddings()(input_ids)
     output = model.base_model(
-        input_ids=input_ids.unsqueeze(0), position_ids=positions.unsqueeze(0), **arguments
+        inputs_embeds=embedded.unsqueeze(0), position_ids=positions.unsqueeze(0), **arguments
     )
     return output.last_hidden_state[0]
 
@@ -149,7 +153,9 @@ def _grouped(
     outputs = []
     for (texts, length), *run in zip(sequences.groups, *runs, strict=True):
         q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in run)
-        output = functional.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=causal and length > 1)
+        output = functional.scaled_dot_product_attention(
+            q, k, v, scale=scaling, is_causal=causal and length > 1
+        )
         outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
 

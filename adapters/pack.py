@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, cat
 from transformers import PreTrainedModel
@@ -90,7 +91,7 @@ class Pack:
             stops.append(stops[-1] + batch.sequences.tokens)
         routes = [
             (_name(slot), start, stop)
-            for (slot, _), start, stop in zip(parts, stops, stops[1:], strict=False)
+            for (slot, _), (start, stop) in zip(parts, pairwise(stops), strict=True)
             if self._adapters[slot] is not None
         ]
         types = [batch.token_type_ids for _, batch in parts if batch.token_type_ids is not None]
@@ -101,7 +102,7 @@ class Pack:
                 cat(types) if len(types) == len(parts) else None,
                 Sequences.join([batch.sequences for _, batch in parts]),
             )
-        return [hidden[start:stop] for start, stop in zip(stops, stops[1:], strict=False)]
+        return [hidden[start:stop] for start, stop in pairwise(stops)]
 
 
 def _name(slot: int) -> str:

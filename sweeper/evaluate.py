@@ -34,7 +34,9 @@ def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling
     logits = torch.empty(len(split.lengths), head.out_features, dtype=head.weight.dtype)
     pack.train_slot(slot, False)
     for indices in evaluation_batches(split.lengths, EVALUATION_TOKENS):
-        logits[indices] = forward_head(pack, [(slot, head, gather(split, indices, device))], pooling)[0].to("cpu")
+        logits[indices] = forward_head(pack, [(slot, head, gather(split, indices, device))], pooling)[0].to(
+            "cpu"
+        )
     pack.train_slot(slot, True)
     return logits
 
@@ -43,6 +45,10 @@ def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, FlatBatch]], pool
     """Logits of each part's texts, through its slot's adapter and its own head."""
     hidden = pack.forward([(slot, batch) for slot, _, batch in parts])
     return [
-        head(pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling).to(head.weight.dtype))
+        head(
+            pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling).to(
+                head.weight.dtype
+            )
+        )
         for states, (_, head, batch) in zip(hidden, parts, strict=True)
     ]

@@ -92,7 +92,12 @@ Event = Progress | Evaluated | Finished | Failed
 
 
 def train(
-    pack: Pack, data: TaskData, problem: Problem, supply: Callable[[], Job | None], *, device: torch.device | str
+    pack: Pack,
+    data: TaskData,
+    problem: Problem,
+    supply: Callable[[], Job | None],
+    *,
+    device: torch.device | str,
 ) -> Iterator[Event]:
     """Train jobs until ``supply`` has no more and every slot is empty.
 

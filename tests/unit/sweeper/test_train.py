@@ -1,0 +1,245 @@
+"""The training loop: events, determinism, pruning, divergence, failures, the meta device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adapters import AdapterConfig
+from adapters.pack import Pack
+from sweeper.data import Split, TaskData
+from sweeper.evaluate import predict_logits
+from sweeper.slot import evaluation_steps, learning_rates, start
+from sweeper.task import metrics
+from sweeper.train import Evaluated, Event, Failed, Finished, Job, Problem, Progress, step, train
+from sweeper.trainconfig import TrainConfig
+from tests.tiny_models import tiny_model
+
+PROBLEM = Problem(kind="classification", pooling="mean", outputs=2, metric="accuracy", maximize=True)
+CONFIG = TrainConfig(learning_rate=5e-3, epochs=3, batch_size=8)
+ADAPTER = AdapterConfig(bottleneck_dim=8)
+
+
+def split(texts: int, seed: int) -> Split:
+    """Texts whose label says whether token 7 is in them."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 9, (texts,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    ids = torch.randint(10, 40, (int(offsets[-1]),), generator=generator, dtype=torch.int32)
+    labels = torch.randint(0, 2, (texts,), generator=generator)
+    for start_, label in zip(offsets[:-1].tolist(), labels.tolist(), strict=True):
+        if label:
+            ids[start_ : start_ + 3] = 7
+    return Split(input_ids=ids, token_type_ids=None, offsets=offsets, labels=labels)
+
+
+DATA = TaskData(
+    train=split(64, 0),
+    validation=split(33, 1),
+    test=None,
+    label_names=("no", "yes"),
+    fingerprint="x",
+    report={},
+)
+
+
+def job(number: int = 0, **changes: object) -> Job:
+    fields = {"adapter": ADAPTER, "train": CONFIG, "seed": 11, **changes}
+    return Job(place_id=number, number=number, attempt=1, **fields)  # type: ignore[arg-type]
+
+
+def supply(*jobs: Job) -> Callable[[], Job | None]:
+    queue: Iterator[Job] = iter(jobs)
+    return lambda: next(queue, None)
+
+
+def run(
+    *jobs: Job,
+    slots: int = 1,
+    dtype: torch.dtype = torch.float32,
+    answer: Callable[[Event], None] = lambda _: None,
+) -> list[Event]:
+    events = []
+    for event in train(Pack(tiny_model("bert").to(dtype), slots), DATA, PROBLEM, supply(*jobs), device="cpu"):
+        answer(event)
+        events.append(event)
+    return events
+
+
+def only(events: list[Event]) -> Finished:
+    finished = [event for event in events if not isinstance(event, Progress | Evaluated)]
+    assert len(finished) == 1 and isinstance(finished[0], Finished), finished
+    return finished[0]
+
+
+def test_a_trial_learns_and_reports_every_epoch() -> None:
+    events = run(job())
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    assert [(e.evaluation, e.step, e.epoch) for e in evaluations] == [(1, 8, 1.0), (2, 16, 2.0), (3, 24, 3.0)]
+    finished = only(events)
+    assert (finished.outcome, finished.reason, finished.evaluation) == ("complete", None, 3)
+    assert finished.metrics == evaluations[-1].metrics
+    assert finished.metrics["accuracy"] > 0.9
+    assert {
+        "train/loss",
+        "validation/loss",
+        "learning_rate",
+        "examples_per_second",
+        "peak_memory_bytes",
+    } <= set(finished.metrics)
+
+
+def test_the_weights_handed_out_give_the_metrics_reported() -> None:
+    finished = only(run(job()))
+    pack = Pack(tiny_model("bert"))
+    pack.put(0, finished.adapter)
+    again = metrics(
+        "classification",
+        predict_logits(pack, 0, finished.head, DATA.validation, "mean"),
+        DATA.validation.labels,
+    )
+    assert again["accuracy"] == finished.metrics["accuracy"]
+    assert again["loss"] == finished.metrics["validation/loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
+    dropout = replace(ADAPTER, dropout=0.2)
+    first, second, other = (only(run(job(adapter=dropout, seed=seed))) for seed in (1, 1, 2))
+    assert torch.equal(first.head.weight, second.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(job(adapter=replace(ADAPTER, dropout=0.2)))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_packed_trials_equal_trials_alone() -> None:
+    jobs = [
+        job(0, seed=1),
+        job(
+            1,
+            seed=2,
+            adapter=AdapterConfig(
+                bottleneck_dim=3, placement="parallel", initialization="normal", dropout=0.1
+            ),
+        ),
+        job(2, seed=3, adapter=None, train=replace(CONFIG, epochs=1)),
+        job(3, seed=4, train=replace(CONFIG, batch_size=5, epochs=2, schedule="cosine")),
+        job(4, seed=5, adapter=AdapterConfig(bottleneck_dim=5, layers=(2,), placement="houlsby")),
+    ]
+    alone = {one.number: only(run(one, dtype=torch.float64)) for one in jobs}
+    packed = [event for event in run(*jobs, slots=3, dtype=torch.float64) if isinstance(event, Finished)]
+    assert sorted(event.job.number for event in packed) == [0, 1, 2, 3, 4]  # type: ignore[type-var]
+    for event in packed:
+        expected = alone[event.job.number]
+        torch.testing.assert_close(event.head.weight, expected.head.weight, rtol=1e-9, atol=1e-12)
+        assert math.isclose(
+            event.metrics["validation/loss"], expected.metrics["validation/loss"], rel_tol=1e-9
+        )
+
+
+def test_a_pruned_trial_ends_at_its_evaluation_and_frees_its_slot() -> None:
+    def prune_the_first(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.job.number == 0:
+            event.stop = "pruned"
+
+    finished = [event for event in run(job(0), job(1), answer=prune_the_first) if isinstance(event, Finished)]
+    assert [(event.outcome, event.evaluation) for event in finished] == [("pruned", 1), ("complete", 3)]
+
+
+def test_a_trial_handed_back_ends_without_a_result() -> None:
+    def hand_back(event: Event) -> None:
+        if isinstance(event, Progress):
+            event.stop = "handed_back"
+
+    events = run(job(train=replace(CONFIG, batch_size=2)), answer=hand_back)
+    assert [type(event) for event in events] == [Progress]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_that_is_not_finite_is_pruned_as_diverged() -> None:
+    finished = only(run(job(train=replace(CONFIG, learning_rate=1e38, warmup=0.0))))
+    assert (finished.outcome, finished.reason) == ("pruned", "diverged")
+    assert all(math.isfinite(value) for value in finished.metrics.values())
+
+
+def test_a_trial_that_raises_fails_and_the_next_goes_on() -> None:
+    bad = job(0, adapter=AdapterConfig(bottleneck_dim=8, layers=(99,)))
+    events = run(bad, job(1))
+    assert (
+        isinstance(events[0], Failed) and "99" in events[0].reason and "Traceback" in events[0].traceback_text
+    )
+    assert isinstance(events[-1], Finished) and events[-1].job.number == 1
+
+
+def test_keep_best_hands_out_the_best_evaluation() -> None:
+    config = replace(CONFIG, epochs=6, keep="best", learning_rate=3e-2)
+    events = run(job(train=config))
+    accuracies = [event.metrics["accuracy"] for event in events if isinstance(event, Evaluated)]
+    finished = only(events)
+    assert finished.metrics["accuracy"] == max(accuracies)
+    assert finished.evaluation == accuracies.index(max(accuracies)) + 1
+
+
+def test_the_head_alone_trains_without_an_adapter() -> None:
+    finished = only(run(job(adapter=None)))
+    assert finished.adapter is None and finished.outcome == "complete"
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2"])
+def test_a_step_leaves_no_tensor_behind_on_the_cpu(family: str) -> None:
+    model = tiny_model(family).to("meta")
+    pack = Pack(model, slots=2)
+    device = torch.device("meta")
+    slots = [
+        start(pack, 0, job(0), DATA.train, PROBLEM, device),
+        start(
+            pack,
+            1,
+            job(1, adapter=AdapterConfig(bottleneck_dim=4, placement="houlsby")),
+            DATA.train,
+            PROBLEM,
+            device,
+        ),
+    ]
+    step(pack, slots, PROBLEM)
+    for slot in slots:
+        assert slot.step == 1 and slot.loss_sum.device == device
+        assert all(parameter.device == device for parameter in slot.parameters)
+
+
+def test_bfloat16_backbones_train_float32_adapters() -> None:
+    finished = only(run(job(), dtype=torch.bfloat16))
+    assert finished.head.weight.dtype == torch.float32
+    assert finished.metrics["accuracy"] > 0.8
+
+
+def test_rates_warm_up_and_go_down_to_the_last_step() -> None:
+    rates = learning_rates(TrainConfig(learning_rate=1.0, warmup=0.2), 10)
+    assert rates[:2] == [0.5, 1.0] and rates[2] == 1.0 and rates[-1] == pytest.approx(1 / 8)
+    assert learning_rates(TrainConfig(learning_rate=1.0, warmup=0.0, schedule="constant"), 3) == [
+        1.0,
+        1.0,
+        1.0,
+    ]
+    cosine = learning_rates(TrainConfig(learning_rate=1.0, warmup=0.0, schedule="cosine"), 4)
+    assert cosine == sorted(cosine, reverse=True) and cosine[2] == pytest.approx(0.5)
+
+
+def test_evaluations_lie_evenly_in_each_epoch() -> None:
+    assert evaluation_steps(TrainConfig(epochs=2, evaluations_per_epoch=3), 7) == {
+        3: 1,
+        5: 2,
+        7: 3,
+        10: 4,
+        12: 5,
+        14: 6,
+    }
