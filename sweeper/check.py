@@ -31,8 +31,8 @@ def check_study(
 
     Returns:
         What ``check --json`` prints: ``study``, ``file``, ``backbone``, ``task``, ``data``, ``space``,
-        ``sites``, ``adapter_parameters``, ``default``, ``budget``, ``limits``, ``sampler``, ``pruner``, ``seed``,
-        ``dtype``, ``forecast``.
+        ``sites``, ``adapter_parameters``, ``default``, ``budget``, ``limits``, ``sampler``, ``pruner``,
+        ``seed``, ``dtype``, ``forecast``.
 
     Raises:
         UsageError: anything in the file, the data or the backbone is wrong.

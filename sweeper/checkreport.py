@@ -20,7 +20,7 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
     lines = [
         f"{result['file']}: the study {result['study']} can run",
         "",
-        f"backbone   {backbone['model']} ({backbone['family']}, {number(backbone['parameters'])} frozen parameters)",
+        f"backbone   {backbone['model']} ({backbone['family']}, {number(backbone['parameters'])} parameters)",
         f"task       {task['kind']} of {text}{labels}, {task['pooling']} pooling",
         *_data(result["data"]),
         *_space(result),

@@ -116,7 +116,7 @@ def run(
             "--device",
             envvar="SWEEPER_DEVICE",
             metavar="DEVICE",
-            help="Where to train: `cpu`, `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
+            help="`cpu` or `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
         ),
     ] = None,
     json: Json = False,

@@ -62,7 +62,7 @@ class Predictor:
             texts: strings, or pairs of strings where the study had two text columns.
 
         Returns:
-            ``{"label": name, "score": probability}`` each; ``{"label": None, "score": value}`` for a regression.
+            ``{"label": name, "score": probability}`` each; of a regression, label None and score value.
 
         Raises:
             UsageError: a text is empty, is no text, or is a pair where there should be one (or the reverse).
