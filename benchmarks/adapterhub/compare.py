@@ -32,6 +32,7 @@ train: {{max_length: {max_length}, dtype: float32}}
 objective: {{metric: accuracy, direction: maximize}}
 budget: {{trials: 1}}
 """
+Rounds = list[dict[str, float]]
 
 
 class Side:
@@ -140,8 +141,8 @@ def start_sides(settings: argparse.Namespace, folder: Path) -> tuple[Side, Side]
     )
 
 
-def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -> dict[str, list[float]]:
-    """Examples a second of every round, after a short one of each that is not counted."""
+def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -> dict[str, Rounds]:
+    """Train in turns, after a short round of each that is not counted; the rounds of each column."""
     columns = {"ours": (ours, ""), "longest": (theirs, "longest "), "max_length": (theirs, "max_length ")}
     parameters = 0
     for side, way in columns.values():
@@ -149,36 +150,44 @@ def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -
         parameters = answer.get("adapter_parameters", parameters)
     if parameters != theirs.about["adapter_parameters"]:
         raise SystemExit(
-            f"error: not the same adapter: {parameters} and {theirs.about['adapter_parameters']} parameters"
+            f"error: the adapters differ: {parameters}, {theirs.about['adapter_parameters']} parameters"
         )
     print(f"adapter parameters on both sides: {parameters:,}")
-    print(
-        f"\n{'examples/s':>10}  {'ours':>8}  {'AdapterHub, longest':>20}  {'AdapterHub, max_length':>22}",
-        flush=True,
-    )
-    rates: dict[str, list[float]] = {name: [] for name in columns}
+    _line("examples/s", "ours", "AdapterHub, longest", "AdapterHub, max_length")
+    rounds: dict[str, Rounds] = {name: [] for name in columns}
     for number in range(1, settings.rounds + 1):
         for name, (side, way) in columns.items():
-            rates[name].append(rows / side.round(f"{way}{rows}")["seconds"])
-        ours_now, longest, max_length = (rates[name][-1] for name in columns)
-        print(f"{f'round {number}':>10}  {ours_now:8.1f}  {longest:20.1f}  {max_length:22.1f}", flush=True)
-    return rates
+            rounds[name].append(side.round(f"{way}{rows}"))
+        _line(f"round {number}", *(f"{rows / done[-1]['seconds']:.1f}" for done in rounds.values()))
+    medians = [statistics.median(rows / one["seconds"] for one in done) for done in rounds.values()]
+    _line("median", *(f"{value:.1f}" for value in medians))
+    return rounds
 
 
-def report(rates: dict[str, list[float]]) -> None:
-    """Medians, and the ratio of each round's pair."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(
-        f"{'median':>10}  {medians['ours']:8.1f}  {medians['longest']:20.1f}  {medians['max_length']:22.1f}\n"
-    )
+def report(rounds: dict[str, Rounds]) -> None:
+    """Ratios of each round: by the clock, and by processor time, which other programs disturb less."""
     meanings = {
-        "longest": "padded to the longest row of each batch (the collator a Trainer with a tokenizer has)",
-        "max_length": "padded to 80 tokens (AdapterHub's own notebook)",
+        "longest": "AdapterHub, batches padded to the longest row (a Trainer with a tokenizer)",
+        "max_length": "AdapterHub, rows padded to 80 tokens (its own notebook)",
     }
     for name, meaning in meanings.items():
-        ratios = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
-        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-        print(f"ours is {middle:.2f} times AdapterHub {meaning}; range {low:.2f} to {high:.2f}")
+        print(f"\nours against {meaning}:")
+        for key, what in (
+            ("seconds", "examples a second"),
+            ("cpu_seconds", "examples a second of processor time"),
+        ):
+            ratios = [
+                other[key] / mine[key] for mine, other in zip(rounds["ours"], rounds[name], strict=True)
+            ]
+            low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+            print(f"  {middle:.2f} times the {what} (range {low:.2f} to {high:.2f})")
+
+
+def _line(first: str, *cells: str) -> None:
+    widths = (8, 20, 23)
+    print(
+        f"{first:>10} " + " ".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)), flush=True
+    )
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """This project's side: `sweeper.train` over a pack of one, one trial of one epoch a round. Runs in .venv.
 
 Reads a number of rows from stdin, a line a round, and answers each with one JSON line: the seconds of the
-whole trial, from building its adapter to its end, with an evaluation on a row of each label in it.
+whole trial, by the clock and of processor time, from building its adapter to its end, with an evaluation on a
+row of each label in it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+import sweeper
 from adapters import AdapterConfig
 from adapters.pack import Pack
 from sweeper import backbone, task
@@ -38,16 +40,17 @@ def first_rows(split: Split, rows: int) -> Split:
     )
 
 
-def one_round(pack: Pack, data: TaskData, problem: Problem, job: Job) -> tuple[float, int]:
-    """Seconds of one trial, and the parameters of its adapter."""
+def one_round(pack: Pack, data: TaskData, problem: Problem, job: Job) -> dict[str, float]:
+    """Train one trial; its seconds, and the parameters of its adapter."""
     jobs = [job]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     events = list(train(pack, data, problem, lambda: jobs.pop() if jobs else None, device="cpu"))
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     last = events[-1]
     if not isinstance(last, Finished) or last.adapter is None:
         raise SystemExit(f"the trial did not finish: {last}")
-    return seconds, sum(parameter.numel() for parameter in last.adapter.parameters())
+    parameters = sum(parameter.numel() for parameter in last.adapter.parameters())
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "adapter_parameters": parameters}
 
 
 def main() -> None:
@@ -67,13 +70,13 @@ def main() -> None:
     problem = Problem(study.task.kind, study.task.pooling, outputs, "accuracy", True)
     adapter = AdapterConfig(bottleneck_dim=settings.bottleneck_dim)
     config = TrainConfig(epochs=1, batch_size=settings.batch_size)
-    versions = {name: version(name) for name in ("adapter-sweeper", "transformers", "torch")}
+    versions = {"adapter-sweeper": sweeper.__version__}
+    versions |= {name: version(name) for name in ("transformers", "torch")}
     print(json.dumps({"versions": versions}), flush=True)
     for number, line in enumerate(sys.stdin):
         job = Job(number, number, 1, adapter, config, seed=number)
         part = replace(data, train=first_rows(data.train, int(line)))
-        seconds, parameters = one_round(pack, part, problem, job)
-        print(json.dumps({"seconds": seconds, "adapter_parameters": parameters}), flush=True)
+        print(json.dumps(one_round(pack, part, problem, job)), flush=True)
 
 
 if __name__ == "__main__":
