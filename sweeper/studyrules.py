@@ -29,7 +29,7 @@ from sweeper.words import nearest, short
 SAMPLERS: dict[str, dict[str, int]] = {"tpe": {"n_startup_trials": 10}, "random": {}}
 PRUNERS: dict[str, dict[str, int]] = {
     "successive_halving": {"minimum": 1, "reduction_factor": 3},
-    "median": {"minimum": 1},
+    "median": {"minimum": 1, "n_startup_trials": 5},
     "none": {},
 }
 """The names, and their options with the defaults. Pruners count in evaluations."""
