@@ -45,7 +45,17 @@ def whole(adapter: Adapter, module: Bottleneck) -> Delta:
 
 def routed(segments: Iterable[Segment]) -> Delta:
     """A delta over a flat input [1, tokens, d]: each module on its own tokens, zero elsewhere."""
-    return partial(_routed_delta, tuple(sorted(segments, key=lambda segment: segment.start)))
+    owners: list[Segment | None] = []
+    sizes: list[int] = []
+    position = 0
+    for segment in sorted(segments, key=lambda segment: segment.start):
+        if segment.start > position:
+            owners.append(None)
+            sizes.append(segment.start - position)
+        owners.append(segment)
+        sizes.append(segment.stop - segment.start)
+        position = segment.stop
+    return partial(_routed_delta, tuple(owners), tuple(sizes), position)
 
 
 def _add_after(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -71,30 +81,18 @@ def _whole_delta(adapter: Adapter, module: Bottleneck, hidden_states: Tensor) ->
     return result
 
 
-def _routed_delta(segments: tuple[Segment, ...], hidden_states: Tensor) -> Tensor:
-    tokens = hidden_states.shape[1]
-    if hidden_states.dim() != 3 or hidden_states.shape[0] != 1 or segments[-1].stop > tokens:
-        raise AdapterError(
-            f"routes up to token {segments[-1].stop} need a flat input [1, tokens, d], "
-            f"not {list(hidden_states.shape)}"
-        )
-    if len(segments) == 1 and segments[0].stop - segments[0].start == tokens:
-        return _whole_delta(segments[0].adapter, segments[0].module, hidden_states)
+def _routed_delta(
+    owners: tuple[Segment | None, ...], sizes: tuple[int, ...], end: int, hidden_states: Tensor
+) -> Tensor:
+    shape = hidden_states.shape
+    if len(shape) != 3 or shape[0] != 1 or shape[1] < end:
+        raise AdapterError(f"routes up to token {end} need a flat input [1, tokens, d], not {list(shape)}")
+    if shape[1] > end:
+        owners, sizes = (*owners, None), (*sizes, shape[1] - end)
+    if len(owners) == 1:
+        return _segment_delta(owners[0], hidden_states)
     # One split and one concatenation: in the backward pass, the slice of each segment would fill a gradient
     # of full size with zeros, while a split concatenates once.
-    sizes: list[int] = []
-    owners: list[Segment | None] = []
-    position = 0
-    for segment in segments:
-        if segment.start > position:
-            sizes.append(segment.start - position)
-            owners.append(None)
-        sizes.append(segment.stop - segment.start)
-        owners.append(segment)
-        position = segment.stop
-    if tokens > position:
-        sizes.append(tokens - position)
-        owners.append(None)
     pieces = zip(owners, hidden_states.split(sizes, dim=1), strict=True)
     return torch.cat([_segment_delta(owner, piece) for owner, piece in pieces], dim=1)
 

@@ -11,37 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from adapters.adapter import Adapter, build
-from adapters.architectures import Architecture, HookPoint, architecture_of, hidden_size, layer_count
+from adapters.architectures import architecture_of, hidden_size, layer_count
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.hooks import Delta, Segment, register, routed, whole
+from adapters.inserted import Inserted, Route, places_of
 
 __all__ = ["Adapter", "activate", "active", "attach", "build", "get", "insert", "names", "remove", "route"]
 
-Route: TypeAlias = tuple[str, int, int]
-
 _ATTRIBUTE = "sweeper_adapters"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
-class _Inserted(nn.Module):
-    """The adapters in one backbone, the hooks that are on, and what to restore when the last one leaves."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.adapters = nn.ModuleDict()
-        self.active: str | None = None
-        self.routes: tuple[Route, ...] | None = None
-        self.handles: list[RemovableHandle] = []
-        self.were_trainable = {name for name, value in backbone.named_parameters() if value.requires_grad}
-        self.were_training = {name for name, module in backbone.named_modules() if module.training}
 
 
 def insert(
@@ -84,15 +68,12 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
         for other, present in inserted.adapters.items():
             if present is adapter:
                 raise AdapterError(f"this adapter is already in the model, as {other!r}")
-    for site in adapter.sites:
-        layer, _ = _layer_and_module(backbone, site.layer, architecture_of(backbone).hook_point(site))
-        device = next(layer.parameters()).device
-        adapter.modules_by_site[site.key].to(device)
+    places = places_of(adapter, backbone)
     if inserted is None:
-        inserted = _Inserted(backbone)
+        inserted = Inserted(backbone)
         backbone.requires_grad_(False).eval()
         backbone.add_module(_ATTRIBUTE, inserted)
-    inserted.adapters[name] = adapter
+    inserted.put(name, adapter, places)
     activate(model, name)
     return adapter
 
@@ -111,14 +92,10 @@ def remove(model: nn.Module, name: str = "default") -> Adapter:
     _check_not_routed(inserted)
     if inserted.active == name:
         activate(model, None)
-    del inserted.adapters[name]
+    inserted.drop(name)
     if not inserted.adapters:
         delattr(backbone, _ATTRIBUTE)
-        for parameter_name, parameter in backbone.named_parameters():
-            if parameter_name in inserted.were_trainable:
-                parameter.requires_grad_(True)
-        for module_name, module in backbone.named_modules():
-            module.training = module_name in inserted.were_training
+        inserted.restore(backbone)
     return adapter
 
 
@@ -137,7 +114,7 @@ def activate(model: nn.Module, name: str | None) -> None:
     _check_not_routed(inserted)
     if inserted.active != name:
         inserted.active = name
-        _set_hooks(model, _deltas(model, name))
+        inserted.hook_active()
 
 
 @contextmanager
@@ -163,13 +140,14 @@ def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
     _check_not_routed(inserted)
     if getattr(_backbone(model).config, "chunk_size_feed_forward", 0):
         raise AdapterError("routes need the whole sequence: set the backbone's chunk_size_feed_forward to 0")
-    inserted.routes = _checked_routes(model, routes)
+    ordered = _checked_routes(inserted, routes)
+    inserted.in_route = True
     try:
-        _set_hooks(model, _routed_deltas(model, inserted.routes))
+        inserted.hook_routes(ordered)
         yield
     finally:
-        inserted.routes = None
-        _set_hooks(model, _deltas(model, inserted.active))
+        inserted.in_route = False
+        inserted.hook_active()
 
 
 def names(model: nn.Module) -> tuple[str, ...]:
@@ -188,8 +166,7 @@ def get(model: nn.Module, name: str = "default") -> Adapter:
     """The adapter of that name; AdapterError if there is none."""
     present = names(model)
     if name not in present:
-        listed = ", ".join(present) if present else "the model has none"
-        raise AdapterError(f"no adapter named {name!r}; known: {listed}")
+        raise _unknown(name, present)
     adapter = _inserted(model).adapters[name]
     assert isinstance(adapter, Adapter)
     return adapter
@@ -202,11 +179,11 @@ def _backbone(model: nn.Module) -> Any:
     return backbone
 
 
-def _inserted_of(model: nn.Module) -> _Inserted | None:
+def _inserted_of(model: nn.Module) -> Inserted | None:
     return getattr(_backbone(model), _ATTRIBUTE, None)
 
 
-def _inserted(model: nn.Module) -> _Inserted:
+def _inserted(model: nn.Module) -> Inserted:
     inserted = _inserted_of(model)
     if inserted is None:
         raise AdapterError("the model has no adapter; `insert` or `attach` one first")
@@ -214,9 +191,9 @@ def _inserted(model: nn.Module) -> _Inserted:
 
 
 def _check_new_name(model: nn.Module, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
         message = (
-            f"{name!r} cannot name an adapter; use letters, digits, '_' and '-', and no name of a method"
+            f"{name!r} cannot name an adapter; use letters, digits, '_' and '-', and no attribute's name"
         )
         raise AdapterError(message)
     if name in names(model):
@@ -236,62 +213,25 @@ def _check_same_backbone(adapter: Adapter, backbone: Any) -> None:
         )
 
 
-def _check_not_routed(inserted: _Inserted) -> None:
-    if inserted.routes is not None:
+def _check_not_routed(inserted: Inserted) -> None:
+    if inserted.in_route:
         raise AdapterError("adapters cannot be changed inside `route`; leave its context first")
 
 
-def _layer_and_module(backbone: Any, index: int, point: HookPoint) -> tuple[nn.Module, nn.Module]:
-    row: Architecture = architecture_of(backbone)
-    path = f"{row.layers}.{index}"
-    try:
-        layer = backbone.get_submodule(path)
-        path = f"{path}.{point.path}"
-        return layer, layer.get_submodule(point.path)
-    except AttributeError:
-        raise AdapterError(
-            f"{type(backbone).__name__} has no module {path!r}, which the row of {row.model_type!r} in "
-            "adapters/architectures.py names; is it another version or variant of the family?"
-        ) from None
-
-
-def _set_hooks(model: nn.Module, deltas: dict[tuple[int, HookPoint], Delta]) -> None:
-    backbone, inserted = _backbone(model), _inserted(model)
-    while inserted.handles:
-        inserted.handles.pop().remove()
-    for (index, point), delta in deltas.items():
-        _, module = _layer_and_module(backbone, index, point)
-        inserted.handles.append(register(module, point, delta))
-
-
-def _checked_routes(model: nn.Module, routes: Sequence[Route]) -> tuple[Route, ...]:
+def _checked_routes(inserted: Inserted, routes: Sequence[Route]) -> list[Route]:
     ordered = sorted(routes, key=lambda entry: entry[1])
     reached = 0
     for name, start, stop in ordered:
-        get(model, name)
-        if not 0 <= start < stop:
+        if name not in inserted.adapters:
+            raise _unknown(name, tuple(inserted.adapters))
+        if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
             raise AdapterError(f"route of {name!r}: tokens {start}:{stop} are no range")
         if start < reached:
             raise AdapterError(f"route of {name!r}: tokens {start}:{stop} overlap those of another route")
         reached = stop
-    return tuple(ordered)
+    return ordered
 
 
-def _deltas(model: nn.Module, name: str | None) -> dict[tuple[int, HookPoint], Delta]:
-    if name is None:
-        return {}
-    row, adapter = architecture_of(_backbone(model)), get(model, name)
-    modules = adapter.modules_by_site
-    return {(site.layer, row.hook_point(site)): whole(adapter, modules[site.key]) for site in adapter.sites}
-
-
-def _routed_deltas(model: nn.Module, routes: tuple[Route, ...]) -> dict[tuple[int, HookPoint], Delta]:
-    row = architecture_of(_backbone(model))
-    segments: dict[tuple[int, HookPoint], list[Segment]] = {}
-    for name, start, stop in routes:
-        adapter = get(model, name)
-        modules = adapter.modules_by_site
-        for site in adapter.sites:
-            segment = Segment(adapter, modules[site.key], start, stop)
-            segments.setdefault((site.layer, row.hook_point(site)), []).append(segment)
-    return {place: routed(entries) for place, entries in segments.items()}
+def _unknown(name: object, present: tuple[str, ...]) -> AdapterError:
+    listed = f"known: {', '.join(present)}" if present else "the model has none"
+    return AdapterError(f"no adapter named {name!r}; {listed}")

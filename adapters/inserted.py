@@ -1,0 +1,118 @@
+"""The adapters that are in one backbone: which, where, which hooks are on, and what to restore at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from adapters.adapter import Adapter
+from adapters.architectures import HookPoint, architecture_of
+from adapters.bottleneck import Bottleneck
+from adapters.errors import AdapterError
+from adapters.hooks import Segment, register, routed, whole
+
+Route: TypeAlias = tuple[str, int, int]
+
+
+class Place(NamedTuple):
+    """One site of an adapter in a backbone: the adapter's module, and the backbone's module to hook."""
+
+    module: Bottleneck
+    hooked: nn.Module
+    point: HookPoint
+
+
+class Inserted(nn.Module):
+    """Submodule of a backbone as long as adapters are in it, so that they move and are copied with it.
+
+    Args:
+        backbone: nothing of it is kept but the names of what is trainable and in training mode now.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
+        self.places: dict[str, tuple[Place, ...]] = {}
+        self.active: str | None = None
+        self.in_route = False
+        self.handles: list[RemovableHandle] = []
+        self.were_trainable = {name for name, value in backbone.named_parameters() if value.requires_grad}
+        self.were_training = {name for name, module in backbone.named_modules() if module.training}
+
+    def put(self, name: str, adapter: Adapter, places: tuple[Place, ...]) -> None:
+        """Add an adapter; no hook is set."""
+        self.adapters[name] = adapter
+        self.places[name] = places
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter that is not active."""
+        del self.adapters[name], self.places[name]
+
+    def hook_active(self) -> None:
+        """Set the hooks of the active adapter, or none, in place of those that are on."""
+        self.unhook()
+        if self.active is None:
+            return
+        adapter = self._adapter(self.active)
+        for place in self.places[self.active]:
+            self.handles.append(register(place.hooked, place.point, whole(adapter, place.module)))
+
+    def hook_routes(self, routes: Sequence[Route]) -> None:
+        """Set hooks that give each adapter its own tokens, in place of those that are on."""
+        self.unhook()
+        segments: dict[tuple[nn.Module, HookPoint], list[Segment]] = {}
+        for name, start, stop in routes:
+            adapter = self._adapter(name)
+            for place in self.places[name]:
+                segment = Segment(adapter, place.module, start, stop)
+                segments.setdefault((place.hooked, place.point), []).append(segment)
+        for (hooked, point), entries in segments.items():
+            self.handles.append(register(hooked, point, routed(entries)))
+
+    def unhook(self) -> None:
+        """Take off every hook that is on."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    def restore(self, backbone: nn.Module) -> None:
+        """Give the backbone back the flags that it had when this was made."""
+        for name, parameter in backbone.named_parameters():
+            if name in self.were_trainable:
+                parameter.requires_grad_(True)
+        for name, module in backbone.named_modules():
+            module.training = name in self.were_training
+
+    def _adapter(self, name: str) -> Adapter:
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+
+def places_of(adapter: Adapter, backbone: Any) -> tuple[Place, ...]:
+    """Where the modules of an adapter go, each moved to the device of its layer.
+
+    Raises:
+        AdapterError: the backbone lacks a module that its family's row names.
+    """
+    row = architecture_of(backbone)
+    modules, places = adapter.modules_by_site, []
+    for site in adapter.sites:
+        point = row.hook_point(site)
+        layer_path = f"{row.layers}.{site.layer}"
+        hooked = _submodule(backbone, f"{layer_path}.{point.path}", row.model_type)
+        device = next(backbone.get_submodule(layer_path).parameters()).device
+        places.append(Place(modules[site.key].to(device), hooked, point))
+    return tuple(places)
+
+
+def _submodule(backbone: nn.Module, path: str, model_type: str) -> nn.Module:
+    try:
+        return backbone.get_submodule(path)
+    except AttributeError:
+        raise AdapterError(
+            f"{type(backbone).__name__} has no module {path!r}, which the row of {model_type!r} in "
+            "adapters/architectures.py names; is it another version or variant of the family?"
+        ) from None
