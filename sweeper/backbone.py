@@ -46,7 +46,15 @@ def load_tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    return _load(backbone, AutoTokenizer.from_pretrained)
+    tokenizer = _load(backbone, AutoTokenizer.from_pretrained)
+    # Without its files transformers makes a tokenizer all the same: one to which every word is unknown.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UsageError(
+            "the backbone comes without its tokenizer: no vocabulary was found. Save it there with "
+            "`tokenizer.save_pretrained(...)`",
+            file=backbone.path or backbone.model,
+        )
+    return tokenizer
 
 
 def load_backbone(
@@ -69,18 +77,24 @@ def load_backbone(
     from transformers import AutoModel
 
     config = load_config(backbone)
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    # Tensors of another shape are let through here so as to be named below.
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
     if _has_optional_pooler(config):
         options["add_pooling_layer"] = False
     # What a checkpoint lacks is drawn at random: here from a copy of the global generator, and refused below.
     with torch.random.fork_rng(devices=[]):
-        model, loading = _load(backbone, AutoModel.from_pretrained, output_loading_info=True, **options)
-    missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+        model, loading = _load(backbone, AutoModel.from_pretrained, **options)
+    missing = sorted(loading["missing_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
     if missing:
         raise UsageError(
             f"the weights of the backbone do not fill the model: {len(missing)} tensors are missing or of "
             f"another shape, {missing[0]} among them. Point backbone.model at a complete checkpoint",
-            file=backbone.path,
+            file=backbone.path or backbone.model,
         )
     return model.eval().requires_grad_(False).to(device)
 

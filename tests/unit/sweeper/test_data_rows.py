@@ -1,0 +1,148 @@
+"""Reading files: what is in them comes out as it was written, and what is wrong is told with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import UsageError
+from sweeper.rows import Rows, read_file
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refused(path: Path) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        read_file(path)
+    assert caught.value.file == str(path)
+    return caught.value
+
+
+def test_tsv_knows_no_quotes(tmp_path: Path) -> None:
+    rows = read_file(write(tmp_path, "a.tsv", 'text\tlabel\n"half a quote\t1\nsay "x" \t2\n'))
+    assert rows.columns == {"text": ['"half a quote', 'say "x" '], "label": ["1", "2"]}
+    assert rows.names == ("text", "label")
+    assert len(rows) == 2
+
+
+def test_csv_knows_quotes_and_where_a_record_begins(tmp_path: Path) -> None:
+    rows = read_file(write(tmp_path, "a.csv", 'text,label\n"two\nlines, ""quoted""",1\n\nplain,2\n'))
+    assert rows.columns["text"] == ['two\nlines, "quoted"', "plain"]
+    assert list(rows.lines or ()) == [2, 5]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_nothing_is_taken_for_a_type_or_for_nothing(tmp_path: Path, name: str) -> None:
+    separator = "," if name.endswith("csv") else "\t"
+    words = ["NA", "null", "None", "2020-01-01", "007", "1e5", "true", " x "]
+    rows = read_file(
+        write(tmp_path, name, "text" + separator + "n\n" + "".join(f"{w}{separator}1\n" for w in words))
+    )
+    assert rows.columns["text"] == words
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_line_ends_and_the_byte_order_mark(tmp_path: Path, name: str, ending: str) -> None:
+    lines = {
+        "a.csv": ["text,label", "a\u2028b,1", "c,2"],
+        "a.tsv": ["text\tlabel", "a\u2028b\t1", "c\t2"],
+        "a.jsonl": ['{"text": "a\u2028b", "label": "1"}', "", '{"text": "c", "label": "2"}'],
+    }[name]
+    content = b"\xef\xbb\xbf" + (ending.join(lines) + ending).encode()
+    rows = read_file(write(tmp_path, name, content))
+    assert rows.columns == {"text": ["a\u2028b", "c"], "label": ["1", "2"]}
+    assert list(rows.lines or ()) == ([1, 3] if name == "a.jsonl" else [2, 3])
+
+
+def test_json_lines_keep_types_and_missing_keys(tmp_path: Path) -> None:
+    made = [{"text": "2020-01-01", "label": 1}, {"text": "b", "label": "x"}, {"text": None}]
+    rows = read_file(write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in made)))
+    assert rows.columns == {"text": ["2020-01-01", "b", None], "label": [1, "x", None]}
+
+
+def test_a_field_may_be_long(tmp_path: Path) -> None:
+    long = "word " * 50_000
+    assert read_file(write(tmp_path, "a.csv", f"text,label\n{long},1\n")).columns["text"] == [long]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "words"),
+    [
+        ("a.tsv", "", None, "is empty"),
+        ("a.csv", "", None, "is empty"),
+        ("a.jsonl", "", None, "is empty"),
+        ("a.jsonl", "\n\n", None, "no rows"),
+        ("a.tsv", "text\tlabel\n", None, "no rows"),
+        ("a.tsv", "\n\n", 1, "no header"),
+        ("a.tsv", "text\ttext\nx\ty\n", 1, "two columns have the name 'text'"),
+        ("a.tsv", "text\tlabel\nx\t1\n\ny\t1\t2\n", 4, "3 fields where the header has 2: tabs"),
+        ("a.csv", "text,label\nx,1\ny\n", 3, "1 fields where the header has 2: commas"),
+        ("a.csv", 'text,label\nx,1\n"never ends,2\nz,3\n', 3, "not a CSV record"),
+        ("a.csv", 'text,label\nx,1\n"a"b,2\n', 3, "not a CSV record"),
+        ("a.tsv", b"text\tlabel\nx\t1\n\xff\xfe\t2\n", 3, "not UTF-8"),
+        ("a.jsonl", '{"text": "x"}\n{"text": }\n', 2, "not a line of JSON"),
+        ("a.jsonl", '{"text": "x"}\n[1]\n', 2, "one JSON object"),
+        ("a.jsonl", "[" * 100_000, 1, "not a line of JSON"),
+        ("a.parquet", b"PAR1 and no more", None, "not a parquet file"),
+        ("a.xlsx", "x", None, ".csv, .tsv, .jsonl, .parquet"),
+    ],
+)
+def test_what_is_wrong_with_a_file(
+    tmp_path: Path, name: str, content: str | bytes, line: int | None, words: str
+) -> None:
+    error = refused(write(tmp_path, name, content))
+    assert words in error.message
+    assert error.line == line
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "gone.tsv").message
+
+
+def test_parquet_has_rows_and_no_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path / "a [1] * {x}::y"
+    folder.mkdir()
+    path = folder / "data[1]::2.parquet"
+    table = {"text": ["x", None], "label": [3, 4], "other": [1.5, 2.5]}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    rows = read_file(path, "data", ["text", "label", "absent"])
+    assert rows.columns == {"text": ["x", None], "label": [3, 4]}
+    assert rows.names == ("text", "label", "other")
+    fault = rows.fault(1, "it is missing")
+    assert (fault.message, fault.file, fault.line) == ("row 2 of data: it is missing", str(path), None)
+    assert [path.name for path in folder.iterdir()] == ["data[1]::2.parquet"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_class_numbers_of_a_parquet_file_get_their_names(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    features = datasets.Features({"label": datasets.ClassLabel(names=["no", "yes"])})
+    table = pyarrow.table({"label": [1, 0, -1]}, schema=features.arrow_schema)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet").columns["label"] == ["yes", "no", None]
+
+
+def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], "string")}), tmp_path / "a.parquet")
+    assert "no rows" in refused(tmp_path / "a.parquet").message
+
+
+def test_faults_name_the_line() -> None:
+    rows = Rows("a", {"text": ["x", "y"]}, ("text",), Path("a.tsv"), [2, 7])
+    assert str(rows.fault(1, "bad")) == "a.tsv:7: bad"
