@@ -1,0 +1,217 @@
+"""The connection to the store: transactions, the database's clock, and errors as sentences."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Double, Engine, create_engine, event, exc, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from sweeper.errors import SweeperError, UnreachableError, UsageError
+from sweeper.ledger.schema import VERSION, VERSION_TABLE
+
+BUSY_SECONDS = 30.0
+"""How long a statement on SQLite waits for other processes."""
+WRITES = "sweeper_writes"
+"""The option of a connection whose transactions write."""
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+class now_seconds(FunctionElement[float]):
+    """The database's clock, in seconds since 1970; the time of the statement, not of its transaction."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now_seconds, "sqlite")
+def _now_on_sqlite(element: now_seconds, compiler: Any, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now_seconds, "postgresql")
+def _now_on_postgresql(element: now_seconds, compiler: Any, **options: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+def parse_url(url: str | URL) -> URL:
+    """The store's URL with its driver.
+
+    Raises:
+        UsageError: it is no URL, or of a database that is not supported. It is not shown: it may
+            hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise UsageError(
+            "SWEEPER_STORE is no SQLAlchemy URL, such as postgresql://user@host/sweeper"
+        ) from None
+    backend = parsed.drivername.partition("+")[0]
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise UsageError(f"SWEEPER_STORE names the database {backend!r}; sqlite and postgresql are supported")
+    if not parsed.database or parsed.database == ":memory:":
+        raise UsageError("SWEEPER_STORE names no file; the store must outlive the process")
+    return parsed
+
+
+def store_file(url: str | URL) -> Path | None:
+    """The file of a SQLite store, or None if the store is a server."""
+    parsed = parse_url(url)
+    return Path(parsed.database).absolute() if parsed.drivername == "sqlite" and parsed.database else None
+
+
+def shown_url(url: str) -> str:
+    """The store's URL without its password."""
+    return parse_url(url).render_as_string(hide_password=True)
+
+
+class Database:
+    """Transactions on the store, each a function of a connection.
+
+    A function may run more than once: after a lost connection nobody knows whether its commit arrived. It
+    must therefore find out by its token what is done already.
+
+    Args:
+        patience_seconds: how long a server that cannot be reached is tried again.
+    """
+
+    def __init__(self, url: str, patience_seconds: float = 0.0) -> None:
+        self.url = parse_url(url)
+        self.shown = shown_url(url)
+        self.patience_seconds = patience_seconds
+        self.engine = _engine(self.url)
+        self._checked = False
+        self._checking = threading.Lock()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    def read(
+        self,
+        function: Callable[Concatenate[Connection, _Arguments], _Answer],
+        *arguments: _Arguments.args,
+        **named: _Arguments.kwargs,
+    ) -> _Answer:
+        """Run a function that only reads, on one snapshot."""
+        self.check_version()
+        return self._run(False, function, *arguments, **named)
+
+    def write(
+        self,
+        function: Callable[Concatenate[Connection, _Arguments], _Answer],
+        *arguments: _Arguments.args,
+        **named: _Arguments.kwargs,
+    ) -> _Answer:
+        """Run a function in a transaction that writes; on SQLite there is no other one beside it."""
+        self.check_version()
+        return self._run(True, function, *arguments, **named)
+
+    def check_version(self) -> None:
+        """Refuse a store without our tables or with those of another version, once.
+
+        Raises:
+            UsageError: there is no store yet.
+            SweeperError: its tables are of another version.
+        """
+        with self._checking:
+            if not self._checked:
+                file = store_file(self.url)
+                # Connecting would make an empty file.
+                found = None if file is not None and not file.exists() else self._run(False, _version)
+                if found is None:
+                    raise UsageError(
+                        f"the store {self.shown} holds no study yet: start one with `sweeper run FILE`"
+                    )
+                if found != VERSION:
+                    raise SweeperError(
+                        f"the store {self.shown} has tables of version {found}, this program of {VERSION}: "
+                        + _what_to_do(found)
+                    )
+                self._checked = True
+
+    def _run(self, writes: bool, function: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
+        deadline = time.monotonic() + self.patience_seconds
+        delay = 0.1
+        while True:
+            try:
+                with self.engine.connect() as plain:
+                    connection = plain.execution_options(**{WRITES: writes})
+                    with connection.begin():
+                        return function(connection, *arguments, **named)
+            except exc.IntegrityError:
+                raise
+            except (exc.DBAPIError, exc.TimeoutError) as error:
+                if time.monotonic() > deadline or not self._passes(error):
+                    raise self.unreachable(error) from error
+            # Not in step with the other workers, whose connections were lost at the same moment.
+            time.sleep(delay * random.uniform(0.5, 1.5))
+            delay = min(2 * delay, 2.0)
+
+    def _passes(self, error: exc.SQLAlchemyError) -> bool:
+        """Whether waiting may help: the connection was lost or refused, or two transactions met."""
+        if self.is_sqlite or isinstance(error, exc.TimeoutError):
+            return not self.is_sqlite
+        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            return True
+        return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+
+    def unreachable(self, error: Exception) -> UnreachableError:
+        """A failure of the database as a sentence that says what to do."""
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        said = cause[0]
+        if "locked" in said:
+            advice = "another process holds it for too long. Look for one that hangs, then try again"
+        elif "full" in said:
+            advice = "its disk is full. Make room, then run the same command again: it goes on"
+        elif "malformed" in said or "not a database" in said:
+            advice = "its file is damaged. Put back a copy, or move it away and start anew"
+        elif "unable to open" in said or "readonly" in said:
+            advice = "its file cannot be opened for writing. Check that its folder exists and whose it is"
+        else:
+            advice = "check that its server runs and SWEEPER_STORE is right, then run the same command again"
+        return UnreachableError(f"the store {self.shown} cannot be used ({said}): {advice}")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=1, max_overflow=3, pool_pre_ping=True, pool_recycle=1800)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        # The driver would begin transactions by itself, and only at the first change.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads before it writes could otherwise find itself behind another one.
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(select(text("version_num")).select_from(text(VERSION_TABLE))).scalar()
+
+
+def _what_to_do(found: str) -> str:
+    if found < VERSION:
+        return "`sweeper run` brings it up to date once no older worker uses it"
+    return "install the version of adapter-sweeper that the other workers have"

@@ -1,0 +1,252 @@
+"""The ledger: places, leases, attempts, metrics, results. From it everything else can be replayed.
+
+    ledger = Ledger("sqlite:////home/me/sweeps/store.db")
+    ledger.trials("sst2")[0].objective
+
+Each method is one transaction. Those that write for a claim show its token and raise ``LeaseLost`` if it is
+no longer the place's. Every method raises ``UnreachableError`` if the database fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.ledger import migrate, outcomes, places, studyrows, trialview
+from sweeper.ledger.database import Database
+from sweeper.ledger.processes import is_gone
+from sweeper.ledger.records import (
+    Attached,
+    Claim,
+    MetricRow,
+    NewStudy,
+    Result,
+    StudyRow,
+    TrialView,
+    Untold,
+    WorkerIdentity,
+)
+
+LEASE_SECONDS = 60.0
+
+
+class Ledger:
+    """The ledger in one store. Making it connects to nothing and creates nothing.
+
+    Args:
+        url: SQLAlchemy URL of the store.
+        patience_seconds: how long a server that cannot be reached is tried again.
+
+    Raises:
+        UsageError: the URL is none of a supported database.
+    """
+
+    def __init__(self, url: str, patience_seconds: float = 0.0) -> None:
+        self._database = Database(url, patience_seconds)
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    def create(self) -> None:
+        """Make the tables, or bring older ones up to date. One process at a time (see ``session``)."""
+        migrate.upgrade(self._database)
+
+    def close(self) -> None:
+        """Close all connections; the next call opens new ones."""
+        self._database.engine.dispose()
+
+    # Studies
+
+    def add_study(self, study: NewStudy) -> None:
+        """Write a study down; does nothing if there is one of that name."""
+        self._database.write(studyrows.add, study)
+
+    def find_study(self, name: str) -> StudyRow | None:
+        """A study, or None if there is none of that name."""
+        return self._database.read(studyrows.find, name)
+
+    def study(self, name: str) -> StudyRow:
+        """A study. Raises KeyError if there is none of that name."""
+        row = self.find_study(name)
+        if row is None:
+            raise KeyError(name)
+        return row
+
+    def studies(self) -> list[str]:
+        """The names of all studies, oldest first."""
+        return self._database.read(studyrows.names)
+
+    def replace_spec(self, name: str, spec: Mapping[str, Any], path: str, text: str) -> None:
+        """Take over a study file whose budget grew; a study that had ended goes on."""
+        self._database.write(studyrows.replace_spec, name, spec, path, text)
+
+    def move_study(self, name: str, path: str) -> None:
+        """The study file, and the files that it names, are elsewhere now."""
+        self._database.write(studyrows.move, name, path)
+
+    def set_budget(
+        self,
+        name: str,
+        trials: int,
+        first_params: Mapping[str, Any] | None = None,
+        references: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> int:
+        """Add the places that are missing of so many trials; returns how many were added.
+
+        The first place has ``first_params``; behind it come the references, as (label, params).
+        """
+        return self._database.write(places.add_places, name, trials, first_params, references)
+
+    def end_study(self, name: str, because: str) -> bool:
+        """Begin no more trials; False if the study had ended before."""
+        return self._database.write(studyrows.end, name, because)
+
+    def end_if_done(self, name: str) -> bool:
+        """End a study whose places all have results; returns whether it has ended, now or before."""
+        return self._database.write(studyrows.end_if_done, name)
+
+    def past_limits_in_a_row(self, name: str) -> int:
+        """How many configurations past the limits were drawn since the last one that was not."""
+        return self._database.read(studyrows.past_limits_in_a_row, name)
+
+    # Claims
+
+    def reserve(
+        self, name: str, worker: WorkerIdentity, lease_seconds: float = LEASE_SECONDS
+    ) -> Claim | None:
+        """Take the first free place, or one whose lease ran out; None if none is left to take."""
+        token = places.new_token()
+
+        def take(connection: Any) -> Claim | None:
+            # Where the call runs again because its commit was not confirmed, it may hold the place already.
+            mine = places.held(connection, name, token, lease_seconds)
+            return mine or places.reserve(connection, name, worker, lease_seconds, token)
+
+        return self._database.write(take)
+
+    def attach(self, claim: Claim, attached: Attached) -> None:
+        """Write down which trial a claim became."""
+        self._database.write(places.attach, claim, attached)
+
+    def heartbeat(
+        self, claims: Sequence[Claim], steps: Mapping[int, tuple[int, int | None]] | None = None
+    ) -> list[Claim]:
+        """Renew leases, with (steps done, steps in all) by place; returns the claims that are lost."""
+        return self._database.write(places.heartbeat, claims, steps or {})
+
+    def release(self, claim: Claim, outcome: str = "handed_back", reason: str | None = None) -> None:
+        """Free a place again: ``handed_back``, or ``past_limits`` if its configuration was."""
+        self._database.write(places.release, claim, outcome, reason)
+
+    def reap_dead(self, name: str, outcome: str = "lost") -> list[str]:
+        """Free at once the places of workers of this host that are dead; returns the workers' names.
+
+        Args:
+            outcome: ``handed_back`` if somebody ended them on purpose: that does not count as a loss.
+        """
+        gone = [row for row in self._database.read(places.running, name) if is_gone(row)]
+        for row in gone:
+            self._database.write(places.lose, row.place_id, row.token, outcome)
+        return sorted({row.worker for row in gone})
+
+    # Outcomes
+
+    def record_metrics(
+        self, claim: Claim, evaluation: int, step: int, epoch: float, values: Mapping[str, float]
+    ) -> None:
+        """Write down an evaluation, counted from 1. Pruners look at ``objective`` among the values."""
+        self._database.write(outcomes.record_metrics, claim, evaluation, step, epoch, values)
+
+    def record_result(self, claim: Claim, result: Result) -> None:
+        """End a place; does nothing if this claim did so before."""
+        self._database.write(outcomes.record_result, claim, result)
+
+    def curves(self, name: str) -> dict[int, list[float]]:
+        """The objective of every evaluation, by the place of each trial of the search."""
+        return self._database.read(outcomes.curves, name)
+
+    def repeated(self, name: str, configuration: str) -> tuple[int, Result, list[float]] | None:
+        """Number, result and curve of the trial that was trained with ``Attached.configuration`` before."""
+        return self._database.read(outcomes.repeated, name, configuration)
+
+    def untold(self, name: str) -> list[Untold]:
+        """Results that Optuna is still to be told."""
+        return self._database.read(outcomes.untold, name)
+
+    def mark_told(self, place_id: int) -> None:
+        """Optuna knows a result."""
+        self._database.write(outcomes.mark_told, place_id)
+
+    def count(self, name: str, state: str) -> int:
+        """How many trials of the search ended as ``complete``, ``pruned``, ``failed`` or ``cancelled``."""
+        return self._database.read(outcomes.count, name, state)
+
+    # Views
+
+    def trials(self, name: str) -> list[TrialView]:
+        """References first, then the trials by number, then the places that wait for one."""
+        return self._database.read(trialview.trials, name)
+
+    def trial(self, name: str, place_id: int) -> TrialView:
+        """One place of a study."""
+        return self._database.read(trialview.trials, name, place_id)[0]
+
+    def best(self, name: str, count: int = 1) -> list[TrialView]:
+        """The best complete trials of the search, best first; of equals the one with the lower number."""
+        maximize = self.study(name).spec["objective"]["direction"] == "maximize"
+        return trialview.best(self.trials(name), maximize, count)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What ``status --json`` prints. References are in none of its counts."""
+        return self._database.read(trialview.status, name)
+
+    def steps(self, name: str) -> dict[str, tuple[int, int]]:
+        """Steps done and steps in all of every running trial, by its name."""
+        return self._database.read(trialview.steps, name)
+
+    def hours_used(self, name: str) -> float:
+        """How long anybody has worked on a study, without the pauses."""
+        return self._database.read(trialview.hours_used, name)
+
+    def metric_rows(self, place_id: int) -> list[MetricRow]:
+        """Every metric row of a place, of all its attempts, oldest first."""
+        return self._database.read(outcomes.metric_rows, place_id)
+
+    # What MLflow shows
+
+    def hold_sender(self, name: str, sender: str, seconds: float) -> bool:
+        """Become, or stay, the one who draws a study in MLflow; False if it is somebody else."""
+        return self._database.write(studyrows.hold_sender, name, sender, seconds)
+
+    def drop_sender(self, name: str, sender: str) -> None:
+        """Let somebody else draw."""
+        self._database.write(studyrows.drop_sender, name, sender)
+
+    def unshown_places(self, name: str) -> list[int]:
+        """Places that changed since they were last shown; see ``trial`` for each."""
+        return self._database.read(outcomes.unshown_places, name)
+
+    def mark_place_shown(self, place_id: int, version: int) -> None:
+        """A place is shown as it was at a version (``TrialView.version``)."""
+        self._database.write(outcomes.mark_place_shown, place_id, version)
+
+    def unshown_metrics(self, name: str, limit: int = 1000) -> list[MetricRow]:
+        """Metric rows that are not shown yet, oldest first."""
+        return self._database.read(outcomes.unshown_metrics, name, limit)
+
+    def mark_metrics_shown(self, ids: Sequence[int]) -> None:
+        """Metric rows are shown."""
+        self._database.write(outcomes.mark_metrics_shown, ids)
+
+    def note_drawn(self, name: str, experiment_id: str | None, run_id: str | None) -> None:
+        """Which experiment and parent run MLflow draws a study in."""
+        self._database.write(studyrows.note_drawn, name, experiment_id, run_id)
+
+    def note_run(self, place_id: int, run_id: str | None) -> None:
+        """Which run MLflow draws a place in."""
+        self._database.write(studyrows.note_run, place_id, run_id)
+
+    def hide_all(self, name: str) -> None:
+        """Forget what is shown, so that all of it is drawn anew."""
+        self._database.write(outcomes.hide_all, name)

@@ -1,0 +1,230 @@
+"""What training gave: metrics of evaluations, results of places, and what Optuna and MLflow know of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection, and_, func, insert, select, true, update
+
+from sweeper.ledger.database import now_seconds
+from sweeper.ledger.places import guard, lost
+from sweeper.ledger.records import Claim, MetricRow, Result, Untold
+from sweeper.ledger.schema import ENDED, attempts, metrics, places, results
+
+OBJECTIVE = "objective"
+_AT_ONCE = 500
+
+
+def record_metrics(
+    connection: Connection,
+    claim: Claim,
+    evaluation: int,
+    step: int,
+    epoch: float,
+    values: Mapping[str, float],
+) -> None:
+    """Write down an evaluation. Raises LeaseLost."""
+    bad = [key for key, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"{bad[0]} is not finite: such an evaluation ends the trial, and is not recorded")
+    held = connection.execute(
+        update(places).where(guard(claim)).values(version=places.c.version + 1).returning(places.c.id)
+    ).first()
+    if held is None:
+        raise lost(claim)
+    there = connection.execute(
+        select(metrics.c.id)
+        .where(
+            metrics.c.place_id == claim.place_id,
+            metrics.c.attempt == claim.attempt,
+            metrics.c.evaluation == evaluation,
+        )
+        .limit(1)
+    ).first()
+    if there is None and values:
+        time = connection.execute(select(now_seconds())).scalar_one()
+        connection.execute(
+            insert(metrics),
+            [
+                {
+                    "place_id": claim.place_id,
+                    "attempt": claim.attempt,
+                    "evaluation": evaluation,
+                    "step": step,
+                    "epoch": epoch,
+                    "time": time,
+                    "key": key,
+                    "value": value,
+                }
+                for key, value in values.items()
+            ],
+        )
+
+
+def record_result(connection: Connection, claim: Claim, result: Result) -> None:
+    """End a place. Does nothing if this claim did so before. Raises LeaseLost."""
+    ended = connection.execute(
+        update(places)
+        .where(guard(claim))
+        .values(
+            state=result.state,
+            lease_expires=None,
+            told=places.c.trial_id.is_(None),
+            version=places.c.version + 1,
+        )
+        .returning(places.c.id)
+    ).first()
+    if ended is None:
+        done = select(places.c.id).where(
+            places.c.id == claim.place_id, places.c.token == claim.token, places.c.state.in_(ENDED)
+        )
+        if connection.execute(done).first() is None:
+            raise lost(claim)
+        return
+    started = select(attempts.c.started_at).where(attempts.c.token == claim.token).scalar_subquery()
+    connection.execute(
+        insert(results).values(
+            place_id=claim.place_id,
+            attempt=claim.attempt,
+            state=result.state,
+            objective=result.objective,
+            metrics=dict(result.metrics),
+            seconds=now_seconds() - started,
+            device_seconds=result.device_seconds,
+            files=dict(result.files),
+            reason=result.reason,
+            recorded_at=now_seconds(),
+        )
+    )
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.token == claim.token)
+        .values(outcome=result.state, reason=result.reason, ended_at=now_seconds(), seen_at=now_seconds())
+    )
+
+
+def curves(connection: Connection, study: str) -> dict[int, list[float]]:
+    """The objective of every evaluation, by search place: that of the attempt that counts."""
+    rows = connection.execute(
+        select(metrics.c.place_id, metrics.c.value)
+        .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
+        .where(places.c.study == study, places.c.kind == "search", metrics.c.key == OBJECTIVE)
+        .order_by(metrics.c.place_id, metrics.c.evaluation)
+    )
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.place_id, []).append(row.value)
+    return found
+
+
+def curve(connection: Connection, place_id: int) -> list[float]:
+    """The objective of every evaluation of one place."""
+    rows = connection.execute(
+        select(metrics.c.value)
+        .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
+        .where(metrics.c.place_id == place_id, metrics.c.key == OBJECTIVE)
+        .order_by(metrics.c.evaluation)
+    )
+    return [row.value for row in rows]
+
+
+def untold(connection: Connection, study: str) -> list[Untold]:
+    """Results that Optuna is still to be told, in the order of their trials."""
+    rows = connection.execute(
+        select(places.c.id, places.c.trial_id, results.c.state, results.c.objective)
+        .join(results, results.c.place_id == places.c.id)
+        .where(places.c.study == study, places.c.told.is_(False), places.c.trial_id.is_not(None))
+        .order_by(places.c.trial_number)
+    ).all()
+    return [
+        Untold(row.id, row.trial_id, row.state, row.objective, tuple(curve(connection, row.id)))
+        for row in rows
+    ]
+
+
+def mark_told(connection: Connection, place_id: int) -> None:
+    """Optuna knows a result."""
+    connection.execute(update(places).where(places.c.id == place_id).values(told=true()))
+
+
+def repeated(
+    connection: Connection, study: str, configuration: str
+) -> tuple[int, Result, list[float]] | None:
+    """The first trial that was trained with a configuration: its number, its result and its curve."""
+    row = connection.execute(
+        select(places.c.id, places.c.trial_number, results)
+        .join(results, results.c.place_id == places.c.id)
+        .where(
+            places.c.study == study,
+            places.c.kind == "search",
+            places.c.configuration == configuration,
+            places.c.state.in_(("complete", "pruned")),
+        )
+        .order_by(places.c.trial_number)
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    result = Result(row.state, row.objective, row.metrics, 0.0, row.files, row.reason)
+    return row.trial_number, result, curve(connection, row.id)
+
+
+def count(connection: Connection, study: str, state: str) -> int:
+    """How many trials of the search are in a state."""
+    return connection.execute(
+        select(func.count()).where(
+            places.c.study == study, places.c.kind == "search", places.c.state == state
+        )
+    ).scalar_one()
+
+
+def unshown_metrics(connection: Connection, study: str, limit: int) -> list[MetricRow]:
+    """Rows that MLflow does not show yet, oldest first."""
+    columns = [column for column in metrics.c if column.name != "shown"]
+    rows = connection.execute(
+        select(*columns)
+        .join(places, places.c.id == metrics.c.place_id)
+        .where(places.c.study == study, metrics.c.shown.is_(False))
+        .order_by(metrics.c.id)
+        .limit(limit)
+    )
+    return [MetricRow(**row._mapping) for row in rows]
+
+
+def metric_rows(connection: Connection, place_id: int) -> list[MetricRow]:
+    """Every row of a place, of all its attempts, oldest first."""
+    columns = [column for column in metrics.c if column.name != "shown"]
+    rows = connection.execute(select(*columns).where(metrics.c.place_id == place_id).order_by(metrics.c.id))
+    return [MetricRow(**row._mapping) for row in rows]
+
+
+def mark_metrics_shown(connection: Connection, ids: Sequence[int]) -> None:
+    """MLflow shows these rows."""
+    for start in range(0, len(ids), _AT_ONCE):
+        chunk: Iterable[int] = ids[start : start + _AT_ONCE]
+        connection.execute(update(metrics).where(metrics.c.id.in_(chunk)).values(shown=true()))
+
+
+def unshown_places(connection: Connection, study: str) -> list[int]:
+    """Places with a trial or a label that changed since MLflow last showed them."""
+    rows = connection.execute(
+        select(places.c.id)
+        .where(places.c.study == study, places.c.version > places.c.shown)
+        .order_by(places.c.position)
+    )
+    return [row.id for row in rows]
+
+
+def mark_place_shown(connection: Connection, place_id: int, version: int) -> None:
+    """MLflow shows a place as it was at a version (``TrialView.version``)."""
+    connection.execute(
+        update(places).where(places.c.id == place_id, places.c.shown < version).values(shown=version)
+    )
+
+
+def hide_all(connection: Connection, study: str) -> None:
+    """Forget what MLflow shows, so that all of it is drawn anew."""
+    own = select(places.c.id).where(places.c.study == study)
+    connection.execute(update(metrics).where(metrics.c.place_id.in_(own)).values(shown=False))
+    connection.execute(update(places).where(places.c.study == study).values(shown=0, run_id=None))

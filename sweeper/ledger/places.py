@@ -1,0 +1,308 @@
+"""Claiming: who holds which place. Every transition is one guarded statement.
+
+A place is waiting, or running under a token and a lease, or ended. Whoever writes shows the token: once the
+place was taken from a worker, its token fits no row any more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy.sql import ColumnElement
+
+from sweeper.ledger.database import now_seconds
+from sweeper.ledger.records import Attached, Claim, LeaseLost, WorkerIdentity
+from sweeper.ledger.schema import attempts, places, results, studies
+
+RETRIES_OF_LOST = 3
+"""How often a place is tried again whose worker was lost."""
+
+
+def add_places(
+    connection: Connection,
+    study: str,
+    trials: int,
+    first_params: Mapping[str, Any] | None,
+    references: Sequence[tuple[str, Mapping[str, Any]]],
+) -> int:
+    """Add the places that the budget pays for and that are not there yet; returns how many.
+
+    The first trial has the given parameters; the references come behind it.
+    """
+    # Growing twice at once would number places twice.
+    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    there = connection.execute(
+        select(places.c.kind, func.count(), func.max(places.c.position))
+        .where(places.c.study == study)
+        .group_by(places.c.kind)
+    ).all()
+    position = max((row[2] for row in there), default=-1) + 1
+    count = next((row[1] for row in there if row[0] == "search"), 0)
+    rows: list[dict[str, Any]] = []
+    if not there:
+        rows.append({"kind": "search", "label": None, "fixed_params": first_params})
+        rows += [
+            {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
+        ]
+        count = 1
+    rows += [{"kind": "search", "label": None, "fixed_params": None}] * max(0, trials - count)
+    if rows:
+        connection.execute(
+            insert(places),
+            [
+                {**row, "study": study, "position": position + index, "state": "waiting"}
+                for index, row in enumerate(rows)
+            ],
+        )
+    return len(rows)
+
+
+def reserve(
+    connection: Connection, study: str, worker: WorkerIdentity, lease_seconds: float, token: str
+) -> Claim | None:
+    """Take the first place that is free, or expired, while the study goes on; None if none is left."""
+    expire(connection, study)
+    goes_on = select(studies.c.name).where(studies.c.name == study, studies.c.ended_at.is_(None)).exists()
+    free = (
+        select(places.c.id)
+        .where(places.c.study == study, places.c.state == "waiting", goes_on)
+        .order_by(places.c.position)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    taken = connection.execute(
+        update(places)
+        .where(places.c.id == free, places.c.state == "waiting")
+        .values(
+            state="running",
+            attempt=places.c.attempt + 1,
+            token=token,
+            lease_expires=now_seconds() + lease_seconds,
+            worker=worker.name,
+        )
+        .returning(*places.c)
+    ).first()
+    if taken is None:
+        return None
+    connection.execute(
+        insert(attempts).values(
+            place_id=taken.id,
+            attempt=taken.attempt,
+            token=token,
+            worker=worker.name,
+            host=worker.host,
+            pid=worker.pid,
+            process_started=worker.process_started,
+            device=worker.device,
+            trial_number=taken.trial_number,
+            started_at=now_seconds(),
+            seen_at=now_seconds(),
+        )
+    )
+    return _claim(taken, lease_seconds)
+
+
+def held(connection: Connection, study: str, token: str, lease_seconds: float) -> Claim | None:
+    """The claim of a token, if it is still good: what an earlier call reserved and could not say."""
+    row = connection.execute(
+        select(places).where(places.c.study == study, places.c.token == token, places.c.state == "running")
+    ).first()
+    return None if row is None else _claim(row, lease_seconds)
+
+
+def _claim(row: Any, lease_seconds: float) -> Claim:
+    return Claim(
+        study=row.study,
+        place_id=row.id,
+        kind=row.kind,
+        label=row.label,
+        token=row.token,
+        attempt=row.attempt,
+        lease_seconds=lease_seconds,
+        fixed_params=row.fixed_params,
+        trial_number=row.trial_number,
+        trial_id=row.trial_id,
+        params=row.params,
+    )
+
+
+def attach(connection: Connection, claim: Claim, attached: Attached) -> None:
+    """Write down which trial a claim became. Raises LeaseLost."""
+    row = connection.execute(
+        update(places)
+        .where(guard(claim))
+        .values(
+            trial_number=attached.trial_number,
+            trial_id=attached.trial_id,
+            params=dict(attached.params),
+            configuration=attached.configuration,
+            adapter_parameters=attached.adapter_parameters,
+            head_parameters=attached.head_parameters,
+            version=places.c.version + 1,
+        )
+        .returning(places.c.id)
+    ).first()
+    if row is None:
+        raise lost(claim)
+    connection.execute(
+        update(attempts).where(attempts.c.token == claim.token).values(trial_number=attached.trial_number)
+    )
+    connection.execute(update(studies).where(studies.c.name == claim.study).values(past_limits_in_a_row=0))
+
+
+def heartbeat(
+    connection: Connection, claims: Sequence[Claim], steps: Mapping[int, tuple[int, int | None]]
+) -> list[Claim]:
+    """Renew the leases of claims; returns those that are lost."""
+    gone = []
+    for claim in sorted(
+        claims, key=lambda claim: claim.place_id
+    ):  # one order, so that no two wait for each other
+        renewed = connection.execute(
+            update(places)
+            .where(guard(claim))
+            .values(lease_expires=now_seconds() + claim.lease_seconds)
+            .returning(places.c.id)
+        ).first()
+        if renewed is None:
+            gone.append(claim)
+            continue
+        done, total = steps.get(claim.place_id, (0, None))
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.token == claim.token)
+            .values(seen_at=now_seconds(), steps_done=done, steps_total=total)
+        )
+    return gone
+
+
+def release(connection: Connection, claim: Claim, outcome: str, reason: str | None) -> None:
+    """Free a place whose claim comes to nothing: ``handed_back``, or ``past_limits``. Raises LeaseLost."""
+    values: dict[str, Any] = _freed()
+    if outcome == "past_limits":
+        # Its next trial is another one; what was fixed would be past the limits again.
+        values |= {"fixed_params": None, "trial_number": None, "trial_id": None}
+    row = connection.execute(
+        update(places).where(guard(claim)).values(**values).returning(places.c.id)
+    ).first()
+    if row is None:
+        raise lost(claim)
+    _close(connection, claim.token, outcome, reason, now_seconds())
+    if outcome == "past_limits":
+        connection.execute(
+            update(studies)
+            .where(studies.c.name == claim.study)
+            .values(past_limits_in_a_row=studies.c.past_limits_in_a_row + 1)
+        )
+
+
+def expire(connection: Connection, study: str) -> int:
+    """Free the places whose lease ran out; returns how many."""
+    late = and_(places.c.study == study, places.c.state == "running", places.c.lease_expires < now_seconds())
+    rows = connection.execute(
+        select(places.c.id, places.c.token).where(late).with_for_update(skip_locked=True)
+    ).all()
+    return sum(lose(connection, row.id, row.token, "lost") for row in rows)
+
+
+def lose(connection: Connection, place_id: int, token: str, outcome: str) -> bool:
+    """Take a place from the worker that has it; False if that has happened already.
+
+    Args:
+        outcome: ``lost`` (bounded: the place fails in the end), or ``handed_back`` on purpose.
+    """
+    row = connection.execute(
+        update(places)
+        .where(places.c.id == place_id, places.c.token == token, places.c.state == "running")
+        .values(**_freed())
+        .returning(places.c.attempt, places.c.trial_id)
+    ).first()
+    if row is None:
+        return False
+    # Its time ends when it was last seen, not when somebody noticed.
+    _close(
+        connection, token, outcome, "its worker was lost" if outcome == "lost" else None, attempts.c.seen_at
+    )
+    times = connection.execute(
+        select(func.count()).where(attempts.c.place_id == place_id, attempts.c.outcome == "lost")
+    ).scalar_one()
+    if outcome == "lost" and times > RETRIES_OF_LOST:
+        _fail(connection, place_id, row.attempt, f"lost: {times} workers died or hung while they trained it")
+    return True
+
+
+def running(connection: Connection, study: str) -> list[Any]:
+    """``place_id, token, host, pid, process_started, worker, device`` of every claim."""
+    return list(
+        connection.execute(
+            select(
+                attempts.c.place_id,
+                attempts.c.token,
+                attempts.c.host,
+                attempts.c.pid,
+                attempts.c.process_started,
+                attempts.c.worker,
+                attempts.c.device,
+            )
+            .join(places, and_(places.c.id == attempts.c.place_id, places.c.token == attempts.c.token))
+            .where(places.c.study == study, places.c.state == "running")
+        ).all()
+    )
+
+
+def guard(claim: Claim) -> ColumnElement[bool]:
+    """True for the place of a claim, as long as the claim is good."""
+    return and_(places.c.id == claim.place_id, places.c.token == claim.token, places.c.state == "running")
+
+
+def lost(claim: Claim) -> LeaseLost:
+    return LeaseLost(f"{claim.name} was taken from this worker: its lease ran out")
+
+
+def new_token() -> str:
+    """A name for an attempt that nobody can guess or repeat."""
+    return secrets.token_hex(16)
+
+
+def _freed() -> dict[str, Any]:
+    return {
+        "state": "waiting",
+        "token": None,
+        "lease_expires": None,
+        "worker": None,
+        "version": places.c.version + 1,
+    }
+
+
+def _close(connection: Connection, token: str, outcome: str, reason: str | None, ended_at: Any) -> None:
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.token == token)
+        .values(outcome=outcome, reason=reason, ended_at=ended_at)
+    )
+
+
+def _fail(connection: Connection, place_id: int, attempt: int, reason: str) -> None:
+    connection.execute(
+        update(places).where(places.c.id == place_id).values(state="failed", told=places.c.trial_id.is_(None))
+    )
+    started = select(attempts.c.started_at).where(
+        attempts.c.place_id == place_id, attempts.c.attempt == attempt
+    )
+    connection.execute(
+        insert(results).values(
+            place_id=place_id,
+            attempt=attempt,
+            state="failed",
+            metrics={},
+            seconds=now_seconds() - started.scalar_subquery(),
+            device_seconds=0.0,
+            files={},
+            reason=reason,
+            recorded_at=now_seconds(),
+        )
+    )

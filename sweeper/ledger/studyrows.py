@@ -1,0 +1,120 @@
+"""The rows of studies: begun once, ended for a reason, drawn by one sender."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Connection, insert, or_, select, update
+
+from sweeper.ledger.database import now_seconds
+from sweeper.ledger.records import NewStudy, StudyRow
+from sweeper.ledger.schema import places, studies
+
+
+def add(connection: Connection, new: NewStudy) -> None:
+    """Write a study down. Does nothing if there is one of that name."""
+    if find(connection, new.name) is None:
+        connection.execute(insert(studies).values(**asdict(new), created_at=now_seconds()))
+
+
+def find(connection: Connection, name: str) -> StudyRow | None:
+    """A study by its name."""
+    row = connection.execute(select(studies).where(studies.c.name == name)).first()
+    if row is None:
+        return None
+    return StudyRow(**{field.name: row._mapping[field.name] for field in fields(StudyRow)})
+
+
+def names(connection: Connection) -> list[str]:
+    """All studies, oldest first."""
+    return [row.name for row in connection.execute(select(studies.c.name).order_by(studies.c.created_at))]
+
+
+def replace_spec(connection: Connection, name: str, spec: Mapping[str, Any], path: str, text: str) -> None:
+    """Take over a study file whose budget grew: the study goes on."""
+    connection.execute(
+        update(studies)
+        .where(studies.c.name == name)
+        .values(
+            spec=dict(spec), path=path, text=text, ended_at=None, ended_because=None, past_limits_in_a_row=0
+        )
+    )
+
+
+def move(connection: Connection, name: str, path: str) -> None:
+    """The study file, and with it the data, is elsewhere now."""
+    connection.execute(update(studies).where(studies.c.name == name).values(path=path))
+
+
+def end(connection: Connection, name: str, because: str) -> bool:
+    """No trial is begun any more; False if the study had ended before."""
+    row = connection.execute(
+        update(studies)
+        .where(studies.c.name == name, studies.c.ended_at.is_(None))
+        .values(ended_at=now_seconds(), ended_because=because)
+        .returning(studies.c.name)
+    ).first()
+    return row is not None
+
+
+def end_if_done(connection: Connection, name: str) -> bool:
+    """End a study none of whose places waits or runs; returns whether it has ended, now or before."""
+    row = connection.execute(select(studies.c.ended_at, studies.c.spec).where(studies.c.name == name)).one()
+    if row.ended_at is not None:
+        return True
+    going = (
+        select(places.c.id).where(places.c.study == name, places.c.state.in_(("waiting", "running"))).limit(1)
+    )
+    if connection.execute(going).first() is not None:
+        return False
+    trials = row.spec["budget"]["trials"]
+    end(connection, name, "its one trial is done" if trials == 1 else f"all {trials} trials are done")
+    return True
+
+
+def past_limits_in_a_row(connection: Connection, name: str) -> int:
+    """How many configurations past the limits were drawn since the last one that was not."""
+    return connection.execute(
+        select(studies.c.past_limits_in_a_row).where(studies.c.name == name)
+    ).scalar_one()
+
+
+def hold_sender(connection: Connection, name: str, sender: str, seconds: float) -> bool:
+    """Become, or stay, the one who draws a study in MLflow for some seconds; False if it is somebody else."""
+    row = connection.execute(
+        update(studies)
+        .where(
+            studies.c.name == name,
+            or_(
+                studies.c.sender.is_(None),
+                studies.c.sender == sender,
+                studies.c.sender_expires < now_seconds(),
+            ),
+        )
+        .values(sender=sender, sender_expires=now_seconds() + seconds)
+        .returning(studies.c.name)
+    ).first()
+    return row is not None
+
+
+def drop_sender(connection: Connection, name: str, sender: str) -> None:
+    """Let somebody else draw."""
+    connection.execute(
+        update(studies)
+        .where(studies.c.name == name, studies.c.sender == sender)
+        .values(sender=None, sender_expires=None)
+    )
+
+
+def note_drawn(connection: Connection, name: str, experiment_id: str | None, run_id: str | None) -> None:
+    """Where MLflow draws a study."""
+    connection.execute(
+        update(studies).where(studies.c.name == name).values(experiment_id=experiment_id, run_id=run_id)
+    )
+
+
+def note_run(connection: Connection, place_id: int, run_id: str | None) -> None:
+    """Where MLflow draws a place."""
+    connection.execute(update(places).where(places.c.id == place_id).values(run_id=run_id))

@@ -1,0 +1,176 @@
+"""The ledger as people and scripts see it: trials, status, time used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, select
+
+from sweeper.ledger.database import now_seconds
+from sweeper.ledger.records import TrialView
+from sweeper.ledger.schema import attempts, metrics, places, results, studies
+
+STATES = ("waiting", "running", "complete", "pruned", "failed", "cancelled")
+_HOW_IT_RUNS = ("objective", "learning_rate", "examples_per_second", "peak_memory_bytes")
+
+# A lease that ran out is a trial that waits, whether or not somebody noticed.
+_STATE = case(
+    (and_(places.c.state == "running", places.c.lease_expires < now_seconds()), "waiting"),
+    else_=places.c.state,
+)
+
+
+def trials(connection: Connection, study: str, place_id: int | None = None) -> list[TrialView]:
+    """References first, then the trials by number, then the places that wait for one."""
+    begun = (
+        select(func.count())
+        .where(
+            attempts.c.place_id == places.c.id,
+            attempts.c.trial_number.is_not_distinct_from(places.c.trial_number),
+        )
+        .correlate(places)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            places,
+            _STATE.label("seen_state"),
+            begun.label("begun"),
+            studies.c.backbone_parameters,
+            results.c.objective,
+            results.c.metrics,
+            results.c.seconds,
+            results.c.device_seconds,
+            results.c.files,
+            results.c.reason,
+            results.c.recorded_at,
+            attempts.c.started_at,
+            attempts.c.device,
+            attempts.c.host,
+        )
+        .join(studies, studies.c.name == places.c.study)
+        .outerjoin(results, results.c.place_id == places.c.id)
+        .outerjoin(attempts, and_(attempts.c.place_id == places.c.id, attempts.c.attempt == places.c.attempt))
+        .where(places.c.study == study)
+    )
+    if place_id is not None:
+        query = query.where(places.c.id == place_id)
+    latest = _latest_metrics(connection, study)
+    views = [_view(row, latest.get(row.id, {})) for row in connection.execute(query)]
+    return sorted(views, key=_order)
+
+
+def _order(view: TrialView) -> tuple[int, int]:
+    if view.kind != "search":
+        return 0, view.position
+    return (2, view.position) if view.number is None else (1, view.number)
+
+
+def _latest_metrics(connection: Connection, study: str) -> dict[int, dict[str, float]]:
+    """The last evaluation of every place that runs."""
+    rows = connection.execute(
+        select(metrics.c.place_id, metrics.c.key, metrics.c.value)
+        .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
+        .where(places.c.study == study, places.c.state == "running")
+        .order_by(metrics.c.evaluation)
+    )
+    found: dict[int, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(row.place_id, {})[row.key] = row.value
+    return found
+
+
+def _view(row: Any, latest: dict[str, float]) -> TrialView:
+    ended = row.recorded_at is not None
+    running = row.seen_state == "running"
+    bare = {key: value for key, value in latest.items() if "/" not in key and key not in _HOW_IT_RUNS}
+    adapter, head = row.adapter_parameters, row.head_parameters
+    trainable = None if adapter is None else adapter + head
+    return TrialView(
+        study=row.study,
+        place_id=row.id,
+        position=row.position,
+        kind=row.kind,
+        label=row.label,
+        number=row.trial_number,
+        state=row.seen_state,
+        params=row.params or {},
+        objective=row.objective if ended else latest.get("objective") if running else None,
+        metrics=row.metrics if ended else bare if running else {},
+        adapter_parameters=adapter,
+        head_parameters=head,
+        trainable_parameters=trainable,
+        trainable_percent=None if trainable is None else 100.0 * trainable / row.backbone_parameters,
+        attempts=row.begun if row.attempt else 0,
+        seconds=row.seconds,
+        device_seconds=row.device_seconds,
+        reason=row.reason,
+        mlflow_run_id=row.run_id,
+        attempt=row.attempt,
+        files=row.files or {},
+        started_at=row.started_at,
+        ended_at=row.recorded_at,
+        device=row.device,
+        host=row.host,
+        version=row.version,
+    )
+
+
+def best(views: list[TrialView], maximize: bool, count: int = 1) -> list[TrialView]:
+    """The best complete trials of the search, best first; of equals the one with the lower number."""
+    sign = -1.0 if maximize else 1.0
+    done = [v for v in views if v.kind == "search" and v.state == "complete" and v.objective is not None]
+    return sorted(done, key=lambda view: (sign * (view.objective or 0.0), view.number))[:count]
+
+
+def status(connection: Connection, study: str) -> dict[str, Any]:
+    """What ``status --json`` prints. References are in none of its counts."""
+    row = connection.execute(select(studies).where(studies.c.name == study)).one()
+    views = trials(connection, study)
+    counts = dict.fromkeys(STATES, 0)
+    for view in views:
+        if view.kind == "search":
+            counts[view.state] += 1
+    budget = row.spec["budget"]
+    found = best(views, row.spec["objective"]["direction"] == "maximize")
+    at_work = any(view.state == "running" for view in views)
+    return {
+        "study": study,
+        "state": "running" if at_work else "waiting" if row.ended_at is None else "ended",
+        "trials": counts,
+        "budget": {key: budget[key] for key in ("trials", "hours", "failures")},
+        "best": found[0].to_json() if found else None,
+        "ended_because": row.ended_because,
+    }
+
+
+def steps(connection: Connection, study: str) -> dict[str, tuple[int, int]]:
+    """Steps done and steps in all of every running trial, by its name."""
+    rows = connection.execute(
+        select(places.c.label, places.c.trial_number, attempts.c.steps_done, attempts.c.steps_total)
+        .join(attempts, attempts.c.token == places.c.token)
+        .where(places.c.study == study, places.c.state == "running", attempts.c.steps_total.is_not(None))
+    )
+    return {
+        row.label or f"trial-{row.trial_number:04d}": (row.steps_done, row.steps_total)
+        for row in rows
+        if row.label is not None or row.trial_number is not None
+    }
+
+
+def hours_used(connection: Connection, study: str) -> float:
+    """How long anybody has worked on a study: pauses do not count, and several workers count once."""
+    rows = connection.execute(
+        select(
+            attempts.c.started_at,
+            func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
+        )
+        .join(places, places.c.id == attempts.c.place_id)
+        .where(places.c.study == study)
+        .order_by(attempts.c.started_at)
+    )
+    seconds, reached = 0.0, float("-inf")
+    for row in rows:
+        seconds += max(0.0, row.until - max(row.started_at, reached))
+        reached = max(reached, row.until)
+    return seconds / 3600.0
