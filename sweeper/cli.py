@@ -160,7 +160,9 @@ def trials(study: StudyName, json: Json = False) -> None:
 
     out, ledger = Output(json), open_ledger()
     found = ledger.trials(study_name(ledger, study))
-    out.document([trial.to_json() for trial in found]) if json else print_trials(out, found)
+    out.document([trial.to_json() for trial in found]) if json else print_trials(
+        out, [trial.to_json() for trial in found]
+    )
 
 
 @app.command(epilog=_example("sweeper show sst2 7", "sweeper show sst2 reference-head --json"))
@@ -176,7 +178,11 @@ def show(
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
     found = find_trial(ledger.trials(name), name, trial)
-    out.document(found.to_json()) if json else print_trial(out, found)
+    if json:
+        out.document(found.to_json())
+    else:
+        rows = [row for row in ledger.metric_rows(found.place_id) if row.attempt == found.attempt]
+        print_trial(out, found.to_json(), [row.value for row in rows if row.key == "objective"])
 
 
 @app.command(epilog=_example("sweeper best sst2", "sweeper best sst2 --top 5 --json"))
@@ -191,12 +197,12 @@ def best(
     json: Json = False,
 ) -> None:
     """The best trial of a study. Exit code 3 if none has succeeded."""
-    from sweeper.lookup import best_trials, open_ledger, study_name
+    from sweeper.lookup import open_ledger, study_name
     from sweeper.report import print_trial, print_trials
 
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
-    found = best_trials(ledger, name, top or 1)
+    found = ledger.best(name, top or 1)
     if not found:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
@@ -204,9 +210,9 @@ def best(
     if json:
         out.document(found[0].to_json() if top is None else [trial.to_json() for trial in found])
     elif top is None:
-        print_trial(out, found[0])
+        print_trial(out, found[0].to_json())
     else:
-        print_trials(out, found)
+        print_trials(out, [trial.to_json() for trial in found])
 
 
 @app.command(epilog=_example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
@@ -236,10 +242,12 @@ def export(
 ) -> None:
     """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
     from sweeper.export import export_study
+    from sweeper.home import Home
+    from sweeper.lookup import open_ledger
     from sweeper.report import print_exports
 
     output = Output(json)
-    exported = export_study(study, out, top=top, trial=trial)
+    exported = export_study(open_ledger(), Home.from_environment(), study, out, top=top, trial=trial)
     if json:
         output.document([entry.to_json() for entry in exported])
     else:

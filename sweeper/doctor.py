@@ -130,14 +130,13 @@ def nearest_folder(path: Path) -> Path:
 
 
 def _store() -> Iterator[Finding]:
-    from sqlalchemy.engine import make_url
-
     from sweeper.home import Home
-    from sweeper.lookup import missing_store, open_ledger
+    from sweeper.ledger import shown_url, store_file
+    from sweeper.lookup import open_ledger
 
     url = Home.from_environment().store_url
-    shown = make_url(url).render_as_string(hide_password=True)
-    if missing_store(url) is not None:
+    shown, file = shown_url(url), store_file(url)
+    if file is not None and not file.is_file():
         yield Finding("store", "good", f"{shown} (made by the first run)")
         return
     try:

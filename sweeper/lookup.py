@@ -23,27 +23,13 @@ def open_ledger() -> Ledger:
         UnreachableError: it cannot be opened.
     """
     from sweeper.home import Home
-    from sweeper.ledger import Ledger
+    from sweeper.ledger import Ledger, store_file
 
     home = Home.from_environment()
-    missing = missing_store(home.store_url)
-    if missing is not None:
-        raise UsageError(
-            f"there is no study yet: {missing} does not exist. Start one with `sweeper run FILE`"
-        )
+    file = store_file(home.store_url)
+    if file is not None and not file.is_file():
+        raise UsageError(f"there is no study yet: {file} does not exist. Start one with `sweeper run FILE`")
     return Ledger(home.store_url)
-
-
-def missing_store(url: str) -> str | None:
-    """The file of a SQLite store that does not exist; None if it does, or if the store is a server."""
-    from pathlib import Path
-
-    from sqlalchemy.engine import make_url
-
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        return None
-    return None if Path(parsed.database).is_file() else parsed.database
 
 
 def study_name(ledger: Ledger, name: str) -> str:
@@ -78,13 +64,6 @@ def find_trial(trials: Sequence[TrialView], study: str, text: str) -> TrialView:
     labels = [trial.label for trial in trials if trial.number is None and trial.label]
     numbers = f"trials {known[0]} to {known[-1]}" if known else "no numbered trial yet"
     raise UsageError(f"the study {study!r} has no trial {text!r}; it has {', '.join([numbers, *labels])}")
-
-
-def best_trials(ledger: Ledger, study: str, count: int) -> list[TrialView]:
-    """The best complete trials of a study, best first; of equals the one with the lower number."""
-    from sweeper.study import from_dict  # noqa: F401
-
-    raise NotImplementedError
 
 
 def complete_study(incomplete: str) -> list[str]:

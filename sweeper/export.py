@@ -1,0 +1,182 @@
+"""``sweeper export``: finished adapters as folders of files that load without the store.
+
+Without ``--top`` the one adapter is written into the folder itself; with it, each into a folder of its own.
+The weights are copied from the artifact folder once their digests are those that the ledger recorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.card import FILES, card, configuration_yaml, snippet
+from sweeper.errors import NothingSucceededError, SweeperError, UsageError
+from sweeper.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
+from sweeper.head import HeadFacts, head_bytes
+from sweeper.lookup import find_trial, study_name
+
+if TYPE_CHECKING:
+    from sweeper.home import Home
+    from sweeper.ledger import Ledger, StudyRow, TrialView
+    from sweeper.study import Study
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One adapter that was written.
+
+    Args:
+        folder: where its files are, absolute.
+        trial: its number.
+        metric, value: what the study searched for, and what this trial reached on the validation rows.
+    """
+
+    folder: Path
+    trial: int
+    metric: str
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``export --json`` prints of it."""
+        return {**asdict(self), "folder": str(self.folder), "files": sorted(FILES)}
+
+
+def export_study(
+    ledger: Ledger,
+    home: Home,
+    study: str,
+    out: str | Path,
+    *,
+    top: int | None = None,
+    trial: int | None = None,
+) -> list[Exported]:
+    """Writes the best adapter, the ``top`` best, or a given trial.
+
+    Args:
+        study: its name.
+        out: a new folder, or that of an earlier export, which is replaced.
+        top: writes so many, best first, each into ``out/trial-0007``.
+        trial: writes this one, into ``out`` itself.
+
+    Raises:
+        UsageError: no such study or trial, the trial has no weights, or ``out`` holds something else.
+        NothingSucceededError: no trial has succeeded.
+        SweeperError: the weights are not those that the ledger recorded.
+    """
+    if top is not None and trial is not None:
+        raise UsageError("--top and --trial exclude each other: give one of them")
+    name = study_name(ledger, study)
+    target = Path(out).resolve()
+    check_target(target)
+    if trial is not None:
+        chosen = [_with_weights(find_trial(ledger.trials(name), name, str(trial)))]
+    else:
+        chosen = ledger.best(name, top or 1)
+    if not chosen:
+        raise NothingSucceededError(
+            f"no trial of the study {name!r} has succeeded: there is nothing to export"
+        )
+    row = ledger.study(name)
+    contents, exported = {}, []
+    for view in chosen:
+        assert view.number is not None and view.objective is not None
+        inside = "" if top is None else str(view.name)
+        contents[inside] = adapter_files(row, view, home.artifacts, target / inside)
+        exported.append(
+            Exported(target / inside, view.number, row.spec["objective"]["metric"], view.objective)
+        )
+    write_folders(target, contents)
+    return exported
+
+
+def adapter_files(row: StudyRow, trial: TrialView, artifacts: Path, folder: Path) -> dict[str, bytes]:
+    """Every file of one export, by name.
+
+    Args:
+        row: the study; ``trial``: one of its trials that has weights.
+        artifacts: the artifact folder.
+        folder: where the files will be, for the snippet.
+    """
+    from sweeper import space
+    from sweeper.study import from_dict
+
+    study = from_dict(row.spec, row.path)
+    found = space.configuration(study, trial.params)
+    facts = _facts(row, study, trial, found)
+    weights = {Path(path).name: verified(artifacts, path, digest) for path, digest in trial.files.items()}
+    for name in ("adapter.safetensors", "head.safetensors"):
+        if name not in weights:
+            raise SweeperError(f"trial {trial.name} has no {name} in the ledger: it cannot be exported")
+    code = snippet(
+        folder, study.path if study.path.is_file() else None, study.objective.metric, study.task.text
+    )
+    title = f"The configuration of {trial.name} of the study {row.name}"
+    files = {
+        "README.md": card(facts, code).encode(),
+        "adapter.yaml": configuration_yaml(
+            title, found.adapter.to_dict(), facts["configuration"]["train"]
+        ).encode(),
+        "adapter.safetensors": weights["adapter.safetensors"],
+        "head.safetensors": _head(weights["head.safetensors"], row, study),
+    }
+    facts["files"] = {name: sha256(content) for name, content in files.items()}
+    return {**files, "metrics.json": as_json(facts)}
+
+
+def _with_weights(trial: TrialView) -> TrialView:
+    if trial.state not in ("complete", "pruned") or not trial.files or trial.objective is None:
+        reason = f" ({trial.reason})" if trial.reason else ""
+        raise UsageError(f"{trial.name} is {trial.state}{reason} and has no weights to export")
+    return trial
+
+
+def _facts(row: StudyRow, study: Study, trial: TrialView, found: Any) -> dict[str, Any]:
+    """What ``metrics.json`` holds, but for the digests of the other files."""
+    train = {**found.train.to_dict(), "max_length": study.train.max_length, "dtype": row.dtype}
+    return {
+        "format": FORMAT,
+        "study": row.name,
+        "study_file": str(study.path),
+        "trial": trial.to_json(),
+        "objective": study.objective.to_dict(),
+        "configuration": {"adapter": found.adapter.to_dict(), "train": train},
+        "seed": study.seed,
+        "task": {**study.task.to_dict(), "text": list(study.task.text), "label_names": row.label_names},
+        "backbone": _backbone(row, study),
+        "data": {
+            "sources": study.data.to_dict(),
+            "fingerprint": row.data_fingerprint,
+            **{key: row.data_report[key] for key in ("rows", "label_counts", "truncated")},
+        },
+        "versions": dict(row.versions),
+    }
+
+
+def _backbone(row: StudyRow, study: Study) -> dict[str, Any]:
+    path = None if study.backbone.path is None else str(study.backbone.path)
+    return {
+        **study.backbone.to_dict(),
+        "path": path,
+        "fingerprint": row.backbone_fingerprint,
+        "parameters": row.backbone_parameters,
+    }
+
+
+def _head(content: bytes, row: StudyRow, study: Study) -> bytes:
+    """The head as it was recorded, with what it belongs to in its metadata."""
+    from safetensors.torch import load
+
+    backbone = _backbone(row, study)
+    facts = HeadFacts(
+        kind=study.task.kind,
+        text=study.task.text,
+        label=study.task.label,
+        label_names=None if row.label_names is None else tuple(row.label_names),
+        pooling=study.task.pooling,
+        max_length=study.train.max_length,
+        dtype=row.dtype,
+        backbone={key: backbone[key] for key in ("model", "revision", "path", "fingerprint")},
+        data_fingerprint=row.data_fingerprint,
+    )
+    return head_bytes(load(content), facts)
