@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -100,16 +100,24 @@ def prepare(
 
 
 def tokenise(
-    texts: Sequence[Sequence[str]], labels: Tensor, tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[Sequence[str]],
+    labels: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    fault: Callable[[int, str], UsageError] | None = None,
 ) -> tuple[Split, list[int]]:
     """The tokens of texts, each cut to ``max_length`` tokens (of a pair, the longer text is cut first).
 
     Args:
         texts: one column of texts, or two of equal length.
         labels: ``[texts]``; passed through.
+        fault: makes the error about a row, counted from 0; None for one that names its number alone.
 
     Returns:
         The tokens, and how many each text had before it was cut.
+
+    Raises:
+        UsageError: the tokenizer makes no token of a text.
     """
     import numpy as np
     import torch
@@ -121,6 +129,9 @@ def tokenise(
         chunk = [list(column[start : start + TEXTS_AT_ONCE]) for column in texts]
         made = _encode(tokenizer, chunk, None)
         full_lengths += [len(row) for row in made["input_ids"]]
+        if 0 in full_lengths[start:]:
+            empty = full_lengths.index(0, start)
+            raise (fault or _row_fault)(empty, "the tokenizer makes no token of this text")
         long = [place for place, row in enumerate(made["input_ids"]) if len(row) > max_length]
         if long:
             cut = _encode(tokenizer, [[column[place] for place in long] for column in chunk], max_length)
@@ -136,6 +147,10 @@ def tokenise(
     offsets = torch.zeros(len(ids) + 1, dtype=torch.int64)
     offsets[1:] = torch.tensor([len(row) for row in ids], dtype=torch.int64).cumsum(0)
     return Split(flat(ids), flat(types) if types and len(texts) == 2 else None, offsets, labels), full_lengths
+
+
+def _row_fault(row: int, message: str) -> UsageError:
+    return UsageError(f"row {row + 1}: {message}")
 
 
 def _encode(
@@ -158,8 +173,10 @@ def _tokenise_tables(
     keys = ("rows", "label_counts", "truncated", "mean_length", "max_length_seen")
     report: dict[str, Any] = {key: {} for key in keys}
     for name, table in tables.named():
-        split, full_lengths = tokenise(table.texts, _labels(tables, table), tokenizer, max_length)
-        _check_tokens(table, split, vocab_size, study)
+        split, full_lengths = tokenise(
+            table.texts, _labels(tables, table), tokenizer, max_length, table.fault
+        )
+        _check_vocabulary(split, vocab_size, study)
         splits[name] = split
         counts = Counter(table.labels) if tables.label_names else Counter()
         report["rows"][name] = len(split)
@@ -192,10 +209,7 @@ def _check_shortest(study: Study, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _check_tokens(table: Table, split: Split, vocab_size: int, study: Study) -> None:
-    empty = (split.lengths == 0).nonzero().flatten().tolist()
-    if empty:
-        raise table.rows.fault(table.numbers[empty[0]], "the tokenizer makes no token of this text")
+def _check_vocabulary(split: Split, vocab_size: int, study: Study) -> None:
     if int(split.input_ids.max()) >= vocab_size:
         raise UsageError(
             f"the tokenizer gives the id {int(split.input_ids.max())}, but the backbone's vocabulary has "

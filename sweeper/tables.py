@@ -44,6 +44,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def fault(self, place: int, message: str) -> UsageError:
+        """The error that says what is wrong with a row of the split, and where that row is."""
+        return self.rows.fault(self.numbers[place], message)
+
     def take(self, chosen: Sequence[int]) -> Table:
         """The rows at some places, in the order given."""
         labels: Any = [self.labels[place] for place in chosen]
@@ -228,10 +232,10 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
 
 def _check_labels(name: str, table: Table, label_names: tuple[str, ...]) -> None:
     known = set(label_names)
-    for number, label in zip(table.numbers, table.labels, strict=True):
+    for place, label in enumerate(table.labels):
         if label not in known:
             listed = ", ".join(label_names[:20]) + (", …" if len(label_names) > 20 else "")
-            raise table.rows.fault(
-                number,
+            raise table.fault(
+                place,
                 f"the label {short(label)} of {name} does not occur in train, whose labels are {listed}",
             )

@@ -26,8 +26,8 @@ def read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> Rows:
     try:
         if pyarrow.parquet.read_metadata(path).num_rows == 0:
             raise UsageError("the file has no rows", file=path)
-        # What `datasets` writes for itself goes away with the folder; the rows are in memory by then. The name
-        # of the link holds nothing that could be taken for a pattern or an address.
+        # What `datasets` writes for itself goes away with the folder; the rows are in memory by then. The
+        # name of the link holds nothing that could be taken for a pattern or an address.
         with _quiet_datasets(), tempfile.TemporaryDirectory() as scratch:
             link = Path(scratch, "rows.parquet")
             link.symlink_to(path.absolute())

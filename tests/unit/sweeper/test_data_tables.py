@@ -170,6 +170,12 @@ def test_a_label_that_train_lacks(folder: Path, split: str) -> None:
     assert "'neutral'" in error.message and "negative, positive" in error.message
 
 
+def test_a_label_that_train_lacks_in_a_subset_is_named_by_its_own_line(folder: Path) -> None:
+    put(folder, "validation.tsv", "sentence\tlabel\n" + "good\tpositive\n" * 30 + "so so\tneutral\n" * 30)
+    error = refused(folder, data={"validation": {"path": "data/validation.tsv", "rows": 20}})
+    assert line_of(error) == "so so\tneutral"
+
+
 def test_a_single_label(folder: Path) -> None:
     put(folder, "train.tsv", "sentence\tlabel\ngood\tpositive\nfine\tpositive\n")
     error = refused(folder)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sweeper import data as data_module
 from sweeper.backbone import load_tokenizer
 from sweeper.data import Split, TaskData, prepare, read_tables, tokenise
 from sweeper.errors import UsageError
-from sweeper.study import load_study
+from sweeper.study import Backbone, load_study
 from tests.tiny_folder import make_backbone, write_study
 
 FAMILIES = ["bert", "roberta", "distilbert", "gpt2"]
@@ -227,6 +229,33 @@ def test_a_text_without_tokens(tmp_path: Path, backbones: Path) -> None:
     error = refused(tmp_path)
     assert "no token" in error.message
     assert (error.file, error.line) == (str(tmp_path / "data" / "validation.tsv"), 34)
+
+
+def test_a_text_without_tokens_outside_of_a_table(backbones: Path) -> None:
+    tokenizer = load_tokenizer(Backbone("gpt2", None, backbones / "gpt2"))
+    with pytest.raises(UsageError, match="row 1002: the tokenizer makes no token"):
+        tokenise([["good"] * 1001 + ["", "fine"]], torch.zeros(1003), tokenizer, 8)
+
+
+def test_of_several_workers_one_tokenises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(write_study(folder))
+    tables = read_tables(study)
+    built = []
+    tokenise_tables = data_module._tokenise_tables
+
+    def counted(*arguments: Any) -> Any:
+        built.append(1)
+        return tokenise_tables(*arguments)
+
+    monkeypatch.setattr(data_module, "_tokenise_tables", counted)
+
+    def one(_: int) -> TaskData:
+        return prepare(study, tables, load_tokenizer(study.backbone), folder / "cache")
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(one, range(8)))
+    assert len(built) == 1
+    assert all(torch.equal(data.train.input_ids, made[0].train.input_ids) for data in made)
 
 
 def test_a_tokenizer_of_another_backbone(folder: Path) -> None:
