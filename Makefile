@@ -11,7 +11,7 @@ HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install dev test check format docs bench-adapterhub clean
+.PHONY: help quickstart install dev test check format docs bench-adapterhub bench-tasks clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,11 @@ docs: $(VENV)/installed-dev
 bench-adapterhub: $(VENV)/installed .venv-adapterhub/installed
 	@$(BIN)/python -m sweeper.quickstart studies/quickstart
 	@$(BIN)/python benchmarks/adapterhub/compare.py --theirs $(HUB_BIN)/python $(ARGS)
+
+# DATA names a folder with sst2/ and trec/.
+bench-tasks: $(VENV)/installed
+	@$(BIN)/python -m sweeper.quickstart studies/quickstart
+	@$(BIN)/python benchmarks/tasks/run.py --data "$(DATA)" $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
