@@ -1,8 +1,8 @@
 """What a 12-trial study reaches on a task, and what it costs: `make bench-tasks DATA=FOLDER`.
 
 FOLDER holds `sst2/` (train.tsv, validation.tsv, test.tsv: sentence, label) and `trec/` (train.jsonl,
-test.jsonl: question, category). Each study runs through the command line in a folder of its own, from nothing to its
-winner; the test files are there, and no study reads them.
+test.jsonl: question, category). Each study runs through the command line in a folder of its own, from
+nothing to its winner; the test files are there, and no study reads them.
 """
 
 from __future__ import annotations
