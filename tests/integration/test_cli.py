@@ -1,0 +1,257 @@
+"""The commands on a real study: what they print where, exit codes, going on, and clumsy users."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+
+import pytest
+
+from tests.command_line import CommandLine
+from tests.tiny_folder import write_study
+
+TRIAL_KEYS = [
+    "number", "state", "params", "objective", "metrics", "adapter_parameters", "head_parameters",
+    "trainable_parameters", "trainable_percent", "attempts", "seconds", "device_seconds", "reason",
+    "mlflow_run_id",
+]  # fmt: skip
+STATES = ["waiting", "running", "complete", "pruned", "failed", "cancelled"]
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def sweeper(tmp_path_factory):
+    """A folder with a study that has run."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_study(folder)
+    run = CommandLine(folder)
+    run.first = run("run", "study.yaml")
+    assert run.first.returncode == 0, run.first.stderr
+    return run
+
+
+def test_run_ends_with_the_best_what_it_is_compared_with_and_three_commands(sweeper):
+    text = sweeper.first.stdout
+    best = sweeper.json("best", "tiny")
+    assert f"best adapter\ttrial-{best['number']:04d}\t" in text
+    assert "default configuration\ttrial-0000\t" in text
+    assert "head alone, no adapter\t-\t" in text
+    assert f"{best['trainable_parameters']:,}" in text
+    for command in ("ui tiny", "best tiny", "export tiny --out tiny-best"):
+        assert f"sweeper {command}" in text
+
+
+def test_run_tells_each_trial_in_plain_lines_on_stderr(sweeper):
+    lines = sweeper.first.stderr.splitlines()
+    for name in ("trial-0000", "trial-0001", "trial-0002", "trial-0003", "reference-head"):
+        assert sum(line.startswith(f"{name} started") for line in lines) == 1
+        assert sum(line.startswith((f"{name} complete", f"{name} pruned")) for line in lines) == 1
+    assert "\x1b" not in sweeper.first.stderr + sweeper.first.stdout
+
+
+def test_the_commands_to_go_on_with_work(sweeper):
+    commands = [line.strip() for line in sweeper.first.stdout.partition("Go on with:")[2].splitlines()]
+    export = next(line for line in commands if " export " in line)
+    arguments = shlex.split(export)[: shlex.split(export).index("tiny-best") + 1]
+    done = subprocess.run(
+        arguments, cwd=sweeper.folder, env=sweeper.variables(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (sweeper.folder / "tiny-best" / "README.md").is_file()
+
+
+def test_the_same_run_again_is_done_at_once_and_trains_nothing(sweeper):
+    before = sweeper.json("trials", "tiny")
+    again = sweeper.json("run", "study.yaml")
+    assert sweeper.json("trials", "tiny") == before
+    assert again["best"] == sweeper.json("best", "tiny")
+    assert list(again["references"]) == ["default configuration", "head alone, no adapter"]
+
+
+def test_json_of_every_command_has_the_documented_shape(sweeper):
+    trials = sweeper.json("trials", "tiny")
+    numbered = [trial for trial in trials if trial["number"] is not None]
+    assert [trial["number"] for trial in numbered] == [0, 1, 2, 3]
+    assert all(list(trial)[: len(TRIAL_KEYS)] == TRIAL_KEYS for trial in trials)
+    assert [trial["label"] for trial in trials if trial["number"] is None] == ["reference-head"]
+    assert sweeper.json("show", "tiny", "2") == numbered[2]
+    assert sweeper.json("show", "tiny", "reference-head") == trials[0]
+    best = sweeper.json("best", "tiny")
+    complete = [trial["objective"] for trial in numbered if trial["state"] == "complete"]
+    assert best["objective"] == max(complete)
+    assert sweeper.json("best", "tiny", "--top", "1") == [best]
+    objectives = [trial["objective"] for trial in sweeper.json("best", "tiny", "--top", "9")]
+    assert objectives == sorted(complete, reverse=True)
+    status = sweeper.json("status", "tiny")
+    assert list(status) == ["study", "state", "trials", "budget", "best", "ended_because"]
+    assert list(status["trials"]) == STATES
+    assert sum(status["trials"].values()) == 4
+    assert sweeper.json("status") == [status]
+
+
+def test_a_trial_s_sizes_add_up(sweeper):
+    backbone = sweeper.json("check", "study.yaml", "--no-measure")["backbone"]["parameters"]
+    for trial in sweeper.json("trials", "tiny"):
+        assert trial["trainable_parameters"] == trial["adapter_parameters"] + trial["head_parameters"]
+        assert trial["trainable_percent"] == pytest.approx(100 * trial["trainable_parameters"] / backbone)
+
+
+def test_tables_are_tab_separated_when_piped(sweeper):
+    lines = [line.split("\t") for line in sweeper("trials", "tiny").stdout.splitlines()]
+    assert lines[0][:4] == ["trial", "state", "objective", "trainable"]
+    assert [line[0] for line in lines[1:]] == ["reference-head", *(f"trial-{n:04d}" for n in range(4))]
+    assert len({len(line) for line in lines}) == 1
+    facts = dict(line.split("\t") for line in sweeper("best", "tiny").stdout.splitlines())
+    assert facts["state"] == "complete"
+
+
+@pytest.mark.parametrize("command", ["sweeper trials tiny", "sweeper trials tiny --json", "sweeper status"])
+def test_a_reader_that_goes_away_leaves_no_traceback(sweeper, command):
+    program = shlex.join(sweeper.arguments()) + command.removeprefix("sweeper")
+    done = subprocess.run(
+        ["sh", "-c", f"{program} | true"],
+        cwd=sweeper.folder,
+        env=sweeper.variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_check_says_what_would_run_and_leaves_no_trace(sweeper, tmp_path):
+    write_study(tmp_path)
+    before = listing(tmp_path)
+    check = CommandLine(tmp_path)
+    found = check.json("check", "study.yaml")
+    assert listing(tmp_path) == before
+    assert found["space"]["size"] is None
+    assert found["data"]["rows"] == {"train": 96, "validation": 32, "test": 32}
+    assert found["data"]["label_counts"]["validation"] == {"negative": 16, "positive": 16}
+    assert found["data"]["truncated"]["train"] == 0
+    assert found["adapter_parameters"]["smallest"] < found["adapter_parameters"]["largest"]
+    assert found["sites"]["houlsby, upper_half"] == [
+        f"encoder.layer.{layer}.{path}.dense" for layer in (1, 2) for path in ("attention.output", "output")
+    ]
+    forecast = found["forecast"]
+    assert forecast["measured_steps"] >= 4
+    assert min(forecast["seconds_per_trial"], forecast["memory_bytes"], forecast["disk_bytes"]) > 0
+    text = check("check", "study.yaml", "--no-measure")
+    assert text.returncode == 0
+    assert "houlsby, upper_half: encoder.layer.{1,2}.attention.output.dense" in text.stdout
+    assert "negative: 48" in text.stdout
+
+
+def test_a_file_that_changed_is_refused_with_the_difference_and_a_larger_budget_is_taken(tmp_path):
+    write_study(tmp_path, budget={"trials": 2})
+    sweeper = CommandLine(tmp_path)
+    assert sweeper("run", "study.yaml").returncode == 0
+    write_study(tmp_path, budget={"trials": 3}, seed=1)
+    before = sweeper.json("trials", "tiny")
+    for command in ("run", "check"):
+        done = sweeper(command, "study.yaml", "--json")
+        assert done.returncode == 2
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        assert "seed was 0, is 1" in error["message"]
+        assert error["file"] == str(tmp_path / "study.yaml")
+        assert "seed" in (tmp_path / "study.yaml").read_text().splitlines()[error["line"] - 1]
+    assert sweeper.json("trials", "tiny") == before
+    write_study(tmp_path, budget={"trials": 3})
+    assert sweeper("run", "study.yaml").returncode == 0
+    grown = sweeper.json("trials", "tiny")
+    assert grown[: len(before)] == before
+    assert [trial["number"] for trial in grown] == [None, 0, 1, 2]
+
+
+def test_exit_code_3_when_no_trial_succeeded(tmp_path):
+    write_study(
+        tmp_path,
+        search={"bottleneck_dim": [2, 4], "learning_rate": 1.0e30},
+        budget={"trials": 2},
+    )
+    sweeper = CommandLine(tmp_path)
+    done = sweeper("run", "study.yaml")
+    assert done.returncode == 3, done.stderr
+    assert "no trial" in done.stderr
+    trials = [trial for trial in sweeper.json("trials", "tiny") if trial["number"] is not None]
+    assert {(trial["state"], trial["reason"]) for trial in trials} == {("pruned", "diverged")}
+    assert sweeper("best", "tiny").returncode == 3
+    assert sweeper("export", "tiny", "--out", "x").returncode == 3
+    assert sweeper("best", "tiny", "--json").stdout == ""
+
+
+def test_an_interrupted_run_ends_with_130_and_the_same_command_goes_on(tmp_path):
+    write_study(tmp_path, train={"epochs": 40}, budget={"trials": 3})
+    sweeper = CommandLine(tmp_path)
+    process = sweeper.start("run", "study.yaml")
+    for line in process.stderr:
+        if line.startswith("trial-0000 started"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "same command" in err
+    status = sweeper.json("status", "tiny")
+    assert status["trials"]["running"] == 0
+    assert status["trials"]["failed"] == 0
+    done = sweeper("run", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    trials = [trial for trial in sweeper.json("trials", "tiny") if trial["number"] is not None]
+    assert [trial["number"] for trial in trials] == [0, 1, 2]
+
+
+def test_two_runs_at_once_share_the_trials(tmp_path):
+    write_study(tmp_path, budget={"trials": 4})
+    sweeper = CommandLine(tmp_path)
+    processes = [sweeper.start("run", "study.yaml") for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+    trials = sweeper.json("trials", "tiny")
+    assert [trial["number"] for trial in trials] == [None, 0, 1, 2, 3]
+    assert all(trial["state"] in ("complete", "pruned") for trial in trials)
+    assert sum(trial["attempts"] for trial in trials) == 5
+
+
+@pytest.mark.parametrize("variable", ["SWEEPER_HOME", "SWEEPER_ARTIFACTS"])
+def test_a_home_that_cannot_be_written_is_one_message(tmp_path, variable):
+    write_study(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    sweeper = CommandLine(tmp_path, {variable: str(tmp_path / "file" / "home")})
+    done = sweeper("run", "study.yaml")
+    assert done.returncode in (1, 2, 4)
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
+    looked = sweeper("doctor", "--json")
+    assert looked.returncode == 1
+    assert any(finding["state"] == "broken" for finding in json.loads(looked.stdout))
+
+
+def test_doctor_is_well_on_this_machine_and_makes_nothing(tmp_path):
+    found = CommandLine(tmp_path).json("doctor")
+    names = [finding["name"] for finding in found]
+    assert {"python", "torch", "mlflow", "adapters", "store", "tracking", "disk", "threads"} <= set(names)
+    assert all(finding["state"] != "broken" for finding in found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_no_database_is_exit_code_4(tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "store.db").write_text(
+        "this is no database, and long enough to look like a header"
+    )
+    done = CommandLine(tmp_path)("status", "--json")
+    assert done.returncode == 4
+    assert "store.db" in json.loads(done.stderr)["error"]["message"]
+
+
+def test_the_shell_completes_names_of_studies(sweeper):
+    done = sweeper(_SWEEPER_COMPLETE="complete_bash", COMP_WORDS="sweeper best t", COMP_CWORD="2")
+    assert done.stdout.split() == ["tiny"]
+    assert done.stderr == ""
