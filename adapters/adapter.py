@@ -10,6 +10,7 @@ from torch import nn
 from adapters.architectures import Site, architecture_of, check_fits, hidden_size, layer_count
 from adapters.bottleneck import Bottleneck
 from adapters.config import AdapterConfig
+from adapters.errors import AdapterError
 from adapters.initialize import initialize
 
 
@@ -34,6 +35,8 @@ class Adapter(nn.Module):
 
     def __init__(self, config: AdapterConfig, backbone_config: Any) -> None:
         super().__init__()
+        if not isinstance(config, AdapterConfig):
+            raise AdapterError(f"expected an AdapterConfig, not {type(config).__name__}")
         self.config = config
         self.sites: tuple[Site, ...] = check_fits(config, backbone_config)
         self.model_type = architecture_of(backbone_config).model_type
@@ -64,8 +67,11 @@ def build(config: AdapterConfig, backbone_config: Any, generator: torch.Generato
         generator: a CPU generator, so that the weights depend on no device. The global one is not touched.
 
     Raises:
-        AdapterError: the configuration does not fit the backbone.
+        AdapterError: the configuration does not fit the backbone, or the generator is none of the CPU.
     """
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        # Given None, torch would draw from the global generator without a word.
+        raise AdapterError("initial weights are drawn from a torch.Generator on the CPU: pass one")
     adapter = Adapter(config, backbone_config)
     for module in adapter.modules_by_site.values():
         initialize(config.initialization, module.down, module.up, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -108,7 +109,10 @@ class AdapterConfig:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = "a huge value"
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
@@ -132,9 +136,12 @@ def _check_bottleneck_dim(value: object) -> None:
 
 
 def _checked_number(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise AdapterError(f"{field} is {_shown(value)}; it must be a finite number", field)
-    return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise AdapterError(f"{field} is {_shown(value)}; it must be a finite number", field)
 
 
 def _checked_layers(value: object) -> str | tuple[int, ...]:

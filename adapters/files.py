@@ -66,7 +66,7 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         "layers": str(adapter.layer_count),
     }
     path = Path(path)
-    _write(path, to_bytes(tensors, metadata))
+    _write(path, _in_fixed_order(to_bytes(tensors, metadata)))
     return path
 
 
@@ -109,6 +109,17 @@ def _chosen(source: Adapter | nn.Module, name: str | None) -> Adapter:
     if chosen is None:
         raise AdapterError("the model has no active adapter: say which to save by its `name`")
     return get(source, chosen)
+
+
+def _in_fixed_order(content: bytes) -> bytes:
+    # safetensors writes metadata in an order that differs from call to call. Equal adapters give equal bytes,
+    # so that digests can be compared: the header (8 bytes of length, then JSON) is written again in order.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _write(path: Path, content: bytes) -> None:
