@@ -73,12 +73,6 @@ class Side:
         raise SystemExit(f"error: {self.name} ended early:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
 
 
-def find_model() -> Path | None:
-    """The quickstart's backbone, if it was fetched."""
-    found = sorted(QUICKSTART.glob("backbone/**/config.json"), key=lambda path: len(path.parts))
-    return found[0].parent if found else None
-
-
 def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(
@@ -87,7 +81,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--theirs", default=".venv-adapterhub/bin/python", help="Python with AdapterHub's adapters"
     )
-    parser.add_argument("--model", type=Path, default=find_model(), help="directory of a BERT backbone")
+    parser.add_argument(
+        "--model", type=Path, default=QUICKSTART / "backbone", help="directory of a BERT backbone"
+    )
     parser.add_argument(
         "--data", type=Path, help="folder with train.tsv (sentence, label); default: the quickstart's films"
     )
@@ -98,12 +94,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     settings = parser.parse_args()
-    if settings.model is None:
-        parser.error("no backbone: run `make quickstart` first, or name a directory with --model")
     settings.model = settings.model.resolve()
     settings.data = settings.data / "train.tsv" if settings.data else QUICKSTART / "films.tsv"
-    if not settings.data.is_file():
-        parser.error(f"{settings.data}: no such file")
+    for needed in (settings.data, settings.model / "config.json"):
+        if not needed.is_file():
+            parser.error(f"{needed}: no such file")
     return settings
 
 
