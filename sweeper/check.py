@@ -50,10 +50,10 @@ def _check(
 ) -> dict[str, Any]:
     from sweeper import data, space, task
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
-    from sweeper.device import devices, measure_dtype
+    from sweeper.device import choose, measure_dtype
     from sweeper.forecast import measure_forecast
 
-    where = device or devices()[0]
+    where = choose(device)
     config = load_config(study.backbone)
     space.check_space(study, config)
     task.check_task(study, config)

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from sweeper.errors import UsageError
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _SECONDS_A_DTYPE = 0.4
 _TOKENS, _WIDTH = 1024, 768
@@ -16,6 +18,21 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ["cpu"]
+
+
+def choose(device: str | None) -> str:
+    """The device that was asked for, or the first that there is.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    there = devices()
+    if device is None:
+        return there[0]
+    known = list(dict.fromkeys([*there, "cpu"]))
+    if device not in known:
+        raise UsageError(f"there is no device {device!r} here, but: {', '.join(known)}")
+    return device
 
 
 def describe(device: str) -> str:

@@ -179,7 +179,7 @@ def load_exported(
     import adapters
     from adapters.pack import Pack
     from sweeper.backbone import load_backbone, load_tokenizer
-    from sweeper.device import devices
+    from sweeper.device import choose
 
     place = _adapter_folder(Path(folder))
     head, facts = load_head(place / "head.safetensors")
@@ -187,7 +187,7 @@ def load_exported(
         adapter = adapters.load(place / "adapter.safetensors")
     except adapters.AdapterError as error:
         raise UsageError(str(error)) from error
-    where = device or devices()[0]
+    where = choose(device)
     source = _backbone(facts, None if backbone is None else Path(backbone))
     model = load_backbone(source, facts.dtype, where)
     pack = Pack(model)
