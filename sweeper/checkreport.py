@@ -38,10 +38,12 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
 def _data(data: Mapping[str, Any]) -> list[str]:
     lines = []
     for split, rows in data["rows"].items():
-        facts = [f"{number(rows)} rows"]
         counts = data["label_counts"].get(split) or {}
-        shown = [f"{one_line(label)} {number(count)}" for label, count in list(counts.items())[:LABELS_SHOWN]]
-        facts += shown + (["…"] if len(counts) > LABELS_SHOWN else [])
+        shown = [
+            f"{one_line(label)}: {number(count)}" for label, count in list(counts.items())[:LABELS_SHOWN]
+        ]
+        shown += ["…"] if len(counts) > LABELS_SHOWN else []
+        facts = [f"{number(rows)} rows" + (f" ({', '.join(shown)})" if shown else "")]
         facts.append(f"{data['mean_length'][split]:.1f} tokens on average")
         facts.append(f"{number(data['truncated'][split])} truncated")
         same = data["duplicates_of_train"].get(split)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MEASURED_SECONDS = 6.0
 MEASURED_STEPS = 32
+LEAST_STEPS = 4
 WARMUP_STEPS = 2
 EVALUATED_TEXTS = 256
 FLOAT_BYTES = 4
@@ -116,7 +117,9 @@ def _training_speed(pack: Pack, slot: Slot, problem: Problem) -> tuple[float, fl
         step(pack, [slot], problem)
     _wait(slot.device)
     measured, started = 0, time.perf_counter()
-    while measured < len(batches) - warmup and time.perf_counter() - started < MEASURED_SECONDS:
+    while measured < len(batches) - warmup and (
+        measured < LEAST_STEPS or time.perf_counter() - started < MEASURED_SECONDS
+    ):
         step(pack, [slot], problem)
         measured += 1
     _wait(slot.device)

@@ -147,7 +147,7 @@ def print_exports(out: Output, exported: Sequence[Any]) -> None:
 def print_findings(out: Output, findings: Sequence[Any]) -> None:
     """What ``doctor`` found."""
     signs = {"good": "ok", "note": "note", "broken": "BROKEN"}
-    out.table(["", "what", "found"], [[signs[f.state], f.name, f.found] for f in findings])
+    out.table(["state", "what", "found"], [[signs[f.state], f.name, f.found] for f in findings])
 
 
 def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
