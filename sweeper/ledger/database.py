@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ BUSY_SECONDS = 30.0
 """How long a statement on SQLite waits for other processes."""
 WRITES = "sweeper_writes"
 """The option of a connection whose transactions write."""
+_LOCK = 7_239_016_041_122
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
@@ -167,7 +169,18 @@ class Database:
             return True
         return isinstance(error, (exc.OperationalError, exc.InterfaceError))
 
-    def unreachable(self, error: Exception) -> UnreachableError:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the one lock of a server under which schemas and studies are made."""
+        key = text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK}
+        try:
+            with self.engine.connect() as connection:  # the lock goes with the connection
+                connection.execute(*key)
+                yield
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            raise self.unreachable(error) from error
+
+    def unreachable(self, error: BaseException) -> UnreachableError:
         """A failure of the database as a sentence that says what to do."""
         cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
         said = cause[0]
@@ -182,6 +195,24 @@ class Database:
         else:
             advice = "check that its server runs and SWEEPER_STORE is right, then run the same command again"
         return UnreachableError(f"the store {self.shown} cannot be used ({said}): {advice}")
+
+
+@contextmanager
+def store_errors(url: str, *wrappers: type[Exception]) -> Iterator[None]:
+    """Failures of the database under another library as sentences.
+
+    Args:
+        wrappers: what the library raises instead, with the failure as its cause.
+
+    Raises:
+        UnreachableError: the database fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (exc.SQLAlchemyError, *wrappers)):
+            raise
+        raise Database(url).unreachable(error.__cause__ or error) from error
 
 
 def _engine(url: URL) -> Engine:

@@ -166,9 +166,12 @@ class Ledger:
         """The objective of every evaluation, by the place of each trial of the search."""
         return self._database.read(outcomes.curves, name)
 
-    def repeated(self, name: str, configuration: str) -> tuple[int, Result, list[float]] | None:
-        """Number, result and curve of the trial that was trained with ``Attached.configuration`` before."""
-        return self._database.read(outcomes.repeated, name, configuration)
+    def record_repeat(self, claim: Claim, configuration: str) -> int | None:
+        """End a place as the trial that was trained with the same configuration; returns its number.
+
+        None, and nothing done, if there is no such trial.
+        """
+        return self._database.write(outcomes.record_repeat, claim, configuration)
 
     def untold(self, name: str) -> list[Untold]:
         """Results that Optuna is still to be told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, and_, func, insert, select, true, update
+from sqlalchemy import Connection, and_, func, insert, literal, select, true, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.places import guard, lost
@@ -148,15 +148,16 @@ def mark_told(connection: Connection, place_id: int) -> None:
     connection.execute(update(places).where(places.c.id == place_id).values(told=true()))
 
 
-def repeated(
-    connection: Connection, study: str, configuration: str
-) -> tuple[int, Result, list[float]] | None:
-    """The first trial that was trained with a configuration: its number, its result and its curve."""
+def record_repeat(connection: Connection, claim: Claim, configuration: str) -> int | None:
+    """End a place with result and curve of the first trial that was trained alike; returns its number.
+
+    None, and nothing done, if there is no such trial. Raises LeaseLost.
+    """
     row = connection.execute(
-        select(places.c.id, places.c.trial_number, results)
+        select(places.c.trial_number, places.c.attempt.label("counts"), results)
         .join(results, results.c.place_id == places.c.id)
         .where(
-            places.c.study == study,
+            places.c.study == claim.study,
             places.c.kind == "search",
             places.c.configuration == configuration,
             places.c.state.in_(("complete", "pruned")),
@@ -164,10 +165,19 @@ def repeated(
         .order_by(places.c.trial_number)
         .limit(1)
     ).first()
-    if row is None:
+    if row is None or row.place_id == claim.place_id:
         return None
-    result = Result(row.state, row.objective, row.metrics, 0.0, row.files, row.reason)
-    return row.trial_number, result, curve(connection, row.id)
+    reason = f"repeat of trial {row.trial_number}"
+    record_result(connection, claim, Result(row.state, row.objective, row.metrics, 0.0, row.files, reason))
+    same = (metrics.c.evaluation, metrics.c.step, metrics.c.epoch, metrics.c.key, metrics.c.value)
+    copied = select(literal(claim.place_id), literal(claim.attempt), now_seconds(), *same).where(
+        metrics.c.place_id == row.place_id, metrics.c.attempt == row.counts
+    )
+    columns = ["place_id", "attempt", "time", *(column.name for column in same)]
+    held = select(metrics.c.id).where(metrics.c.place_id == claim.place_id).limit(1)
+    if connection.execute(held).first() is None:
+        connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))
+    return row.trial_number
 
 
 def count(connection: Connection, study: str, state: str) -> int:

@@ -68,7 +68,7 @@ def reserve(
     goes_on = select(studies.c.name).where(studies.c.name == study, studies.c.ended_at.is_(None)).exists()
     free = (
         select(places.c.id)
-        .where(places.c.study == study, places.c.state == "waiting", goes_on)
+        .where(places.c.study == study, places.c.state == "waiting", goes_on, _first_has_its_number(study))
         .order_by(places.c.position)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -104,6 +104,19 @@ def reserve(
         )
     )
     return _claim(taken, lease_seconds)
+
+
+def _first_has_its_number(study: str) -> ColumnElement[bool]:
+    """Nobody overtakes the first place on its way to a number: the default configuration is trial 0."""
+    first = places.alias("first")
+    on_its_way = select(first.c.id).where(
+        first.c.study == study,
+        first.c.position == 0,
+        first.c.state == "running",
+        first.c.trial_number.is_(None),
+        first.c.fixed_params.is_not(None),
+    )
+    return ~on_its_way.exists()
 
 
 def held(connection: Connection, study: str, token: str, lease_seconds: float) -> Claim | None:

@@ -1,0 +1,205 @@
+"""Optuna beside the ledger: a trial for each claim, filled in by the sampler, and told its result.
+
+Everything here can be done again: a trial carries the place that it was made for, so whoever comes after a
+crash finds it; a trial that was told is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sweeper.home import Home
+from sweeper.ledger import Claim, Ledger, Untold
+from sweeper.ledger.database import BUSY_SECONDS, parse_url, store_errors
+from sweeper.space import Params, make_sampler, suggest
+from sweeper.study import Study
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits"
+"""User attributes of a trial: whose it is, and why it counts for nothing."""
+_CONSTRAINT = "trainable_parameters"
+
+
+def create_optuna_study(home: Home, study: Study) -> None:
+    """Make Optuna's tables and its study, if they are not there. One process at a time."""
+    import optuna
+
+    with optuna_errors(home):
+        optuna.create_study(
+            storage=_storage(home, create=True),
+            study_name=study.name,
+            direction="maximize" if study.objective.direction == "maximize" else "minimize",
+            load_if_exists=True,
+        )
+
+
+class Trials:
+    """The trials of a study in Optuna's storage.
+
+    Args:
+        home: of the store.
+        study: whose Optuna study is there.
+    """
+
+    def __init__(self, home: Home, study: Study) -> None:
+        import optuna
+
+        self._home = home
+        self._study = study
+        with optuna_errors(home):
+            self._optuna: optuna.Study = optuna.load_study(
+                study_name=study.name, storage=_storage(home, create=False), sampler=make_sampler(study, 0)
+            )
+
+    @property
+    def _storage(self) -> BaseStorage:
+        return self._optuna._storage
+
+    def create(self, claim: Claim) -> tuple[int, int]:
+        """Make a RUNNING trial for a claim, or find that of its place; returns (number, id)."""
+        with optuna_errors(self._home):
+            there = [trial for trial in self._running() if trial.user_attrs.get(PLACE) == claim.place_id]
+            for surplus in there[1:]:
+                self._hide(surplus._trial_id)
+            if there:
+                trial_id = there[0]._trial_id
+                self._storage.set_trial_user_attr(trial_id, ATTEMPT, claim.attempt)
+            else:
+                trial_id = self._storage.create_new_trial(self._optuna._study_id, _template(claim))
+            return self._storage.get_trial_number_from_id(trial_id), trial_id
+
+    def fill_in(self, number: int, trial_id: int) -> Params:
+        """Draw what the trial does not have yet."""
+        import optuna
+
+        with optuna_errors(self._home):
+            # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
+            self._optuna.sampler = make_sampler(self._study, number)
+            return suggest(optuna.Trial(self._optuna, trial_id), self._study)
+
+    def constrain(self, trial_id: int, excess: float) -> None:
+        """Tell the sampler by how many parameters the trial is past its limit; 0 or less is within."""
+        key = f"constraints:{_CONSTRAINT}"
+        with optuna_errors(self._home):
+            if key not in self._storage.get_trial_system_attrs(trial_id):
+                self._storage.set_trial_system_attr(trial_id, key, float(excess))
+
+    def refuse(self, trial_id: int) -> None:
+        """End a trial that is past the limits: pruned, without a value."""
+        from optuna.trial import TrialState
+
+        with optuna_errors(self._home):
+            self._storage.set_trial_user_attr(trial_id, PAST_LIMITS, True)
+            self._storage.set_trial_state_values(trial_id, TrialState.PRUNED)
+
+    def tell(self, untold: Untold) -> None:
+        """Tell a result; does nothing if that was done."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(
+            untold.state, TrialState.FAIL
+        )
+        # A failed trial has no value in Optuna; what it reached before is in its intermediate values.
+        values = None if untold.objective is None or state is TrialState.FAIL else [untold.objective]
+        with optuna_errors(self._home):
+            try:
+                for evaluation, value in enumerate(untold.curve, start=1):
+                    self._storage.set_trial_intermediate_value(untold.trial_id, evaluation, value)
+                self._storage.set_trial_state_values(untold.trial_id, state, values)
+            except UpdateFinishedTrialError:
+                return
+
+    def hide_if_left_over(self, ledger: Ledger) -> int:
+        """End RUNNING trials that no place will ever use: made twice, or for a place that has ended."""
+        with optuna_errors(self._home):
+            running = [trial for trial in self._running() if PLACE in trial.user_attrs]
+        if not running:
+            return 0
+        places = {view.place_id: view for view in ledger.trials(self._study.name)}
+        hidden = 0
+        for trial in running:
+            view = places.get(trial.user_attrs[PLACE])
+            other = view is not None and view.number is not None and view.number != trial.number
+            ended = view is not None and view.number is None and view.ended_at is not None
+            if other or ended:
+                with optuna_errors(self._home):
+                    self._hide(trial._trial_id)
+                hidden += 1
+        return hidden
+
+    def _running(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        trials = self._storage.get_all_trials(
+            self._optuna._study_id, deepcopy=False, states=(TrialState.RUNNING,)
+        )
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def _hide(self, trial_id: int) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        try:
+            self._storage.set_trial_user_attr(trial_id, HIDDEN, True)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return
+
+
+def _template(claim: Claim) -> FrozenTrial:
+    """A trial that carries its place from its first moment: Optuna writes all of it in one transaction."""
+    from datetime import datetime
+
+    from optuna.trial import FrozenTrial, TrialState
+
+    fixed: dict[str, Any] = {"fixed_params": claim.fixed_params} if claim.fixed_params else {}
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.RUNNING,
+        value=None,
+        values=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={PLACE: claim.place_id, ATTEMPT: claim.attempt},
+        system_attrs=fixed,
+        intermediate_values={},
+    )
+
+
+def _storage(home: Home, create: bool) -> optuna.storages.RDBStorage:
+    from optuna.storages import RDBStorage
+
+    url = parse_url(home.store_url)
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True}
+    if url.get_backend_name() == "sqlite":
+        options = {"connect_args": {"timeout": BUSY_SECONDS}}
+    return RDBStorage(
+        url.render_as_string(hide_password=False), engine_kwargs=options, skip_table_creation=not create
+    )
+
+
+@contextmanager
+def optuna_errors(home: Home) -> Iterator[None]:
+    """Failures of Optuna's storage as sentences, and no lines of its log for what is expected.
+
+    Raises:
+        UnreachableError: the storage fails.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with store_errors(home.store_url, optuna.exceptions.StorageInternalError):
+        yield
+
+
+__all__ = ["Trials", "create_optuna_study", "optuna_errors"]

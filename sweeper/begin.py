@@ -1,0 +1,126 @@
+"""From a claim to a job: the trial that it becomes, or the reason why there is nothing to train."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adapters.architectures import hidden_size, layer_count
+from adapters.count import adapter_parameters
+from sweeper import space
+from sweeper.asktell import Trials
+from sweeper.crash import point
+from sweeper.ledger import Attached, Claim
+from sweeper.session import Session
+from sweeper.slot import Job
+from sweeper.space import Configuration, Params
+
+PAST_LIMITS_IN_A_ROW = 100
+"""So many configurations past the limits, one after the other, end a study."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A claim with its trial, and what to train for it."""
+
+    claim: Claim
+    job: Job
+
+
+class Beginner:
+    """Turns claims into jobs.
+
+    Args:
+        session: the study.
+        trials: its trials in Optuna.
+        backbone_config: of the backbone.
+        outputs: width of the heads.
+    """
+
+    def __init__(self, session: Session, trials: Trials, backbone_config: Any, outputs: int) -> None:
+        self._session = session
+        self._trials = trials
+        self._hidden_size = hidden_size(backbone_config)
+        self._layers = layer_count(backbone_config)
+        self._outputs = outputs
+
+    def begin(self, claim: Claim) -> Begun | None:
+        """Create, attach, and the job; None if the claim has come to its end without training.
+
+        Raises:
+            LeaseLost: another worker has the place.
+        """
+        return self._reference(claim) if claim.kind == "reference" else self._trial(claim)
+
+    def _reference(self, claim: Claim) -> Begun:
+        """The head alone, trained as the default configuration is."""
+        study = self._session.study
+        fixed = claim.fixed_params or {}
+        params = {**space.default_params(study, self._hidden_size), **fixed}
+        found = space.configuration(study, params)
+        attached = Attached(None, None, fixed, _digest(found, claim.label), 0, self._head_parameters)
+        self._session.ledger.attach(claim, attached)
+        point("after_attach")
+        seed = space.trial_seed(study, str(claim.label))
+        return Begun(claim, Job(claim.place_id, None, claim.attempt, None, found.train, seed))
+
+    def _trial(self, claim: Claim) -> Begun | None:
+        study, ledger = self._session.study, self._session.ledger
+        number, trial_id, params = self._number_and_params(claim)
+        found = space.configuration(study, params)
+        attached = Attached(
+            number,
+            trial_id,
+            params,
+            _digest(found, None),
+            adapter_parameters(found.adapter, self._hidden_size, self._layers),
+            self._head_parameters,
+        )
+        if self._past_limits(claim, attached):
+            return None
+        ledger.attach(claim, attached)
+        point("after_attach")
+        claim = replace(claim, trial_number=number, trial_id=trial_id, params=dict(params))
+        if not study.budget.repeats and ledger.record_repeat(claim, attached.configuration) is not None:
+            point("after_record")
+            return None
+        seed = space.trial_seed(study, number)
+        return Begun(claim, Job(claim.place_id, number, claim.attempt, found.adapter, found.train, seed))
+
+    def _number_and_params(self, claim: Claim) -> tuple[int, int, Params]:
+        """What an earlier attempt attached, or a trial of Optuna's with all its parameters."""
+        if claim.trial_id is not None and claim.trial_number is not None and claim.params is not None:
+            return claim.trial_number, claim.trial_id, claim.params
+        number, trial_id = self._trials.create(claim)
+        point("after_create")
+        params = self._trials.fill_in(number, trial_id)
+        point("after_suggest")
+        return number, trial_id, params
+
+    def _past_limits(self, claim: Claim, attached: Attached) -> bool:
+        """Refuse a configuration with too many parameters: its place is free again, for another one."""
+        limit = self._session.study.limits.trainable_parameters
+        if limit is None or attached.trial_id is None:
+            return False
+        excess = attached.adapter_parameters + attached.head_parameters - limit
+        self._trials.constrain(attached.trial_id, excess)
+        if excess <= 0:
+            return False
+        self._trials.refuse(attached.trial_id)
+        ledger, name = self._session.ledger, self._session.name
+        ledger.release(claim, "past_limits", f"{excess} trainable parameters past the limit")
+        if ledger.past_limits_in_a_row(name) >= PAST_LIMITS_IN_A_ROW:
+            ledger.end_study(name, f"{PAST_LIMITS_IN_A_ROW} configurations in a row were past the limits")
+        return True
+
+    @property
+    def _head_parameters(self) -> int:
+        return (self._hidden_size + 1) * self._outputs
+
+
+def _digest(configuration: Configuration, label: str | None) -> str:
+    """Equal for configurations that train alike."""
+    content = json.dumps([configuration.to_dict(), label], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

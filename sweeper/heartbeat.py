@@ -1,0 +1,85 @@
+"""The thread that keeps a worker's leases alive, only while its training advances."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from sweeper.errors import UnreachableError
+from sweeper.ledger import Claim, Ledger
+
+BEATS_A_LEASE = 30
+
+
+class Heartbeat:
+    """Renews the leases of claims from a thread, as long as ``advance`` is called.
+
+    A worker that hangs does not call it, and loses its trials. Use it as a context manager.
+
+    Args:
+        ledger: where the leases are.
+        lease_seconds: their length.
+    """
+
+    def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
+        self._ledger = ledger
+        self._interval = lease_seconds / BEATS_A_LEASE
+        self._lock = threading.Lock()
+        self._claims: dict[int, Claim] = {}
+        self._steps: dict[int, tuple[int, int | None]] = {}
+        self._lost: set[str] = set()
+        self._advanced = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def advance(self) -> None:
+        """Something was computed."""
+        self._advanced += 1
+
+    def add(self, claim: Claim) -> None:
+        """Keep a claim alive from now on."""
+        with self._lock:
+            self._claims[claim.place_id] = claim
+
+    def drop(self, claim: Claim) -> None:
+        """A claim has ended."""
+        with self._lock:
+            self._claims.pop(claim.place_id, None)
+            self._steps.pop(claim.place_id, None)
+
+    def step(self, claim: Claim, done: int, total: int) -> None:
+        """How far the training of a claim is."""
+        with self._lock:
+            self._steps[claim.place_id] = (done, total)
+
+    def is_lost(self, claim: Claim) -> bool:
+        """Whether the place was taken from this worker."""
+        return claim.token in self._lost
+
+    def _run(self) -> None:
+        seen = -1
+        while not self._stop.wait(self._interval):
+            advanced = self._advanced
+            with self._lock:
+                claims, steps = list(self._claims.values()), dict(self._steps)
+            if advanced == seen or not claims:
+                continue
+            try:
+                gone = self._ledger.heartbeat(claims, steps)
+            except UnreachableError:
+                continue  # the store may be back before the lease runs out; who writes will say so otherwise
+            seen = advanced
+            # A claim that ended while its lease was renewed is not lost.
+            with self._lock:
+                self._lost |= {claim.token for claim in gone if claim.place_id in self._claims}

@@ -1,0 +1,282 @@
+"""A study in its store: begun once, joined by any number of workers, refused when it is no longer the same.
+
+session = open_study(load_study("studies/sst2.yaml"), Home.from_environment())
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import SweeperError, UsageError
+from sweeper.home import Home
+from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
+from sweeper.study import Study, difference, from_dict, only_budget_grew
+from sweeper.studysearch import TRAIN_FIELDS
+
+if TYPE_CHECKING:
+    from sweeper.data import TaskData
+
+REFERENCE_HEAD = "reference-head"
+"""The label of the reference that trains the head alone."""
+LIBRARIES = ("adapter-sweeper", "torch", "transformers", "optuna", "mlflow", "datasets", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study that is in the store.
+
+    Args:
+        study: as the store has it, its budget included.
+        home: where everything is kept.
+        ledger: of the store.
+    """
+
+    study: Study
+    home: Home
+    ledger: Ledger
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    @property
+    def row(self) -> StudyRow:
+        """The study's row as it is now."""
+        return self.ledger.study(self.name)
+
+
+def open_study(study: Study, home: Home) -> Session:
+    """Begin a study, or go on with the one of its name.
+
+    Everything is validated before the store is touched: the space against the backbone, the data, the tokens.
+
+    Raises:
+        UsageError: the study, its backbone or its data is wrong; or the store has a study of this name that
+            differs in more than a larger budget, or whose data or backbone have changed since.
+        UnreachableError: the store or a hub cannot be reached.
+    """
+    ledger = Ledger(home.store_url)
+    there = _stored(ledger, home, study.name)
+    if there is not None:
+        _check_unchanged(there, study)
+    facts = _Facts.of(study, home)
+    with _alone(home):
+        ledger.create()
+        there = ledger.find_study(study.name)
+        if there is None:
+            _begin(ledger, home, study, facts)
+        else:
+            _go_on(ledger, there, study, facts)
+    return Session(study, home, ledger)
+
+
+def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
+    """A study that the store has, for a worker.
+
+    Raises:
+        UsageError: there is none of this name.
+        UnreachableError: the store cannot be reached.
+    """
+    ledger = Ledger(home.store_url, patience_seconds)
+    row = ledger.find_study(name)
+    if row is None:
+        raise UsageError(f"the store has no study {name!r}: `sweeper status` lists those that it has")
+    return Session(from_dict(row.spec, row.path, row.text), home, ledger)
+
+
+def load_data(study: Study, home: Home) -> TaskData:
+    """The tokenised data of a study, from the cache if it is there.
+
+    Raises:
+        UsageError: the data is wrong.
+    """
+    from sweeper.backbone import load_tokenizer
+    from sweeper.data import prepare, read_tables
+
+    return prepare(study, read_tables(study, home.cache), load_tokenizer(study.backbone), home.cache)
+
+
+def check_same(row: StudyRow, backbone_fingerprint: str, data_fingerprint: str) -> None:
+    """Refuse to train on what is no longer what the study began with.
+
+    Raises:
+        UsageError: the backbone or the data has changed.
+    """
+    file = Path(row.path)
+    if backbone_fingerprint != row.backbone_fingerprint:
+        raise UsageError(
+            f"the backbone has changed since the study {row.name} began: its results would not compare. Put "
+            "the old one back, or give the study another name",
+            file,
+        )
+    if data_fingerprint != row.data_fingerprint:
+        raise UsageError(
+            f"the data or the tokenizer has changed since the study {row.name} began: its results would not "
+            "compare. Put the old one back, or give the study another name",
+            file,
+        )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is measured of a study before it begins."""
+
+    backbone_fingerprint: str
+    hidden_size: int
+    data: TaskData
+
+    @classmethod
+    def of(cls, study: Study, home: Home) -> _Facts:
+        from adapters.architectures import hidden_size
+        from sweeper.backbone import fingerprint, load_config
+        from sweeper.space import check_space
+        from sweeper.task import check_task
+
+        config = load_config(study.backbone)
+        check_space(study, config)
+        check_task(study, config)
+        return cls(fingerprint(study.backbone), hidden_size(config), load_data(study, home))
+
+
+def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
+    """The study of this name, without making a store."""
+    file = store_file(home.store_url)
+    if file is not None and not file.exists():
+        return None
+    with _alone(home):
+        ledger.create()
+    return ledger.find_study(name)
+
+
+def _check_unchanged(row: StudyRow, study: Study) -> None:
+    old, new = from_dict(row.spec, study.path), study
+    if only_budget_grew(old, new):
+        return
+    changes = difference(old, new)
+    told = "; ".join(f"{key} was {_shown(before)}, is {_shown(after)}" for key, before, after in changes)
+    line = study.line(*changes[0][0].split("."))
+    raise UsageError(
+        f"the study {row.name} was begun with another file: {told}. Only its budget may grow: take the "
+        "changes back, or give the study another name",
+        study.path,
+        line,
+    )
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
+    """Write down a new study: Optuna's first, so that whoever finds ours finds both."""
+    from sweeper import space
+    from sweeper.asktell import create_optuna_study
+    from sweeper.backbone import load_backbone, parameter_count
+
+    parameters = parameter_count(load_backbone(study.backbone))
+    first = space.default_params(study, facts.hidden_size)
+    create_optuna_study(home, study)
+    ledger.add_study(
+        NewStudy(
+            name=study.name,
+            spec=study.to_dict(),
+            path=str(study.path),
+            text=study.text,
+            dtype=_dtype(study),
+            backbone_fingerprint=facts.backbone_fingerprint,
+            backbone_parameters=parameters,
+            data_fingerprint=facts.data.fingerprint,
+            data_report=facts.data.report,
+            label_names=list(facts.data.label_names) if facts.data.label_names is not None else None,
+            versions=versions(),
+            command=shlex.join(["sweeper", *sys.argv[1:]]),
+            git_commit=git_commit(study.path.parent),
+        )
+    )
+    head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
+    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+
+
+def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
+    """Take over what may change: a larger budget, another folder."""
+    _check_unchanged(row, study)
+    check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
+    if difference(row.spec, study):
+        ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
+    elif row.path != str(study.path):
+        ledger.move_study(study.name, str(study.path))
+    from sweeper import space
+
+    # Also when nothing differs: whoever began or grew the study may have died before its places were there.
+    first = space.default_params(study, facts.hidden_size)
+    head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
+    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+
+
+def _dtype(study: Study) -> str:
+    from sweeper.device import devices, measure_dtype
+
+    return study.dtype if study.dtype != "auto" else measure_dtype(devices()[0])
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that results depend on."""
+    found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the repository of a folder, with ``-dirty`` if files differ from it; None without one."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """One process at a time makes schemas and studies: Alembic and Optuna cannot do it in two at once."""
+    from sweeper.ledger.database import Database
+
+    file = store_file(home.store_url)
+    if file is None:
+        with Database(home.store_url).alone():
+            yield
+        return
+    from filelock import FileLock
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{file}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise SweeperError(f"the folder of the store cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,291 @@
+"""A worker: claim, train, record, tell, until nothing is left. Any number of them work on one study.
+
+    python -m sweeper.worker STUDY --device cpu
+
+The first SIGTERM or SIGINT hands the running trials back and ends the worker, the second ends it at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from sweeper.asktell import Trials
+from sweeper.begin import Beginner
+from sweeper.crash import point
+from sweeper.errors import SweeperError, UsageError
+from sweeper.heartbeat import Heartbeat
+from sweeper.home import Home
+from sweeper.ledger import LEASE_SECONDS, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
+from sweeper.metrics import METRICS
+from sweeper.pruning import should_prune
+from sweeper.session import Session, check_same, join_study, load_data
+from sweeper.slot import Job, Problem
+from sweeper.systemmetrics import SystemMetrics
+from sweeper.train import Evaluated, Event, Failed, Finished, Progress, train
+from sweeper.weights import write_weights
+
+POLL_SECONDS = 1.0
+"""How often a worker without work looks for some: others may be lost, or hand theirs back."""
+PATIENCE_SECONDS = 120.0
+"""How long a worker waits for a store that is gone."""
+HANDED_BACK, LOST = "handed_back", "lost"
+
+
+def work(
+    session: Session,
+    device: str,
+    stop: threading.Event,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    lease_seconds: float = LEASE_SECONDS,
+) -> None:
+    """Train trials of a study until it has ended or ``stop`` is set; then the running ones are handed back.
+
+    Args:
+        device: ``cpu`` or ``cuda:0``.
+        on_event: told everything that training says, after it was written down.
+        lease_seconds: how long a trial stays with a worker that shows no sign of life.
+
+    Raises:
+        UsageError: the data or the backbone is not what the study began with, or the device lacks its dtype.
+        UnreachableError: the store cannot be reached.
+    """
+    from adapters.pack import Pack
+    from sweeper.backbone import fingerprint, load_backbone
+    from sweeper.device import supports
+    from sweeper.task import outputs
+
+    study, row = session.study, session.row
+    if not supports(row.dtype, device):
+        raise UsageError(
+            f"the study {row.name} computes in {row.dtype}, which {device} cannot: use another device"
+        )
+    data = load_data(study, session.home)
+    check_same(row, fingerprint(study.backbone), data.fingerprint)
+    pack = Pack(load_backbone(study.backbone, row.dtype, device))
+    width = outputs(study.task.kind, data.label_names)
+    objective = study.objective
+    problem = Problem(
+        study.task.kind, study.task.pooling, width, objective.metric, objective.direction == "maximize"
+    )
+    trials = Trials(session.home, study)
+    with Heartbeat(session.ledger, lease_seconds) as heartbeat:
+        # Whatever is computed passes through the backbone, in training and in evaluations.
+        hook = pack.backbone.base_model.register_forward_hook(lambda *_: heartbeat.advance())
+        worker = _Worker(
+            session,
+            this_worker(device),
+            trials,
+            Beginner(session, trials, pack.backbone.config, width),
+            heartbeat,
+            SystemMetrics(session.home.artifacts, device),
+            stop,
+            lease_seconds,
+        )
+        try:
+            while not worker.is_done():
+                for event in train(pack, data, problem, worker.next_job, device=device):
+                    worker.handle(event)
+                    if on_event is not None:
+                        on_event(event)
+        finally:
+            hook.remove()
+
+
+class _Worker:
+    """One worker's claims, and what follows from each event of their training."""
+
+    def __init__(
+        self,
+        session: Session,
+        identity: WorkerIdentity,
+        trials: Trials,
+        beginner: Beginner,
+        heartbeat: Heartbeat,
+        system: SystemMetrics,
+        stop: threading.Event,
+        lease_seconds: float,
+    ) -> None:
+        self._session = session
+        self._identity = identity
+        self._trials = trials
+        self._beginner = beginner
+        self._heartbeat = heartbeat
+        self._system = system
+        self._stop = stop
+        self._lease_seconds = lease_seconds
+        self._claims: dict[int, Claim] = {}
+        self._idle = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._session.ledger
+
+    @property
+    def _name(self) -> str:
+        return self._session.name
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do here; waits a little if there was nothing to do before."""
+        if (self._idle and self._stop.wait(POLL_SECONDS)) or self._stop.is_set():
+            return True
+        self._idle = True
+        self._tell_results()
+        if self._ledger.end_if_done(self._name):
+            self._trials.hide_if_left_over(self._ledger)
+            return True
+        return False
+
+    def next_job(self) -> Job | None:
+        """The next trial to train; None if there is none now, or none may begin any more."""
+        while not self._stop.is_set() and self._may_begin():
+            self._ledger.reap_dead(self._name)
+            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
+            if claim is None:
+                return None
+            point("after_reserve")
+            self._idle = False
+            self._heartbeat.add(claim)
+            try:
+                begun = self._beginner.begin(claim)
+            except LeaseLost:
+                begun = None
+            if begun is not None:
+                self._claims[claim.place_id] = begun.claim
+                return begun.job
+            self._heartbeat.drop(claim)
+            self._tell_results()
+        return None
+
+    def _may_begin(self) -> bool:
+        """Whether the budget allows another trial; ends the study if it does not."""
+        budget = self._session.row.spec["budget"]
+        hours, failures = budget["hours"], budget["failures"]
+        if hours is not None and self._ledger.hours_used(self._name) >= hours:
+            self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
+            return False
+        if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
+            self._ledger.end_study(self._name, "1 trial failed" if failed == 1 else f"{failed} trials failed")
+            return False
+        return True
+
+    def handle(self, event: Event) -> None:
+        """Write down what happened, and answer."""
+        claim = self._claims[event.job.place_id]
+        try:
+            if isinstance(event, Progress):
+                self._heartbeat.step(claim, event.step, event.steps)
+                self._answer(event, claim, last=event.step == event.steps)
+            elif isinstance(event, Evaluated):
+                self._evaluated(event, claim)
+            else:
+                self._ended(event, claim)
+        except LeaseLost:
+            if isinstance(event, Progress | Evaluated):
+                event.stop = LOST
+            self._drop(claim)
+
+    def _answer(self, event: Progress | Evaluated, claim: Claim, last: bool) -> None:
+        """Take the trial out of its slot if it is lost, or if this worker is to end before its last step."""
+        if self._heartbeat.is_lost(claim):
+            event.stop = LOST
+            self._drop(claim)
+        elif self._stop.is_set() and not last:
+            event.stop = HANDED_BACK
+            self._ledger.release(claim)
+            self._drop(claim)
+
+    def _evaluated(self, event: Evaluated, claim: Claim) -> None:
+        objective = self._session.study.objective
+        values = {**event.metrics, "objective": event.metrics[objective.metric], **self._system.sample()}
+        self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
+        point("after_evaluation")
+        last = event.evaluation == event.job.train.evaluations
+        pruner = self._session.study.pruner
+        if not last and claim.kind == "search" and pruner.name != "none":
+            curves = self._ledger.curves(self._name)
+            if should_prune(pruner, objective.direction, curves, claim.place_id):
+                event.stop = "pruned"
+                return
+        self._answer(event, claim, last)
+
+    def _ended(self, event: Finished | Failed, claim: Claim) -> None:
+        point("after_training")
+        result = self._result(event, claim) if isinstance(event, Finished) else _failed(event)
+        point("after_files")
+        self._ledger.record_result(claim, result)
+        point("after_record")
+        self._drop(claim)
+        self._tell_results()
+
+    def _result(self, event: Finished, claim: Claim) -> Result:
+        study = self._session.study
+        metrics = {key: event.metrics[key] for key in METRICS[study.task.kind] if key in event.metrics}
+        objective = metrics.get(study.objective.metric)
+        files: dict[str, str] = {}
+        # The weights of a trial that diverged are none that anybody could use.
+        if event.reason != "diverged":
+            try:
+                files = write_weights(self._session.home.artifacts, claim, event.adapter, event.head)
+            except OSError as error:
+                reason = f"its weights could not be written: {error.strerror or error}"
+                return Result("failed", None, {}, event.device_seconds, {}, reason)
+        return Result(event.outcome, objective, metrics, event.device_seconds, files, event.reason)
+
+    def _tell_results(self) -> None:
+        """Tell Optuna what the ledger has and Optuna has not, whoever recorded it."""
+        for untold in self._ledger.untold(self._name):
+            self._trials.tell(untold)
+            point("after_tell")
+            self._ledger.mark_told(untold.place_id)
+            point("after_told")
+
+    def _drop(self, claim: Claim) -> None:
+        self._heartbeat.drop(claim)
+        self._claims.pop(claim.place_id, None)
+
+
+def _failed(event: Failed) -> Result:
+    print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
+    return Result("failed", reason=event.reason)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one worker, as a process; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sweeper.worker", description=__doc__)
+    parser.add_argument("study", help="the name of a study in the store")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    stop = threading.Event()
+    _hand_back_on_signals(stop)
+    try:
+        session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
+        work(session, given.device, stop, lease_seconds=given.lease_seconds)
+    except SweeperError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _hand_back_on_signals(stop: threading.Event) -> None:
+    def first(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, first)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
