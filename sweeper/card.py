@@ -25,7 +25,7 @@ def configuration_yaml(title: str, adapter: Mapping[str, Any], train: Mapping[st
     search = {key: [value] if isinstance(value, list) else value for key, value in adapter.items()}
     search |= {key: train[key] for key in TRAIN_KEYS_OF_SEARCH if key in train}
     rest = {key: value for key, value in train.items() if key not in TRAIN_KEYS_OF_SEARCH}
-    comment = f"# {title}. Put these sections into a study file to train this configuration again.\n"
+    comment = f"# {title}.\n# Put these two sections into a study file to train it again.\n"
     return comment + yaml.safe_dump({"search": search, "train": rest}, sort_keys=False, allow_unicode=True)
 
 

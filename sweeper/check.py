@@ -32,7 +32,7 @@ def check_study(
     Returns:
         What ``check --json`` prints: ``study``, ``file``, ``backbone``, ``task``, ``data``, ``space``,
         ``sites``, ``adapter_parameters``, ``default``, ``budget``, ``limits``, ``sampler``, ``pruner``,
-        ``seed``, ``dtype``, ``forecast``.
+        ``seed``, ``dtype``, ``forecast``, and ``known``: the status of the study if there is one, else None.
 
     Raises:
         UsageError: anything in the file, the data or the backbone is wrong.
@@ -40,9 +40,32 @@ def check_study(
     """
     say = note or (lambda text: None)
     study = load_study(path)
+    known = _known(study)
     say(f"reading the data and the backbone of the study {study.name}")
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
-        return _check(study, Path(folder), measure, device, say)
+        return {**_check(study, Path(folder), measure, device, say), "known": known}
+
+
+def _known(study: Study) -> dict[str, Any] | None:
+    """The status of the study of this name, if the store has one; the run would go on with it.
+
+    Raises:
+        UsageError: it was begun with another file, so that the run would be refused.
+    """
+    from sweeper.home import Home
+    from sweeper.ledger import Ledger, store_file
+    from sweeper.session import check_unchanged
+
+    home = Home.from_environment()
+    file = store_file(home.store_url)
+    if file is not None and not file.is_file():
+        return None
+    ledger = Ledger(home.store_url)
+    row = ledger.find_study(study.name)
+    if row is None:
+        return None
+    check_unchanged(row, study)
+    return ledger.status(study.name)
 
 
 def _check(

@@ -30,6 +30,11 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
         f"method     sampler {_named(result['sampler'])}, pruner {_named(result['pruner'])}, "
         f"seed {result['seed']}, {result['dtype']}",
     ]
+    if result["known"] is not None:
+        ended = sum(result["known"]["trials"][state] for state in ("complete", "pruned", "failed"))
+        lines.append(
+            f"store      has this study, with {ended} trials that have ended: `sweeper run` goes on with it"
+        )
     if result["forecast"] is not None:
         lines += _forecast(result["forecast"])
     out.data("\n".join(lines))

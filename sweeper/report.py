@@ -98,7 +98,9 @@ def print_studies(out: Output, studies: Sequence[Mapping[str, Any]]) -> None:
 
 def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
     """Trials, one a row, with a column for every parameter that any of them has."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    # A reference has some of the parameters only: the order is that of the trials of the search.
+    by_kind = sorted(trials, key=lambda trial: trial["number"] is None)
+    keys = list(dict.fromkeys(key for trial in by_kind for key in trial["params"]))
     rows = [
         [
             trial_name(trial),

@@ -67,7 +67,7 @@ def open_study(study: Study, home: Home) -> Session:
     ledger = Ledger(home.store_url)
     there = _stored(ledger, home, study.name)
     if there is not None:
-        _check_unchanged(there, study)
+        check_unchanged(there, study)
     facts = _Facts.of(study, home)
     with _alone(home):
         ledger.create()
@@ -157,7 +157,12 @@ def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
     return ledger.find_study(name)
 
 
-def _check_unchanged(row: StudyRow, study: Study) -> None:
+def check_unchanged(row: StudyRow, study: Study) -> None:
+    """Refuse a study file that differs from what its study began with, unless only the budget grew.
+
+    Raises:
+        UsageError: with the differences, and the line of the first.
+    """
     old, new = from_dict(row.spec, study.path), study
     if only_budget_grew(old, new):
         return
@@ -208,7 +213,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
 
 def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
     """Take over what may change: a larger budget, another folder."""
-    _check_unchanged(row, study)
+    check_unchanged(row, study)
     check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
     if difference(row.spec, study):
         ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
