@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     """What ``run --json`` prints: ``status`` with ``metric``, ``direction``, ``references`` and ``next``.
 
-    ``references`` holds the trials that the best is compared with, by what they are: the default configuration
+    """What ``run --json`` prints: ``status``, ``metric``, ``direction``, ``references`` and ``next``.
     (trial 0) and the head without an adapter; each None if it has no result.
     """
     objective = ledger.study(study).spec["objective"]
