@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     """What ``run --json`` prints: ``status`` with ``metric``, ``direction``, ``references`` and ``next``.
 
-    """What ``run --json`` prints: ``status``, ``metric``, ``direction``, ``references`` and ``next``.
-    (trial 0) and the head without an adapter; each None if it has no result.
+    ``references`` holds the trials that the best is compared with, by what they are: the default
+    configuration (trial 0) and the head without an adapter; each None if it has no result.
     """
     objective = ledger.study(study).spec["objective"]
     trials = ledger.trials(study)
