@@ -1,0 +1,1 @@
+"""Who starts workers, where, and how many."""

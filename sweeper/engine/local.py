@@ -1,0 +1,272 @@
+"""One worker a device on this machine, started, watched and ended by a coordinator.
+
+    for moment in run_workers(session, ["cpu"], show=Tracker(...).show):
+        display.update(moment)
+
+The coordinator holds nothing that would be lost with it: its workers finish without it, and starting it again
+goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from sweeper.engine.showing import Showing
+from sweeper.errors import NothingSucceededError, SweeperError, UnreachableError, UsageError
+from sweeper.ledger import LEASE_SECONDS, TrialView
+from sweeper.session import Session
+
+POLL_SECONDS = 0.5
+RESTARTS = 3
+"""How often in a row workers are started again that die before any trial ends."""
+_ENDED = ("complete", "pruned", "failed", "cancelled")
+_ERRORS = {error.exit_code: error for error in (UsageError, UnreachableError, NothingSucceededError)}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A study at one moment.
+
+    Args:
+        trials: as ``Ledger.trials`` has them.
+        steps: steps done and steps in all of each running trial, by its name.
+        workers: how many of this coordinator's are alive.
+        stopping: the running trials are being handed back.
+    """
+
+    trials: list[TrialView]
+    steps: dict[str, tuple[int, int]]
+    workers: int
+    stopping: bool
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended; what became of the study is in the ledger.
+
+    Args:
+        interrupted: by SIGINT or SIGTERM.
+        not_shown: why MLflow lacks some of it, if it does.
+    """
+
+    interrupted: bool
+    not_shown: str | None
+
+
+def run_workers(
+    session: Session,
+    devices: Sequence[str],
+    *,
+    show: Callable[[], object] | None = None,
+    lease_seconds: float = LEASE_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+) -> Generator[Moment, None, Ending]:
+    """Run a study on some devices until it has ended, one worker each.
+
+    The first SIGINT or SIGTERM makes the workers hand their trials back and end, the second kills them. Both
+    are caught only while the generator runs, in the main thread.
+
+    Args:
+        devices: such as ``["cuda:0", "cuda:1"]``.
+        show: draws in MLflow what it lacks; called from a thread every few seconds, and at the end.
+        lease_seconds: how long a trial stays with a worker that shows no sign of life.
+
+    Yields:
+        the study, a few times a second.
+
+    Returns:
+        how it ended.
+
+    Raises:
+        UsageError, UnreachableError: what a worker ended with.
+        SweeperError: workers died again and again before any trial ended.
+    """
+    signals = _Signals()
+    with signals.caught(), Showing(show) as showing:
+        if not _is_over(session):
+            crew = _Crew(session, lease_seconds)
+            try:
+                yield from _watch(session, crew, devices, signals, poll_seconds)
+            finally:
+                crew.end()
+        yield _moment(session, 0, signals.count > 0)
+    return Ending(signals.count > 0, showing.error)
+
+
+def _watch(
+    session: Session, crew: _Crew, devices: Sequence[str], signals: _Signals, poll_seconds: float
+) -> Iterator[Moment]:
+    for device in devices:
+        crew.start(device)
+    stopping = False
+    while crew.workers:
+        if signals.count > 1:
+            crew.kill()
+            return
+        if signals.count == 1 and not stopping:
+            stopping = True
+            crew.hand_back()
+        crew.collect(restart=not stopping)
+        yield _moment(session, len(crew.workers), stopping)
+        signals.wait(poll_seconds)
+
+
+def _is_over(session: Session) -> bool:
+    return session.row.ended_at is not None and not session.ledger.untold(session.name)
+
+
+def _moment(session: Session, workers: int, stopping: bool) -> Moment:
+    ledger, name = session.ledger, session.name
+    return Moment(ledger.trials(name), ledger.steps(name), workers, stopping)
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM, and wakes who waits."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._woken = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        if self._woken.wait(seconds):
+            self._woken.clear()
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self.count += 1
+            self._woken.set()
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class _Process:
+    """A worker process, and where its part of the log begins."""
+
+    device: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    begins: int
+
+
+@dataclass
+class _Crew:
+    """The worker processes of one coordinator."""
+
+    session: Session
+    lease_seconds: float
+    workers: list[_Process] = field(default_factory=list)
+    _deaths: int = 0
+    _ended: int = 0
+
+    def start(self, device: str) -> None:
+        """Start a worker in a process group of its own: Ctrl-C in a terminal reaches only the coordinator."""
+        with _log(self.session, device) as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "sweeper.worker", self.session.name,
+                    "--device", device, "--lease-seconds", str(self.lease_seconds),
+                ],
+                env={**os.environ, **self.session.home.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            self.workers.append(_Process(device, process, Path(log.name), log.tell()))
+
+    def collect(self, restart: bool) -> None:
+        """Look after workers that ended: done, wrong, or dead and to be started again.
+
+        Raises:
+            SweeperError: of the class that the worker ended with, or because workers die again and again.
+        """
+        for worker in list(self.workers):
+            code = worker.process.poll()
+            if code is None:
+                continue
+            self.workers.remove(worker)
+            if code == 0:
+                continue
+            if code in _ERRORS:
+                raise _ERRORS[code](_last_error(worker))
+            self.session.ledger.reap_dead(self.session.name)
+            if restart:
+                self._count_death(worker, code)
+                self.start(worker.device)
+
+    def _count_death(self, worker: _Process, code: int) -> None:
+        ended = sum(view.state in _ENDED for view in self.session.ledger.trials(self.session.name))
+        self._deaths = 1 if ended > self._ended else self._deaths + 1
+        self._ended = ended
+        if self._deaths > RESTARTS:
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            raise SweeperError(
+                f"the worker on {worker.device} ended {how}, {self._deaths} times in a row before any trial "
+                f"ended: see {worker.log}"
+            )
+
+    def hand_back(self) -> None:
+        """Ask every worker to hand its trials back and end."""
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def kill(self) -> None:
+        """End every worker at once; that their trials stopped is nobody's failure."""
+        for worker in self.workers:
+            try:
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for worker in self.workers:
+            worker.process.wait()
+        self.workers.clear()
+        self.session.ledger.reap_dead(self.session.name, "handed_back")
+
+    def end(self, seconds: float = 30.0) -> None:
+        """Leave no worker behind when the coordinator gives up."""
+        if not self.workers:
+            return
+        self.hand_back()
+        for worker in self.workers:
+            try:
+                worker.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                continue
+        self.kill()
+
+
+def _log(session: Session, device: str) -> IO[bytes]:
+    folder = session.home.logs
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / f"{session.name}-{device.replace(':', '-')}.log", "ab")
+    except OSError as error:
+        raise SweeperError(f"the log of a worker cannot be written: {error}") from error
+
+
+def _last_error(worker: _Process) -> str:
+    """What a worker said was wrong, without the word ``error`` in front of it."""
+    text = worker.log.read_bytes()[worker.begins :].decode(errors="replace")
+    said = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
+    return said[-1] if said else f"the worker on {worker.device} ended: see {worker.log}"
