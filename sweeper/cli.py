@@ -14,6 +14,7 @@ from sweeper.console import (
     CLOSED_PIPE,
     INTERRUPTED,
     ClosedPipeError,
+    InterruptedByUser,
     Output,
     explain,
     silence_closed_pipe,
@@ -120,15 +121,15 @@ def run(
         ),
     ] = None,
     json: Json = False,
-) -> int:
+) -> None:
     """Run a study, or go on with it where it stopped.
 
     The first Ctrl-C hands the running trials back, the second stops at once; the same command goes on from
     either. A study file that changed since is refused, unless only its budget grew.
     """
-    from sweeper.live import run_shown
+    from sweeper.running import run_study
 
-    return run_shown(Output(json), file, device or None)
+    run_study(Output(json), file, device or ())
 
 
 @app.command(epilog=_example("sweeper status", "sweeper status sst2 --json"))
@@ -345,6 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=given, prog_name="sweeper", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except InterruptedByUser as interruption:
+        Output(as_json).note(str(interruption))
+        return INTERRUPTED
     except ClosedPipeError:
         silence_closed_pipe()
         return CLOSED_PIPE

@@ -24,6 +24,10 @@ class ClosedPipeError(Exception):
     """Whoever read stdout has gone: nothing is left to say."""
 
 
+class InterruptedByUser(Exception):
+    """A command was interrupted and has put everything in order; the message says how to go on."""
+
+
 def one_line(value: object) -> str:
     """Text without line breaks, tabs and control characters, for a cell of a table or a message.
 

@@ -102,6 +102,8 @@ class PlainDisplay:
             # The first view of a study that goes on holds what ended before: that is no news.
             first_and_old = self._states is None and state in ENDED
             if state in ENDED and not first_and_old:
+                if known.get(name) != "running":  # begun and ended between two looks
+                    self._out.note(_start(trial), trial=name, state="running")
                 self._out.note(_ending(view, trial), trial=name, state=state, objective=trial["objective"])
             elif state == "running":
                 self._out.note(_start(trial), trial=name, state=state)

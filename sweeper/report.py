@@ -156,29 +156,37 @@ def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
     """What ``run`` ends with: the best adapter, what it is compared with, and how to go on."""
     counts = ", ".join(f"{summary['trials'][key]} {key}" for key in COUNTED if summary["trials"][key])
     because = f"; {one_line(summary['ended_because'])}" if summary["ended_because"] else ""
-    out.data(f"study {summary['study']}: {summary['state']}, {counts}{because}")
-    metric = summary["metric"]
-    rows = [("best adapter", summary["best"]), *summary["references"].items()]
+    lines = [f"study {summary['study']}: {summary['state']}, {counts}{because}"]
+    metric, best = summary["metric"], summary["best"]
+    rows = [("best adapter", best), *summary["references"].items()]
     shown = [
-        [
+        (
             what,
-            trial_name(trial) if trial["number"] is not None else "-",
+            trial_name(trial) if trial["number"] is not None else "",
             number(trial["metrics"].get(metric, trial["objective"])),
             number(trial["trainable_parameters"]),
             percent(trial["trainable_percent"]),
-            configuration(trial["params"]),
-        ]
+        )
         for what, trial in rows
         if trial is not None
     ]
     if shown:
-        out.data("")
-        out.table(["", "trial", f"validation {metric}", "trainable", "of backbone", "configuration"], shown)
+        header = ("", "trial", f"validation {metric}", "trainable parameters", "of the backbone")
+        lines += ["", *aligned([header, *shown])]
+    if best is not None:
+        lines += ["", f"best adapter: {configuration(best['params'])}"]
     if summary["next"]:
-        out.data("")
-        out.data("Go on with:")
-        for command, why in summary["next"].items():
-            out.data(f"  {command:<44} {why}")
+        lines += ["", "Go on with:", *aligned([(f"  {key}", why) for key, why in summary["next"].items()])]
+    out.data("\n".join(lines))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines whose columns begin below each other."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _facts(out: Output, facts: Sequence[tuple[str, str]]) -> None:

@@ -38,10 +38,16 @@ def sweeper(tmp_path_factory):
 def test_run_ends_with_the_best_what_it_is_compared_with_and_three_commands(sweeper):
     text = sweeper.first.stdout
     best = sweeper.json("best", "tiny")
-    assert f"best adapter\ttrial-{best['number']:04d}\t" in text
-    assert "default configuration\ttrial-0000\t" in text
-    assert "head alone, no adapter\t-\t" in text
-    assert f"{best['trainable_parameters']:,}" in text
+    rows = [line.split("  ") for line in text.splitlines()]
+    rows = {row[0]: [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
+    assert rows["best adapter"] == [
+        f"trial-{best['number']:04d}",
+        f"{best['objective']:.6g}",
+        f"{best['trainable_parameters']:,}",
+        f"{best['trainable_percent']:.3g} %",
+    ]
+    assert rows["default configuration"][0] == "trial-0000"
+    assert len(rows["head alone, no adapter"]) == 3
     for command in ("ui tiny", "best tiny", "export tiny --out tiny-best"):
         assert f"sweeper {command}" in text
 

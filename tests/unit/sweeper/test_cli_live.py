@@ -97,6 +97,13 @@ def test_plain_lines_tell_each_start_and_each_end_once(capsys):
     ]
 
 
+def test_a_trial_too_quick_to_be_seen_running_has_both_its_lines(capsys):
+    plain = PlainDisplay(Output())
+    plain.update(view(waiting()))
+    plain.update(view(trial(0)))
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["started:", "complete:"]
+
+
 def test_a_study_that_goes_on_does_not_tell_its_past_again(capsys):
     plain = PlainDisplay(Output())
     plain.update(view(trial(0), trial(1, "running", None)))
@@ -141,8 +148,11 @@ def test_the_summary_names_the_best_what_it_is_compared_with_and_the_commands(ca
     }
     print_summary(Output(), summary)
     text = capsys.readouterr().out
-    assert "best adapter\ttrial-0007\t0.875\t1,010\t0.5 %\tbottleneck_dim=24 activation=gelu" in text
-    assert "head alone\t-\t0.4" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["best", "adapter", "trial-0007", "0.875", "1,010", "0.5", "%"] in lines
+    assert ["default", "configuration", "trial-0000", "0.5", "1,010", "0.5", "%"] in lines
+    assert ["head", "alone", "0.4", "1,010", "0.5", "%"] in lines
+    assert "best adapter: bottleneck_dim=24 activation=gelu" in text
     assert "sweeper export sst2 --out d" in text
 
 

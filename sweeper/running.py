@@ -1,0 +1,89 @@
+"""``sweeper run``: opens a study, lets workers train it, shows it, and says what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.console import InterruptedByUser, Output
+from sweeper.errors import NothingSucceededError
+from sweeper.live import View, display
+from sweeper.report import print_summary
+
+if TYPE_CHECKING:
+    from sweeper.engine.local import Ending, Moment
+    from sweeper.session import Session
+
+
+def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
+    """Runs a study to its end, or goes on with it, and prints what came of it.
+
+    Args:
+        file: the study file.
+        devices: one worker each; none for all that this machine has.
+
+    Raises:
+        UsageError: the file, the data, the backbone or a device is wrong, or the file has changed.
+        NothingSucceededError: the study has ended and no trial has succeeded.
+        UnreachableError: the store or a hub cannot be reached.
+        InterruptedByUser: by SIGINT or SIGTERM; the trials that ran were handed back.
+    """
+    from sweeper.device import choose
+    from sweeper.device import devices as all_devices
+    from sweeper.home import Home
+    from sweeper.session import open_study
+    from sweeper.study import load_study
+    from sweeper.summary import summarize
+
+    study = load_study(file)
+    chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
+    out.note(f"study {study.name}: reading the data and the backbone")
+    session = open_study(study, Home.from_environment())
+    ending = _watch(out, session, chosen)
+    summary = summarize(session.ledger, session.name)
+    if out.json:
+        out.document(summary)
+    else:
+        print_summary(out, summary)
+    if ending.not_shown is not None:
+        out.note(f"MLflow does not show all of it yet, the next run will: {ending.not_shown}")
+    if ending.interrupted:
+        raise InterruptedByUser("interrupted: the trials that ran were handed back, the same command goes on")
+    if summary["best"] is None:
+        raise NothingSucceededError(
+            f"no trial of the study {session.name!r} has succeeded: `sweeper trials {session.name}` says why"
+        )
+
+
+def _watch(out: Output, session: Session, devices: Sequence[str]) -> Ending:
+    """Shows the study until its workers have ended."""
+    from sweeper.engine.local import run_workers
+    from sweeper.tracking import Tracker
+
+    tracker = Tracker(session.home, session.name, session.ledger)
+    moments = run_workers(session, devices, show=tracker.show)
+    stopping = False
+    with display(out) as shown:
+        while True:
+            try:
+                moment = next(moments)
+            except StopIteration as stop:
+                ending: Ending = stop.value
+                return ending
+            if moment.stopping and not stopping:
+                stopping = True
+                out.note("handing the running trials back; a second Ctrl-C stops at once")
+            shown.update(_view(session, moment))
+
+
+def _view(session: Session, moment: Moment) -> View:
+    objective = session.study.objective
+    return View(
+        session.name,
+        objective.metric,
+        objective.direction == "maximize",
+        [trial.to_json() for trial in moment.trials],
+        moment.steps,
+        moment.workers,
+    )
