@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +42,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for task in settings.tasks:
             folder = (settings.folder or Path(scratch)).resolve() / task
-            print(line(task, *run(task, settings, folder)), flush=True)
+            best, trials = run(task, settings, folder)
+            print(line(task, best, trials), flush=True)
     return 0
 
 
-def run(
-    task: str, settings: argparse.Namespace, folder: Path
-) -> tuple[dict[str, Any], list[dict[str, Any]], float]:
-    """One study through the command line: its best trial, all trials, and the seconds of the whole."""
+def run(task: str, settings: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One study through the command line: its best trial, and all trials."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(STUDIES[task], folder)
     for file in sorted((settings.data / task).iterdir()):
         shutil.copy(file, folder)
     shutil.copytree(settings.model, folder / "backbone", dirs_exist_ok=True)
-    started = time.monotonic()
     sweeper(folder, "run", f"{task}.yaml")
-    seconds = time.monotonic() - started
     best, trials = (json.loads(sweeper(folder, command, task, "--json")) for command in ("best", "trials"))
-    return best, trials, seconds
+    return best, trials
 
 
 def sweeper(folder: Path, *arguments: str) -> str:
@@ -73,16 +69,17 @@ def sweeper(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def line(task: str, best: dict[str, Any], trials: list[dict[str, Any]], seconds: float) -> str:
+def line(task: str, best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
     """The result of a study in one line."""
     states = [trial["state"] for trial in trials if trial["number"] is not None]
     head = next(trial["objective"] for trial in trials if trial["number"] is None)
     default = next(trial["objective"] for trial in trials if trial["number"] == 0)
+    minutes = sum(trial["device_seconds"] or 0.0 for trial in trials) / 60
     return (
         f"{task}: best validation accuracy {best['objective']:.2%} (trial {best['number']}) with "
         f"{best['trainable_parameters']:,} trainable parameters, {best['trainable_percent']:.2f} % of the "
         f"backbone; default configuration {default:.2%}, head alone {head:.2%}; {len(states)} trials, "
-        f"{states.count('pruned')} of them pruned, in {seconds / 60:.1f} minutes"
+        f"{states.count('pruned')} of them pruned, in {minutes:.1f} minutes of training"
     )
 
 
