@@ -86,9 +86,8 @@ def load_backbone(
     }
     if _has_optional_pooler(config):
         options["add_pooling_layer"] = False
-    # What a checkpoint lacks is drawn at random: here from a copy of the global generator, and refused below.
-    with torch.random.fork_rng(devices=[]):
-        model, loading = _load(backbone, AutoModel.from_pretrained, **options)
+    model, loading = _load(backbone, AutoModel.from_pretrained, **options)
+    # transformers draws at random what a checkpoint lacks, and goes on.
     missing = sorted(loading["missing_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
     if missing:
         raise UsageError(

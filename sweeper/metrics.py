@@ -57,7 +57,7 @@ def _classification(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float
 
     return {
         "accuracy": float(accuracy_score(truth, predicted)),
-        "f1_macro": float(f1_score(truth, predicted, average="macro", zero_division=0)),
+        "f1_macro": float(f1_score(truth, predicted, average="macro")),
         "matthews": float(matthews_corrcoef(truth, predicted)),
     }
 
@@ -66,7 +66,7 @@ def _regression(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import mean_squared_error
 
-    correlated = len(truth) > 1 and all(values.min() < values.max() for values in (truth, predicted))
+    correlated = all(values.min() < values.max() for values in (truth, predicted))
     return {
         "pearson": float(pearsonr(truth, predicted).statistic) if correlated else math.nan,
         "spearman": float(spearmanr(truth, predicted).statistic) if correlated else math.nan,

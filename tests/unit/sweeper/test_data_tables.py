@@ -109,6 +109,15 @@ def test_fractions_come_out_of_train(folder: Path) -> None:
     assert tables.validation.labels.count("positive") == 12
 
 
+def test_a_fraction_of_a_subset_knows_its_rows(folder: Path) -> None:
+    everything = tables_of(folder).train
+    tables = tables_of(folder, data={"train": {"path": "data/train.tsv", "rows": 40}, "validation": 0.25})
+    for table, count in ((tables.train, 30), (tables.validation, 10)):
+        assert len(table) == count
+        assert table.texts[0] == [everything.texts[0][number] for number in table.numbers]
+        assert table.labels == [everything.labels[number] for number in table.numbers]
+
+
 def test_regression(tmp_path: Path, backbone: Path) -> None:
     shutil.copytree(backbone, tmp_path / "backbone")
     path = write_study(tmp_path, kind="regression", data={"validation": 0.25, "test": None})

@@ -22,7 +22,7 @@ RATED = [
     ("2", "-0.51", 'A "dull" plot.'),
     ("3", "0.5", "So so."),
     ("4", "-0.5", "Neither."),
-    ("5", "1.0", "A moving film."),
+    ("5", "-1.0", "A moving film."),
     ("6", "0.6", "Fine\u2028acting."),
 ]
 FILMS = 'sentence\tlabel\nA moving film.\tpositive\nA "dull" plot.\tnegative\nFine acting.\tpositive\n'

@@ -122,7 +122,10 @@ def test_losses_and_predictions() -> None:
 
 def test_the_loss_of_a_regression_keeps_the_dtype_of_its_logits() -> None:
     logits = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)
-    assert loss("regression", logits, torch.tensor([1.0, 2.0])).dtype == torch.float64
+    found = loss("regression", logits, torch.tensor([1.0, 2.0]))
+    found.backward()
+    assert found.dtype == torch.float64
+    assert logits.grad is not None and logits.grad.flatten().tolist() == [-1.0, -2.0]
 
 
 def test_metrics_of_a_classification() -> None:
