@@ -1,4 +1,4 @@
-"""The package itself: what it exports, that importing it does nothing, and how it is told from another one."""
+"""The package itself: what it exports, that importing it does nothing, and how it is told from another."""
 
 import subprocess
 import sys
