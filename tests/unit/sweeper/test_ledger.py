@@ -1,0 +1,397 @@
+"""The contract of the ledger, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from threading import Barrier, Thread
+
+import pytest
+
+from sweeper.errors import UsageError
+from sweeper.ledger import Attached, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
+from sweeper.ledger.places import RETRIES_OF_LOST
+from tests.stores import new_ledger, new_study
+
+ME = this_worker("cpu")
+# On another host, so that nobody here can see that it is dead.
+ELSEWHERE = WorkerIdentity("elsewhere:1:ab", "elsewhere", 1, 0.0, "cuda:0")
+
+
+def reserve(ledger: Ledger, worker: WorkerIdentity = ME, lease_seconds: float = 60.0) -> Claim:
+    claim = ledger.reserve("one", worker, lease_seconds)
+    assert claim is not None
+    return claim
+
+
+def attach(ledger: Ledger, claim: Claim, number: int, configuration: str = "", parameters: int = 10) -> None:
+    trial_id = None if claim.kind == "reference" else 100 + number
+    shown = None if claim.kind == "reference" else number
+    params = {"bottleneck_dim": number + 2}
+    ledger.attach(claim, Attached(shown, trial_id, params, configuration or f"c{number}", parameters, 5))
+
+
+def complete(ledger: Ledger, number: int, objective: float, configuration: str = "") -> Claim:
+    claim = reserve(ledger)
+    attach(ledger, claim, number, configuration)
+    ledger.record_metrics(claim, 1, 10, 1.0, {"objective": objective, "accuracy": objective})
+    ledger.record_result(claim, Result("complete", objective, {"accuracy": objective}, 2.0))
+    return claim
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [view.state for view in ledger.trials("one")]
+
+
+def test_places_of_a_budget_and_of_a_grown_one(url: str) -> None:
+    ledger = new_ledger(url, trials=3, references=True)
+    assert [(v.position, v.kind, v.label) for v in ledger.trials("one")] == [
+        (1, "reference", "reference-head"),
+        (0, "search", None),
+        (2, "search", None),
+        (3, "search", None),
+    ]
+    assert ledger.set_budget("one", 3) == 0
+    assert ledger.set_budget("one", 2) == 0
+    assert ledger.set_budget("one", 5) == 2
+    assert [v.position for v in ledger.trials("one")] == [1, 0, 2, 3, 4, 5]
+
+
+def test_claims_come_in_order_and_end(url: str) -> None:
+    ledger = new_ledger(url, trials=2, references=True)
+    first = reserve(ledger)
+    assert (first.kind, first.attempt, first.fixed_params) == ("search", 1, {"bottleneck_dim": 2})
+    attach(ledger, first, 0)
+    head, second = reserve(ledger), reserve(ledger)
+    assert (head.label, head.fixed_params) == ("reference-head", {"learning_rate": 0.001})
+    assert (second.kind, second.fixed_params) == ("search", None)
+    assert ledger.reserve("one", ME) is None
+    assert len({first.token, head.token, second.token}) == 3
+
+
+def test_nobody_overtakes_the_first_place_on_its_way_to_a_number(url: str) -> None:
+    ledger = new_ledger(url)
+    first = reserve(ledger)
+    assert ledger.reserve("one", ELSEWHERE) is None
+    attach(ledger, first, 0)
+    assert ledger.reserve("one", ELSEWHERE) is not None
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_its_token_is_worthless(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    stale = reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
+    attach(ledger, stale, 0)
+    assert states(ledger) == ["waiting"]
+    claim = reserve(ledger)
+    assert (claim.place_id, claim.attempt, claim.trial_number) == (stale.place_id, 2, 0)
+    assert claim.params == {"bottleneck_dim": 2}
+    for write in (
+        lambda: attach(ledger, stale, 0),
+        lambda: ledger.record_metrics(stale, 1, 1, 1.0, {"objective": 0.1}),
+        lambda: ledger.record_result(stale, Result("complete", 0.1)),
+        lambda: ledger.release(stale),
+    ):
+        with pytest.raises(LeaseLost, match="was taken from this worker"):
+            write()
+    assert ledger.heartbeat([stale, claim]) == [stale]
+    ledger.record_result(claim, Result("complete", 0.5))
+    with pytest.raises(LeaseLost):
+        ledger.record_result(stale, Result("complete", 0.1))
+    assert ledger.trials("one")[0].objective == 0.5
+
+
+def test_a_heartbeat_keeps_a_lease_and_the_steps(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = reserve(ledger, lease_seconds=-1.0)
+    attach(ledger, claim, 0)
+    longer = replace(claim, lease_seconds=60.0)
+    assert ledger.heartbeat([longer], {claim.place_id: (3, 9)}) == []
+    assert states(ledger) == ["running"]
+    assert ledger.reserve("one", ELSEWHERE) is None
+    assert ledger.steps("one") == {"trial-0000": (3, 9)}
+
+
+def test_a_result_is_recorded_once(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = complete(ledger, 0, 0.75)
+    ledger.record_result(claim, Result("failed", reason="said twice"))
+    [view] = ledger.trials("one")
+    assert (view.state, view.objective, view.reason, view.device_seconds) == ("complete", 0.75, None, 2.0)
+    assert view.seconds is not None and view.seconds >= 0
+    with pytest.raises(LeaseLost):
+        ledger.record_metrics(claim, 2, 20, 2.0, {"objective": 0.9})
+    with pytest.raises(LeaseLost):
+        ledger.release(claim)
+
+
+def test_an_evaluation_is_recorded_once_and_is_finite(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    for value in (0.5, 0.6):
+        ledger.record_metrics(claim, 1, 10, 1.0, {"objective": value, "accuracy": value, "train/loss": 2.0})
+    assert ledger.curves("one") == {claim.place_id: [0.5]}
+    with pytest.raises(ValueError, match="accuracy is not finite"):
+        ledger.record_metrics(claim, 2, 20, 2.0, {"objective": 0.5, "accuracy": math.nan})
+    assert [(r.key, r.value) for r in ledger.metric_rows(claim.place_id)] == [
+        ("objective", 0.5),
+        ("accuracy", 0.5),
+        ("train/loss", 2.0),
+    ]
+    [view] = ledger.trials("one")
+    assert (view.state, view.objective, view.metrics) == ("running", 0.5, {"accuracy": 0.5})
+
+
+def test_curves_are_those_of_the_attempt_that_counts(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    stale = reserve(ledger, ELSEWHERE, lease_seconds=60.0)
+    attach(ledger, stale, 0)
+    ledger.record_metrics(stale, 1, 10, 1.0, {"objective": 0.9})
+    ledger.release(stale)
+    claim = reserve(ledger)
+    assert ledger.curves("one") == {}
+    ledger.record_metrics(claim, 1, 10, 1.0, {"objective": 0.4})
+    ledger.record_metrics(claim, 2, 20, 2.0, {"objective": 0.5})
+    assert ledger.curves("one") == {claim.place_id: [0.4, 0.5]}
+    assert [row.attempt for row in ledger.metric_rows(claim.place_id)] == [1, 2, 2]
+
+
+def test_a_place_whose_workers_are_lost_too_often_fails(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    for attempt in range(1, RETRIES_OF_LOST + 2):
+        claim = reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
+        assert claim.attempt == attempt
+        if attempt == 1:
+            attach(ledger, claim, 0)
+    assert ledger.reserve("one", ME) is None
+    [view] = ledger.trials("one")
+    assert view.state == "failed" and view.attempts == RETRIES_OF_LOST + 1
+    assert view.reason == "lost: 4 workers died or hung while they trained it"
+    assert [(told.trial_id, told.state) for told in ledger.untold("one")] == [(100, "failed")]
+    assert ledger.end_if_done("one")
+
+
+def test_what_is_handed_back_does_not_count_as_lost(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    for attempt in range(1, 8):
+        claim = reserve(ledger)
+        assert claim.attempt == attempt
+        ledger.release(claim)
+    assert states(ledger) == ["waiting"]
+
+
+def test_past_the_limits_frees_the_place_for_another_configuration(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    for drawn in (1, 2):
+        claim = reserve(ledger)
+        assert claim.fixed_params == ({"bottleneck_dim": 2} if drawn == 1 else None)
+        ledger.release(claim, "past_limits", "7 too many")
+        assert ledger.past_limits_in_a_row("one") == drawn
+    claim = reserve(ledger)
+    attach(ledger, claim, 5)
+    assert ledger.past_limits_in_a_row("one") == 0
+    view = next(view for view in ledger.trials("one") if view.number == 5)
+    assert view.attempts == 1 and view.attempt == 3
+
+
+def test_equal_configurations_are_recorded_as_repeats(url: str) -> None:
+    ledger = new_ledger(url, trials=3)
+    source = complete(ledger, 0, 0.75, "same")
+    claim = reserve(ledger)
+    attach(ledger, claim, 1, "same")
+    assert ledger.record_repeat(claim, "other") is None
+    assert ledger.record_repeat(claim, "same") == 0
+    view = ledger.trial("one", claim.place_id)
+    assert (view.state, view.objective, view.reason) == ("complete", 0.75, "repeat of trial 0")
+    assert view.device_seconds == 0.0 and view.metrics == {"accuracy": 0.75}
+    assert ledger.curves("one") == {source.place_id: [0.75], claim.place_id: [0.75]}
+
+
+def test_results_are_told_once(url: str) -> None:
+    ledger = new_ledger(url, trials=2, references=True)
+    complete(ledger, 0, 0.5)
+    head = reserve(ledger)
+    attach(ledger, head, 0)
+    ledger.record_result(head, Result("complete", 0.4))
+    [untold] = ledger.untold("one")
+    assert (untold.trial_id, untold.state, untold.objective, untold.curve) == (100, "complete", 0.5, (0.5,))
+    ledger.mark_told(untold.place_id)
+    assert ledger.untold("one") == []
+
+
+def test_a_study_ends_when_every_place_has_its_result(url: str) -> None:
+    ledger = new_ledger(url, trials=2, references=True)
+    complete(ledger, 0, 0.5)
+    head = reserve(ledger)
+    attach(ledger, head, 0)
+    complete(ledger, 1, 0.6)
+    assert not ledger.end_if_done("one")
+    ledger.record_result(head, Result("complete", 0.4))
+    assert ledger.end_if_done("one") and ledger.end_if_done("one")
+    assert ledger.study("one").ended_because == "all 2 trials are done"
+    status = ledger.status("one")
+    assert status["state"] == "ended" and status["trials"]["complete"] == 2
+    assert status["best"]["number"] == 1
+
+
+def test_an_ended_study_begins_nothing_until_its_budget_grows(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    assert ledger.end_study("one", "5 trials failed")
+    assert not ledger.end_study("one", "something else")
+    assert ledger.reserve("one", ME) is None
+    assert ledger.status("one")["ended_because"] == "5 trials failed"
+    grown = new_study(trials=4)
+    ledger.replace_spec("one", grown.spec, grown.path, "text")
+    assert ledger.set_budget("one", 4) == 2
+    assert ledger.reserve("one", ME) is not None
+
+
+def test_the_best_is_complete_and_the_first_of_equals(url: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    for number, objective in enumerate((0.5, 0.7, 0.7)):
+        complete(ledger, number, objective)
+    claim = reserve(ledger)
+    attach(ledger, claim, 3)
+    ledger.record_result(claim, Result("pruned", 0.9))
+    assert [view.number for view in ledger.best("one", 3)] == [1, 2, 0]
+    json = ledger.best("one")[0].to_json()
+    assert json["number"] == 1 and json["trainable_parameters"] == 15 and json["trainable_percent"] == 1.5
+    assert "label" not in json
+
+
+def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
+    ledger = new_ledger(url, trials=3)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    from sweeper.ledger.processes import host_id, started
+
+    other = WorkerIdentity("here:2", host_id(), process.pid, started(process.pid), "cpu")
+    reused = replace(ME, name="here:3", process_started=ME.process_started - 100.0)
+    claims = [reserve(ledger, other)]
+    attach(ledger, claims[0], 0)
+    claims += [reserve(ledger, reused), reserve(ledger, ME)]
+    assert ledger.reap_dead("one") == ["here:3"]
+    process.kill()
+    # Not waited for, it is a zombie: dead, with its number still taken.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert ledger.reap_dead("one") == ["here:2"]
+    process.wait()
+    assert ledger.reap_dead("one") == []
+    assert ledger.heartbeat(claims) == claims[:2]
+
+
+def test_hours_are_those_that_somebody_worked(url: str) -> None:
+    ledger = new_ledger(url, trials=3)
+    assert ledger.hours_used("one") == 0.0
+    complete(ledger, 0, 0.5)
+    used = ledger.hours_used("one")
+    assert 0.0 < used < 1.0
+    assert ledger.hours_used("one") == used
+
+
+def test_one_sender_draws(url: str) -> None:
+    ledger = new_ledger(url)
+    assert ledger.hold_sender("one", "a", 60.0)
+    assert ledger.hold_sender("one", "a", 60.0)
+    assert not ledger.hold_sender("one", "b", 60.0)
+    ledger.drop_sender("one", "b")
+    assert not ledger.hold_sender("one", "b", 60.0)
+    ledger.drop_sender("one", "a")
+    assert ledger.hold_sender("one", "b", -1.0)
+    assert ledger.hold_sender("one", "a", 60.0)
+
+
+def test_what_is_shown_is_remembered(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    assert ledger.unshown_places("one") == []
+    claim = complete(ledger, 0, 0.5)
+    assert ledger.unshown_places("one") == [claim.place_id]
+    rows = ledger.unshown_metrics("one")
+    assert [row.key for row in rows] == ["objective", "accuracy"]
+    ledger.mark_metrics_shown([rows[0].id])
+    assert [row.key for row in ledger.unshown_metrics("one")] == ["accuracy"]
+    version = ledger.trial("one", claim.place_id).version
+    ledger.mark_place_shown(claim.place_id, version - 1)
+    assert ledger.unshown_places("one") == [claim.place_id]
+    ledger.mark_place_shown(claim.place_id, version)
+    assert ledger.unshown_places("one") == []
+    ledger.note_run(claim.place_id, "run")
+    ledger.note_drawn("one", "1", "parent")
+    assert ledger.trial("one", claim.place_id).mlflow_run_id == "run"
+    assert ledger.study("one").run_id == "parent"
+    ledger.hide_all("one")
+    assert ledger.unshown_places("one") == [claim.place_id] and len(ledger.unshown_metrics("one")) == 2
+
+
+def test_studies_are_apart(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    ledger.add_study(new_study("two"))
+    ledger.add_study(new_study("two", trials=99))
+    ledger.set_budget("two", 1)
+    assert ledger.studies() == ["one", "two"]
+    assert ledger.study("two").spec["budget"]["trials"] == 3
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    other = ledger.reserve("two", ME)
+    assert other is not None and other.place_id != claim.place_id
+    ledger.attach(other, Attached(0, 1, {}, "c0", 1, 1))
+    assert ledger.reserve("one", ME) is None
+    assert ledger.find_study("three") is None
+    with pytest.raises(KeyError):
+        ledger.study("three")
+
+
+def test_a_reservation_that_was_not_confirmed_is_found_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit arrived, its answer did not: the same call, run again, must not take a second place."""
+    ledger = new_ledger(url, trials=3)
+    write = ledger.database.write
+    monkeypatch.setattr(
+        ledger.database, "write", lambda *arguments: (write(*arguments), write(*arguments))[1]
+    )
+    reserve(ledger)
+    assert states(ledger).count("running") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_racing_for_places_take_each_once(url: str, workers: int) -> None:
+    trials = 24
+    new_ledger(url, trials=trials, references=True).close()
+    barrier = Barrier(workers)
+    taken: list[list[int]] = [[] for _ in range(workers)]
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        ledger = Ledger(url)
+        try:
+            barrier.wait()
+            while not ledger.end_if_done("one"):
+                claim = ledger.reserve("one", ME)
+                if claim is None:
+                    continue
+                attach(ledger, claim, claim.place_id)
+                ledger.record_metrics(claim, 1, 1, 1.0, {"objective": 0.5})
+                ledger.record_result(claim, Result("complete", 0.5))
+                taken[index].append(claim.place_id)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ledger.close()
+
+    threads = [Thread(target=run, args=(index,)) for index in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    together = [place for places in taken for place in places]
+    assert len(together) == len(set(together)) == trials + 1
+    assert states(Ledger(url)) == ["complete"] * (trials + 1)
+
+
+def test_a_store_without_a_study_is_named(url: str) -> None:
+    with pytest.raises(UsageError, match="holds no study yet"):
+        Ledger(url).studies()

@@ -1,0 +1,161 @@
+"""URLs, versions, migrations and errors of the store."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import select, text
+
+from sweeper.errors import SweeperError, UnreachableError, UsageError
+from sweeper.home import Home
+from sweeper.ledger import Ledger, shown_url, store_file
+from sweeper.ledger import database as database_module
+from sweeper.ledger.database import Database, now_seconds
+from sweeper.ledger.migrate import configuration, upgrade
+from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
+from tests.stores import new_ledger, sqlite_url
+
+
+def test_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+    upgrade(database)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "include_name": lambda name, kind, parents: kind != "table" or name in metadata.tables,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+    assert ScriptDirectory.from_config(configuration()).get_current_head() == VERSION
+
+
+def test_a_migration_for_a_change_can_be_made(tmp_path: Path) -> None:
+    """``alembic revision`` finds nothing to change: the configuration of the migrations is complete."""
+    database = Database(sqlite_url(tmp_path))
+    upgrade(database)
+    with database.engine.begin() as connection:
+        command.check(configuration(connection))
+
+
+def test_the_clock_is_the_database_s_and_counts_in_seconds(url: str) -> None:
+    with Database(url).engine.connect() as connection:
+        first, second = (connection.execute(select(now_seconds())).scalar_one() for _ in range(2))
+    assert isinstance(first, float) and abs(first - time.time()) < 60.0
+    assert second >= first
+
+
+def test_tables_of_another_version_are_refused(url: str) -> None:
+    ledger = new_ledger(url)
+    with ledger.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(SweeperError, match=r"tables of version 9999, .* install the version"):
+        Ledger(url).studies()
+    with pytest.raises(SweeperError, match="tables of version 9999, this program of"):
+        Ledger(url).create()
+    with ledger.database.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0000'"))
+    with pytest.raises(SweeperError, match="brings it up to date"):
+        Ledger(url).studies()
+
+
+def test_looking_for_a_store_does_not_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no study yet"):
+        Ledger(sqlite_url(tmp_path)).studies()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense:hunter2", "is no SQLAlchemy URL"),
+        ("mysql://me:hunter2@host/db", "names the database 'mysql'"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_urls_that_cannot_be_a_store(url: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        Ledger(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_passwords_are_not_shown() -> None:
+    for url in ("postgresql://me:hunter2@host/db", "postgres://me:hunter2@host/db"):
+        assert shown_url(url) == "postgresql+psycopg://me:***@host/db"
+        assert store_file(url) is None
+
+
+def test_a_server_that_does_not_answer_is_unreachable() -> None:
+    ledger = Ledger("postgresql://me:hunter2@127.0.0.1:1/db")
+    with pytest.raises(UnreachableError, match="check that its server runs") as caught:
+        ledger.studies()
+    assert "hunter2" not in str(caught.value) and caught.value.exit_code == 4
+
+
+def test_a_store_that_is_locked_for_too_long_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sqlite_url(tmp_path)
+    new_ledger(url).close()
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        ledger = Ledger(url)
+        assert ledger.studies() == ["one"]
+        with pytest.raises(UnreachableError, match="another process holds it for too long"):
+            ledger.end_study("one", "because")
+    finally:
+        other.close()
+
+
+def test_a_damaged_store_says_so(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be looked at" * 100)
+    with pytest.raises(UnreachableError, match="its file is damaged"):
+        Ledger(sqlite_url(tmp_path)).studies()
+
+
+def test_a_full_disk_says_so(tmp_path: Path) -> None:
+    ledger = new_ledger(sqlite_url(tmp_path))
+
+    def fill(connection: object) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # type: ignore[attr-defined]
+        connection.exec_driver_sql("CREATE TABLE large (x)")  # type: ignore[attr-defined]
+        connection.exec_driver_sql("INSERT INTO large VALUES (zeroblob(10000000))")  # type: ignore[attr-defined]
+
+    with pytest.raises(UnreachableError, match="its disk is full"):
+        ledger.database.write(fill)
+    assert ledger.studies() == ["one"]
+
+
+def test_home_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = Home.from_environment({})
+    assert home.root == tmp_path / "sweeps"
+    assert home.store_url == f"sqlite:///{tmp_path}/sweeps/store.db"
+    assert home.artifacts == tmp_path / "sweeps" / "artifacts"
+    assert home.checkpoints == tmp_path / "sweeps" / "checkpoints"
+    moved = Home.from_environment(
+        {
+            "SWEEPER_HOME": "here",
+            "SWEEPER_STORE": "postgresql://host/db",
+            "MLFLOW_TRACKING_URI": "http://host:5000",
+            "SWEEPER_ARTIFACTS": "/shared",
+        }
+    )
+    assert moved.root == tmp_path / "here" and moved.checkpoints == Path("/shared/checkpoints")
+    assert (moved.store_url, moved.tracking_uri) == ("postgresql://host/db", "http://host:5000")
+    assert Home.from_environment(moved.environment()) == moved
+    assert Home.from_environment(home.environment()) == home
+    assert os.listdir(tmp_path) == []
