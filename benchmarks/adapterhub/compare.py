@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 HERE = Path(__file__).resolve().parent
 QUICKSTART = HERE.parent.parent / "studies" / "quickstart"
 STUDY = """\
@@ -92,7 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--bottleneck-dim", type=int, default=24)
     parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     settings = parser.parse_args()
     settings.model = settings.model.resolve()
     settings.data = settings.data / "train.tsv" if settings.data else QUICKSTART / "films.tsv"
