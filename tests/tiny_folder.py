@@ -1,6 +1,7 @@
 """A backbone, data and a study file small enough that a trial takes about a second, made without a network.
 
-The words below carry the labels, so that even a backbone with random weights can be adapted to them.
+Good and bad words carry the labels, and lie apart in the embeddings of the backbone: its other weights are
+random, yet a trial learns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 GOOD = "good great fine lovely superb brilliant moving funny clever warm".split()
 BAD = "bad awful dull poor weak boring clumsy cold stupid tedious".split()
 FILLER = "the a film plot actor scene story music it was is and very so quite this that with of in".split()
-TOPICS = "war love space crime horses cooking".split()
 PUNCTUATION = [".", ",", "!", "?"]
 LAYERS, HIDDEN_SIZE, POSITIONS = 3, 32, 64
 SPLITS = ("train", "validation", "test")
@@ -34,6 +34,10 @@ def make_backbone(folder: str | Path, family: str = "bert", seed: int = 0) -> Pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModel.from_config(_config(family, len(tokenizer)))
+        direction = torch.randn(HIDDEN_SIZE)
+        for words, sign in ((GOOD, 1), (BAD, -1)):
+            ids = torch.tensor(tokenizer.convert_tokens_to_ids(words))
+            model.get_input_embeddings().weight.data[ids] += sign * direction
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -79,7 +83,7 @@ def _tokenizer(family: str) -> Any:
         "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         "gpt2": ["<|endoftext|>", "<unk>"],
     }.get(family, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    words = [*special, *GOOD, *BAD, *FILLER, *TOPICS, *PUNCTUATION]
+    words = [*special, *GOOD, *BAD, *FILLER, *PUNCTUATION]
     ids = {word: index for index, word in enumerate(words)}
     unknown = "<unk>" if "<unk>" in ids else "[UNK]"
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=unknown))
@@ -116,7 +120,8 @@ def make_data(
     Args:
         rows: of each split; one number n means n, n // 3 and n // 3.
         kind: "classification" (sentence, label: negative or positive), "pair" (first, second, label: 1 if
-            both have the same topic, else 0) or "regression" (sentence, score: half of good minus bad words).
+            both are positive, 0 if both are negative) or "regression" (sentence, score: half of good minus bad
+            words).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,10 +151,9 @@ def _sentiment_row(random_: random.Random, index: int) -> dict[str, str]:
 
 
 def _pair_row(random_: random.Random, index: int) -> dict[str, str]:
-    same = index % 2
-    first, other = random_.sample(TOPICS, 2)
-    second = first if same else other
-    return {"first": _sentence(random_, [first]), "second": _sentence(random_, [second]), "label": str(same)}
+    words, label = ((BAD, "0"), (GOOD, "1"))[index % 2]
+    first, second = (_sentence(random_, random_.choices(words, k=1)) for _ in range(2))
+    return {"first": first, "second": second, "label": label}
 
 
 def _score_row(random_: random.Random, index: int) -> dict[str, str]:
