@@ -120,8 +120,8 @@ def make_data(
     Args:
         rows: of each split; one number n means n, n // 3 and n // 3.
         kind: "classification" (sentence, label: negative or positive), "pair" (first, second, label: 1 if
-            both are positive, 0 if both are negative) or "regression" (sentence, score: half of good minus bad
-            words).
+            both are positive, 0 if both are negative) or "regression" (sentence, score: half of the number of
+            good minus that of bad words).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
