@@ -1,9 +1,9 @@
 """The view that a study opens with in MLflow's pages: every trial a row, sorted, with sizes and parameters.
 
 By itself the page shows one row and no column that matters. A view saved there is a tag of the experiment,
-``mlflow.sharedViewState.KEY``, and opens in any browser by its key. Its value, as the pages of MLflow 3.16 and
-3.17 write it, is JSON: ``{"name", "createdAt", "updatedAt", "state"}``, where ``state`` is ``deflate;`` and the
-base64 of the zlib-compressed JSON of what the page holds.
+``mlflow.sharedViewState.KEY``, and opens in any browser by its key. Its value, as the pages of MLflow 3.16
+and 3.17 write it, is JSON: ``{"name", "createdAt", "updatedAt", "state"}``, where ``state`` is ``deflate;``
+and the base64 of the zlib-compressed JSON of what the page holds.
 
 Runs sorted by a metric are listed flat, children beside their parent: so all trials are seen at once. (Which
 parents are expanded is no part of a saved view.)
@@ -22,14 +22,16 @@ NAME = "Adapters"
 KEY = "sweeper"
 TAG = f"mlflow.sharedViewState.{KEY}"
 OBJECTIVE = "objective"
-SIZES = ("adapter_parameters", "trainable_parameters", "trainable_percent")
+SIZES = ("trainable_parameters", "trainable_percent", "adapter_parameters")
+STATE_TAG = "sweeper.state"
+"""``best``, or how the trial stands: a trial that was pruned early may be above the best in the table."""
 
 _DEFLATE = "deflate;"
 _RUN_NAME = "attributes.`Run Name`"
 # Columns that the page always shows; their names in it are not those of other columns.
 _CREATED, _DURATION = "runDateAndNestInfo", "duration"
-_PIXELS = {_RUN_NAME: 150, _CREATED: 130, _DURATION: 80}
-_PIXELS_A_LETTER, _PIXELS_AROUND = 7, 24
+_PIXELS = {_RUN_NAME: 150, _CREATED: 132, _DURATION: 80}
+_PIXELS_A_LETTER, _PIXELS_AROUND = 6, 24
 _PIXELS_OF_AN_ICON = 18
 
 
@@ -46,7 +48,7 @@ def state(searched: Sequence[str], direction: str) -> dict[str, Any]:
         direction: of the objective, ``maximize`` or ``minimize``; the best is at the top either way.
     """
     metrics = [column("metrics", name) for name in (OBJECTIVE, *SIZES)]
-    columns = [*metrics, *(column("params", name) for name in searched)]
+    columns = [column("tags", STATE_TAG), *metrics, *(column("params", name) for name in searched)]
     widths = {**_PIXELS, **{name: _width(name) for name in columns}}
     widths[metrics[0]] += _PIXELS_OF_AN_ICON  # the arrow of the column that sorts
     return {

@@ -48,10 +48,11 @@ def test_the_best_is_at_the_top(direction: str, ascending: bool) -> None:
     assert views.state(SEARCHED, direction)["orderByAsc"] is ascending
 
 
-def test_the_columns_are_the_objective_the_sizes_and_what_was_searched() -> None:
+def test_the_columns_are_the_state_the_objective_the_sizes_and_what_was_searched() -> None:
     state = views.state(SEARCHED, "maximize")
     metrics = [views.column("metrics", name) for name in ("objective", *views.SIZES)]
-    assert state["selectedColumns"] == metrics + [views.column("params", name) for name in SEARCHED]
+    params = [views.column("params", name) for name in SEARCHED]
+    assert state["selectedColumns"] == [views.column("tags", views.STATE_TAG), *metrics, *params]
     assert set(state["columnOrder"]) == set(state["columnWidths"]) >= set(state["selectedColumns"])
 
 

@@ -1,0 +1,178 @@
+"""What is drawn of a study, in which order: the ledger on one side, MLflow's board on the other.
+
+Runs are found by their tags before they are made; what is recorded while we draw has a higher version, and
+is drawn the next time; a place is marked as shown last. So an interruption costs nothing but a repetition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweeper import note, picture, views
+from sweeper.home import Home
+from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
+from sweeper.study import Study, from_dict
+from sweeper.summary import summarize
+
+if TYPE_CHECKING:
+    from sweeper.tracking import Board, Run
+
+_BEGUN_TAG, _FILE_TAG, _FILES_TAG = "sweeper.begun", "sweeper.study_file", "sweeper.files"
+_ALL = 1_000_000
+
+
+class Drawing:
+    """One study on the board. Made anew after every failure, since then nobody knows what the board has.
+
+    Args:
+        home: where the weights are that MLflow gets copies of.
+        name: of the study.
+        stay: called before each trial, to go on being the one who draws.
+    """
+
+    def __init__(
+        self, board: Board, home: Home, name: str, ledger: Ledger, stay: Callable[[], object]
+    ) -> None:
+        self._board = board
+        self._home = home
+        self._ledger = ledger
+        self._stay = stay
+        self._name = name
+        self._children: dict[tuple[str, str], Run] = {}
+        self._last: tuple[Any, ...] | None = None
+        row = ledger.study(name)
+        self._experiment_id, self._experiment_tags = board.experiment(row.name)
+        self._parent = self._open(row, _study(row))
+
+    def draw(self) -> int:
+        """Draw what the board does not show; returns how many trials were drawn."""
+        row = self._ledger.study(self._name)
+        unshown = set(self._ledger.unshown_places(row.name))
+        now = (row.text, row.ended_at, row.ended_because)
+        if not unshown and now == self._last:
+            return 0
+        study, trials = _study(row), self._ledger.trials(row.name)
+        rows: dict[int, list[MetricRow]] = {}
+        for metric in self._ledger.unshown_metrics(row.name, limit=_ALL):
+            rows.setdefault(metric.place_id, []).append(metric)
+        changed = [trial for trial in trials if trial.place_id in unshown or trial.place_id in rows]
+        for trial in changed:
+            self._stay()
+            self._draw_trial(row, study, trial, rows.get(trial.place_id, []))
+        self._draw_states(trials)
+        self._draw_study(row, study, trials)
+        self._last = now
+        return len(changed)
+
+    def _open(self, row: StudyRow, study: Study) -> Run:
+        """Find or make the parent run, and see which child runs there are."""
+        begun = repr(row.created_at)
+        found = {
+            run.run_id: run
+            for run in self._board.search(
+                self._experiment_id, {picture.STUDY_TAG: row.name, _BEGUN_TAG: begun}
+            )
+        }
+        noted = [row.run_id, *(trial.mlflow_run_id for trial in self._ledger.trials(row.name))]
+        if any(run_id is not None and run_id not in found for run_id in noted):
+            # MLflow was lost, or is another one: what the ledger takes for shown is not there.
+            self._ledger.hide_all(row.name)
+        parents = sorted(run_id for run_id, run in found.items() if picture.PARENT_TAG not in run.tags)
+        if parents:
+            parent = found[parents[0]]
+        else:
+            tags = {**picture.common_tags(row, study), picture.KIND_TAG: "study", _BEGUN_TAG: begun}
+            parent = self._board.create(self._experiment_id, row.name, row.created_at, tags)
+        self._ledger.note_drawn(row.name, self._experiment_id, parent.run_id)
+        for run in found.values():
+            if run.tags.get(picture.PARENT_TAG) == parent.run_id:
+                self._children[run.tags[picture.PLACE_TAG], run.tags[picture.TRIAL_TAG]] = run
+        return parent
+
+    def _draw_trial(self, row: StudyRow, study: Study, trial: TrialView, rows: Sequence[MetricRow]) -> None:
+        self._drop_others(trial)
+        if trial.name is not None:
+            run = self._run_of(row, study, trial)
+            if not run.has_data:
+                self._board.log_data(run, picture.data_sets(row, study))
+            tags = {**picture.trial_tags(study, trial), **self._copy_files(run, trial)}
+            points = [*picture.curve_points(rows), *picture.size_points(row, trial)]
+            if trial.state in picture.ENDED:
+                points += picture.result_points(trial, self._ledger.metric_rows(trial.place_id))
+            self._board.log(run, points, picture.trial_params(study, trial), tags)
+            self._board.set_status(run, picture.STATUS[trial.state], trial.ended_at)
+        self._ledger.mark_metrics_shown([metric.id for metric in rows])
+        self._ledger.mark_place_shown(trial.place_id, trial.version)
+
+    def _draw_states(self, trials: Sequence[TrialView]) -> None:
+        """Say which trial is the best, also of those that did not change themselves."""
+        best = next(iter(self._ledger.best(self._name)), None)
+        for trial in trials:
+            run = self._children.get(picture.trial_key(trial))
+            tags = picture.state_tags(trial, best)
+            if run is not None and any(run.tags.get(key) != value for key, value in tags.items()):
+                self._board.log(run, [], {}, tags)
+
+    def _run_of(self, row: StudyRow, study: Study, trial: TrialView) -> Run:
+        key = picture.trial_key(trial)
+        run = self._children.get(key)
+        if run is None:
+            tags = {
+                **picture.common_tags(row, study),
+                **picture.trial_tags(study, trial),
+                picture.PARENT_TAG: self._parent.run_id,
+                _BEGUN_TAG: repr(row.created_at),
+            }
+            began = trial.started_at or row.created_at
+            run = self._board.create(self._experiment_id, trial.name or "", began, tags)
+            self._children[key] = run
+        if trial.mlflow_run_id != run.run_id:
+            self._ledger.note_run(trial.place_id, run.run_id)
+        return run
+
+    def _drop_others(self, trial: TrialView) -> None:
+        """End the run of a trial that left its place untrained: its configuration was past the limits."""
+        place, number = picture.trial_key(trial)
+        for key, run in self._children.items():
+            if key[0] == place and key[1] != number and run.status not in picture.FINAL:
+                self._board.log(run, [], {}, {views.STATE_TAG: "past limits"})
+                self._board.set_status(run, "KILLED", None)
+
+    def _copy_files(self, run: Run, trial: TrialView) -> Mapping[str, str]:
+        """Give MLflow the weights of a trial that is complete; returns the tag that says which it has."""
+        digest = hashlib.sha256("".join(sorted(trial.files.values())).encode()).hexdigest()
+        if trial.state != "complete" or not trial.files or run.tags.get(_FILES_TAG) == digest:
+            return {}
+        files = [self._home.artifacts / name for name in trial.files]
+        if not all(file.is_file() for file in files):
+            return {}
+        for file in files:
+            self._board.copy_file(run, file)
+        return {_FILES_TAG: digest}
+
+    def _draw_study(self, row: StudyRow, study: Study, trials: Sequence[TrialView]) -> None:
+        board, parent = self._board, self._parent
+        text = note.note(row, study, summarize(self._ledger, row.name))
+        file_digest = hashlib.sha256(row.text.encode()).hexdigest()
+        if parent.tags.get(_FILE_TAG) != file_digest:
+            board.copy_text(parent, "study.yaml", row.text)
+        if not parent.has_data:
+            board.log_data(parent, picture.data_sets(row, study))
+        points = picture.progress_points(trials, study.objective.direction)
+        tags = {picture.NOTE_TAG: text, _FILE_TAG: file_digest}
+        board.log(parent, points, picture.study_params(row, study), tags)
+        view = views.state(study.searched, study.objective.direction)
+        wanted = {
+            **picture.EXPERIMENT_TAGS,
+            picture.STUDY_TAG: row.name,
+            picture.NOTE_TAG: text,
+            views.TAG: views.encode(view, row.created_at),
+        }
+        board.tag_experiment(self._experiment_id, self._experiment_tags, wanted)
+        board.set_status(parent, "RUNNING" if row.ended_at is None else "FINISHED", row.ended_at)
+
+
+def _study(row: StudyRow) -> Study:
+    return from_dict(row.spec, row.path, row.text)

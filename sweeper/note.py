@@ -1,0 +1,128 @@
+"""The result of a study as Markdown: on the page of its experiment in MLflow, and on that of its parent run.
+
+The page shows the first line above the table of runs, in one line that is cut at the edge of the window; the
+rest unfolds. So the first line says which adapter won, at what size, and what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.ledger import StudyRow
+from sweeper.report import COUNTED, configuration, number, percent, trial_name
+from sweeper.study import Study
+
+_SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
+
+
+def note(row: StudyRow, study: Study, summary: Mapping[str, Any]) -> str:
+    """The Markdown of a study.
+
+    Args:
+        summary: what ``summary.summarize`` returns.
+    """
+    best = summary["best"]
+    parts = [f"### {headline(summary)}", f"`{study.name}`: {_progress(summary)}", _comparison(summary)]
+    if best is not None:
+        parts.append(f"The best configuration: {_code(configuration(best['params']))}")
+        commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]
+        parts.append("\n".join(["```sh", *commands, "```"]))
+    parts += [_about(row, study)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """Who won, by how much, at what size, in one line of plain text."""
+    best, ended = summary["best"], summary["state"] == "ended"
+    if best is None:
+        return "No trial succeeded" if ended else "No trial has ended yet"
+    parts = [
+        f"{'Best' if ended else 'Best so far'}: {trial_name(best)}",
+        f"{summary['metric']} {_short(best['objective'])}",
+        f"{number(best['trainable_parameters'])} parameters ({percent(best['trainable_percent'])})",
+    ]
+    for what, reference in summary["references"].items():
+        word = what.split()[0]
+        if (
+            reference is not None
+            and reference["number"] is not None
+            and reference["number"] == best["number"]
+        ):
+            parts.append(f"is the {word}")
+        elif reference is not None:
+            parts.append(f"{word} {_short(reference['objective'])}")
+    return " · ".join(parts)
+
+
+def _progress(summary: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{summary['trials'][state]} {state}" for state in COUNTED if summary["trials"][state])
+    because = f". Ended: {plain(summary['ended_because'])}" if summary["ended_because"] else ""
+    return f"{counts or 'no trial'} of {summary['budget']['trials']} trials{because}."
+
+
+def _comparison(summary: Mapping[str, Any]) -> str:
+    best = summary["best"]
+    rows = [
+        ("**best adapter**", best),
+        *((plain(what), trial) for what, trial in summary["references"].items()),
+    ]
+    header = ["", "run", f"validation {plain(summary['metric'])}", "against best"]
+    lines = [
+        [
+            what,
+            trial_name(trial) if trial["number"] is not None else trial["label"],
+            _short(trial["objective"]),
+            _difference(trial, best),
+            number(trial["adapter_parameters"]),
+            number(trial["trainable_parameters"]),
+            percent(trial["trainable_percent"]),
+        ]
+        for what, trial in rows
+        if trial is not None
+    ]
+    if not lines:
+        return ""
+    return _table([*header, "adapter parameters", "trainable", "of the backbone"], lines)
+
+
+def _difference(trial: Mapping[str, Any], best: Mapping[str, Any] | None) -> str:
+    if best is None or (trial["number"] is not None and trial["number"] == best["number"]):
+        return ""
+    return f"{trial['objective'] - best['objective']:+.4g}"
+
+
+def _about(row: StudyRow, study: Study) -> str:
+    rows = row.data_report["rows"]
+    truncated = sum(row.data_report.get("truncated", {}).values())
+    facts = [
+        ("backbone", f"{_code(study.backbone.model)}, {number(row.backbone_parameters)} parameters, frozen"),
+        ("task", f"{study.task.kind}, {study.task.pooling} pooling, {row.dtype}"),
+        ("objective", f"{study.objective.direction} {plain(study.objective.metric)} of the validation rows"),
+        ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
+        ("cut to length", f"{truncated:,} texts of more than {study.train.max_length} tokens"),
+        ("search", ", ".join(_code(name) for name in study.searched)),
+        ("sampler, pruner, seed", f"{study.sampler.name}, {study.pruner.name}, {study.seed}"),
+    ]
+    return _table(["study", ""], facts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    # MLflow's page sets the columns of a table side by side without any space.
+    spaced = [[f"{cell}&emsp;" for cell in row] for row in (header, *rows)]
+    lines = [spaced[0], ["---"] * len(header), *spaced[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def _code(text: str) -> str:
+    """Text from the study file as code: no character of it means anything to Markdown."""
+    return "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+
+
+def plain(text: str) -> str:
+    """Text from outside as text."""
+    return " ".join(text.split()).translate(_SPECIAL)
