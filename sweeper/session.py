@@ -166,7 +166,8 @@ def check_unchanged(row: StudyRow, study: Study) -> None:
     old, new = from_dict(row.spec, study.path), study
     if only_budget_grew(old, new):
         return
-    changes = difference(old, new)
+    # What may not change at all comes first: its line is the one to look at.
+    changes = sorted(difference(old, new), key=lambda change: change[0].startswith("budget."))
     told = "; ".join(f"{key} was {_shown(before)}, is {_shown(after)}" for key, before, after in changes)
     line = study.line(*changes[0][0].split("."))
     raise UsageError(
