@@ -75,7 +75,7 @@ def complete_study(incomplete: str) -> list[str]:
 
 
 def _alternatives(name: str, names: Sequence[str], introduction: str) -> str:
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"
     if not names:

@@ -18,7 +18,7 @@ import adapters
 from sweeper.space import configuration
 from sweeper.study import load_study
 from tests.command_line import CommandLine
-from tests.tiny_folder import write_study
+from tests.tiny_folder import make_data, write_study
 
 FILES = ["README.md", "adapter.safetensors", "adapter.yaml", "head.safetensors", "metrics.json"]
 
@@ -27,6 +27,7 @@ FILES = ["README.md", "adapter.safetensors", "adapter.yaml", "head.safetensors",
 def sweeper(tmp_path_factory):
     """A finished study of four trials, two of them with an explicit set of layers."""
     folder = tmp_path_factory.mktemp("study")
+    make_data(folder / "data", rows=(200, 60, 60))
     write_study(
         folder,
         search={
@@ -34,8 +35,8 @@ def sweeper(tmp_path_factory):
             "layers": ["all", [0, 2]],
             "learning_rate": {"from": 3.0e-3, "to": 3.0e-2, "log": True},
         },
-        train={"epochs": 6},
-        data={"validation": 0.3},
+        train={"epochs": 3},
+        data={"validation": 0.2},
     )
     run = CommandLine(folder)
     done = run("run", "study.yaml")
@@ -181,23 +182,23 @@ def test_weights_that_are_not_those_recorded_are_not_exported(sweeper, best):
     assert not (sweeper.folder / "tampered").exists()
 
 
-@pytest.mark.parametrize("name", ["texts.txt", "texts.csv", "texts.jsonl"])
-def test_predict_reads_texts_and_keeps_their_order(sweeper, exported, tmp_path, name):
+def test_predict_reads_texts_and_keeps_their_order(sweeper, exported, tmp_path):
     texts = ["a good film", "dull, and bad", "quite clever"]
-    path = tmp_path / name
-    if name.endswith(".txt"):
-        path.write_text("".join(f"{text}\n" for text in texts))
-    elif name.endswith(".csv"):
-        path.write_text("id,sentence\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(texts)))
-    else:
-        path.write_text("".join(json.dumps({"sentence": text}) + "\n" for text in texts))
-    rows = sweeper.json("predict", exported, path)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    numbered = "".join(f'{number},"{text}"\n' for number, text in enumerate(texts))
+    (tmp_path / "texts.csv").write_text(f"id,sentence\n{numbered}")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"sentence": text}) + "\n" for text in texts))
+    rows = sweeper.json("predict", exported, tmp_path / "texts.txt")
     assert len(rows) == len(texts)
     assert all(sorted(row) == ["label", "score"] and 0.5 <= row["score"] <= 1 for row in rows)
-    lines = sweeper("predict", exported, path).stdout.splitlines()
-    assert lines[0].split("\t") == ["label", "score", "sentence"]
-    assert [line.split("\t")[2] for line in lines[1:]] == texts
-    assert [line.split("\t")[0] for line in lines[1:]] == [row["label"] for row in rows]
+    assert sweeper.json("predict", exported, tmp_path / "texts.jsonl") == rows
+    lines = [
+        line.split("\t") for line in sweeper("predict", exported, tmp_path / "texts.csv").stdout.splitlines()
+    ]
+    assert lines[0] == ["label", "score", "sentence"]
+    assert [[label, text] for label, _, text in lines[1:]] == [
+        [row["label"], text] for row, text in zip(rows, texts, strict=True)
+    ]
 
 
 def test_a_backbone_that_has_moved_is_named_on_the_command_line(sweeper, exported, tmp_path):
