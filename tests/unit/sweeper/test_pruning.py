@@ -1,106 +1,108 @@
-"""Pruning from values alone, against hand-made cases and against Optuna's own pruners."""
+"""Who goes on: against rungs worked out by hand, and the laws that hold for any values."""
 
-import math
+from __future__ import annotations
 
-import optuna
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
 
 from sweeper.pruning import should_prune
-from sweeper.study import Pruner
+from sweeper.studyschema import Pruner
 
 HALVING = Pruner("successive_halving", {"minimum": 1, "reduction_factor": 3})
-MEDIAN = Pruner("median", {"minimum": 1, "n_startup_trials": 2})
-VALUES = st.floats(-10, 10, allow_nan=False).map(lambda value: round(value, 3))
-CURVES = st.lists(st.lists(VALUES, min_size=1, max_size=9), min_size=1, max_size=9)
+MEDIAN = Pruner("median", {"minimum": 1, "n_startup_trials": 5})
+NONE = Pruner("none", {})
+VALUES = st.integers(-5, 5).map(float)
+CURVES = st.dictionaries(st.integers(1, 8), st.lists(VALUES, min_size=1, max_size=5), min_size=1)
 
 
-def test_none_never_prunes() -> None:
-    assert not should_prune(Pruner("none", {}), "maximize", {1: [0.0], 2: [9.0]}, 1)
+def rung(*values: float) -> dict[int, list[float]]:
+    """Trials 0, 1, … after their first evaluation."""
+    return {place: [value] for place, value in enumerate(values)}
 
 
-def test_successive_halving_keeps_the_best_third_at_a_rung() -> None:
-    curves = {place: [float(place)] for place in range(6)}
-    assert [should_prune(HALVING, "maximize", curves, place) for place in range(6)] == [True] * 4 + [
-        False
-    ] * 2
-    assert [should_prune(HALVING, "minimize", curves, place) for place in range(6)] == [False] * 2 + [
-        True
-    ] * 4
+@pytest.mark.parametrize(
+    ("values", "pruned"),
+    [
+        ([0.5], []),
+        ([0.5, 0.4], [1]),
+        ([0.5, 0.6], [0]),
+        ([0.5, 0.5], []),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0, 1, 2, 3]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [0, 1, 2, 3, 4, 5]),
+        ([0.5, 0.5, 0.5, 0.9, 0.9, 0.9], [0, 1, 2]),
+    ],
+)
+def test_halving_lets_the_best_in_three_go_on(values: list[float], pruned: list[int]) -> None:
+    curves = rung(*values)
+    assert [place for place in curves if should_prune(HALVING, "maximize", curves, place)] == pruned
 
 
-def test_successive_halving_decides_at_rungs_only() -> None:
-    curves = {1: [1.0, 1.0], 2: [2.0, 2.0], 3: [3.0, 3.0]}
-    assert not should_prune(HALVING, "maximize", curves, 1)
-    third = {place: [*curve, curve[0]] for place, curve in curves.items()}
-    assert should_prune(HALVING, "maximize", third, 1)
+@pytest.mark.parametrize("minimum", [1, 2])
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_halving_decides_at_its_rungs_alone(minimum: int, factor: int) -> None:
+    pruner = Pruner("successive_halving", {"minimum": minimum, "reduction_factor": factor})
+    rungs = [
+        reached
+        for reached in range(1, 40)
+        if should_prune(pruner, "maximize", {0: [0.0] * reached, 1: [1.0] * 40}, 0)
+    ]
+    assert rungs == [minimum * factor**k for k in range(10) if minimum * factor**k < 40]
 
 
-def test_the_first_trial_of_a_study_is_never_pruned() -> None:
-    assert not should_prune(HALVING, "maximize", {1: [-5.0]}, 1)
-    assert not should_prune(MEDIAN, "maximize", {1: [-5.0]}, 1)
+def test_halving_compares_with_those_that_reached_the_rung() -> None:
+    curves = {0: [0.1, 0.2, 0.3], 1: [0.9], 2: [0.9, 0.9], 3: [0.1, 0.1, 0.2]}
+    assert not should_prune(HALVING, "maximize", curves, 0)
+    assert should_prune(HALVING, "maximize", {**curves, 4: [0.0, 0.0, 0.4, 0.0]}, 0)
 
 
-def test_median_waits_for_its_startup_trials() -> None:
-    assert not should_prune(MEDIAN, "maximize", {1: [0.0], 2: [5.0]}, 1)
-    assert should_prune(MEDIAN, "maximize", {1: [0.0], 2: [5.0], 3: [7.0]}, 1)
-    assert not should_prune(MEDIAN, "minimize", {1: [0.0], 2: [5.0], 3: [7.0]}, 1)
+def test_median_compares_the_best_so_far_with_the_others_here() -> None:
+    others = {place: [0.1, value] for place, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), start=1)}
+    assert should_prune(MEDIAN, "maximize", {0: [0.1, 0.29], **others}, 0)
+    assert not should_prune(MEDIAN, "maximize", {0: [0.1, 0.3], **others}, 0)
+    assert not should_prune(MEDIAN, "maximize", {0: [0.35, 0.0], **others}, 0)
+    others.pop(1)
+    assert not should_prune(MEDIAN, "maximize", {0: [0.0, 0.0], **others}, 0)
 
 
-def test_an_unknown_pruner_is_a_mistake_of_ours() -> None:
-    with pytest.raises(ValueError, match="hyperspace"):
-        should_prune(Pruner("hyperspace", {}), "maximize", {1: [0.0]}, 1)
+def test_median_begins_at_its_minimum() -> None:
+    others = {place: [0.5, 0.5] for place in range(1, 7)}
+    pruner = Pruner("median", {"minimum": 2, "n_startup_trials": 5})
+    assert not should_prune(pruner, "maximize", {0: [0.0], **others}, 0)
+    assert should_prune(pruner, "maximize", {0: [0.0, 0.0], **others}, 0)
 
 
-def optuna_says(
-    pruner: optuna.pruners.BasePruner, direction: str, curves: dict[int, list[float]], place: int
-) -> bool:
-    """What Optuna's pruner answers after it was asked at each evaluation, as it expects to be."""
-    study = optuna.create_study(direction=direction, pruner=pruner, storage=optuna.storages.InMemoryStorage())
-    trials = {other: study.ask() for other in curves if other != place}
-    for other, trial in trials.items():
-        for evaluation, value in enumerate(curves[other], start=1):
-            trial.report(value, evaluation)
-            trial.should_prune()
-        study.tell(trial, curves[other][-1], state=TrialState.COMPLETE)
-    own = study.ask()
-    answer = False
-    for evaluation, value in enumerate(curves[place], start=1):
-        own.report(value, evaluation)
-        answer = own.should_prune()
-    return answer
+def test_an_unknown_pruner_is_an_error() -> None:
+    with pytest.raises(ValueError, match="sha"):
+        should_prune(Pruner("sha", {}), "maximize", {0: [0.5]}, 0)
 
 
-@given(CURVES, st.sampled_from(["maximize", "minimize"]))
-def test_successive_halving_is_optunas_where_all_trials_pass_the_earlier_rungs(
-    curves: list[list[float]], direction: str
+@given(curves=CURVES)
+def test_the_best_at_every_evaluation_goes_on(curves: dict[int, Sequence[float]]) -> None:
+    for place, curve in curves.items():
+        others = [c for c in curves.values() if len(c) >= len(curve)]
+        if all(curve[-1] >= other[len(curve) - 1] for other in others):
+            assert not any(
+                should_prune(pruner, "maximize", curves, place) for pruner in (HALVING, MEDIAN, NONE)
+            )
+
+
+@given(curves=CURVES, pruner=st.sampled_from([HALVING, MEDIAN, NONE]))
+def test_to_minimize_is_to_maximize_the_opposite(curves: dict[int, list[float]], pruner: Pruner) -> None:
+    opposite = {place: [-value for value in curve] for place, curve in curves.items()}
+    for place in curves:
+        assert should_prune(pruner, "maximize", curves, place) == should_prune(
+            pruner, "minimize", opposite, place
+        )
+
+
+@given(curves=CURVES, pruner=st.sampled_from([HALVING, MEDIAN]), better=VALUES)
+def test_a_better_last_value_never_hurts(
+    curves: dict[int, list[float]], pruner: Pruner, better: float
 ) -> None:
-    by_place = dict(enumerate(curve[:1] for curve in curves))
-    theirs = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-    assert should_prune(HALVING, direction, by_place, 0) == optuna_says(theirs, direction, by_place, 0)
-
-
-@given(CURVES, st.sampled_from(["maximize", "minimize"]), st.integers(0, 3))
-def test_median_is_optunas(curves: list[list[float]], direction: str, startup: int) -> None:
-    by_place = dict(enumerate(curves))
-    length = len(curves[0])
-    reached = sum(len(curve) >= length for curve in curves[1:])
-    pruner = Pruner("median", {"minimum": 1, "n_startup_trials": startup})
-    theirs = optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=0)
-    ours = should_prune(pruner, direction, by_place, 0)
-    if reached >= startup:  # Optuna counts finished trials, we count those that got this far
-        assert ours == optuna_says(theirs, direction, by_place, 0)
-    else:
-        assert not ours
-
-
-def test_values_are_compared_not_their_order_of_arrival() -> None:
-    curves = {1: [0.9], 2: [0.1], 3: [0.5]}
-    shuffled = {3: [0.5], 2: [0.1], 1: [0.9]}
-    assert all(
-        should_prune(HALVING, "maximize", curves, place) == should_prune(HALVING, "maximize", shuffled, place)
-        for place in curves
-    )
-    assert not math.isnan(curves[1][0])
+    place, curve = next(iter(curves.items()))
+    improved = {**curves, place: [*curve[:-1], max(curve[-1], better)]}
+    if not should_prune(pruner, "maximize", curves, place):
+        assert not should_prune(pruner, "maximize", improved, place)
