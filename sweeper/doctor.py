@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from sweeper import __version__, foreign_adapters
+from sweeper.folders import nearest, why_not_writable
 
 LIBRARIES = ("torch", "transformers", "datasets", "optuna", "mlflow", "sqlalchemy", "safetensors")
 LOW_DISK_BYTES = 1 << 30
@@ -108,25 +108,18 @@ def _home() -> Iterator[Finding]:
 
     home = Home.from_environment()
     for name, folder in (("home", home.root), ("artifacts", home.artifacts)):
-        there = nearest_folder(Path(folder))
-        if not os.access(there, os.W_OK | os.X_OK):
-            variable = "SWEEPER_HOME" if name == "home" else "SWEEPER_ARTIFACTS"
-            yield Finding(name, "broken", f"{folder}: cannot be written; set {variable} to a folder that can")
+        why = why_not_writable(folder)
+        if why is not None:
+            yield Finding(
+                name, "broken", f"{folder}: {why}; set SWEEPER_{name.upper()} to a folder that can be"
+            )
         else:
             yield Finding(
-                name, "good", str(folder) if Path(folder).exists() else f"{folder} (made by the first run)"
+                name, "good", str(folder) if folder.exists() else f"{folder} (made by the first run)"
             )
-    free = shutil.disk_usage(nearest_folder(Path(home.root))).free
+    free = shutil.disk_usage(nearest(home.root)).free
     state = "good" if free > LOW_DISK_BYTES else "note"
     yield Finding("disk", state, f"{free / (1 << 30):.1f} GiB free")
-
-
-def nearest_folder(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    path = path.absolute()
-    while not path.is_dir() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def _store() -> Iterator[Finding]:

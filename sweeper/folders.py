@@ -1,7 +1,7 @@
-"""Folders of an export on disk, and the artifacts that they are made from.
+"""Folders: whether they can be written, and those of an export with the artifacts that they are made from.
 
-A folder appears whole or not at all: it is written beside its place and renamed. A folder that is no export
-of ours, or whose files were changed since, is never touched.
+The folder of an export appears whole or not at all: it is written beside its place and renamed. One that is no
+export of ours, or whose files were changed since, is never touched.
 """
 
 from __future__ import annotations
@@ -22,6 +22,28 @@ from sweeper.errors import SweeperError, UsageError
 
 FORMAT = "adapter-sweeper-export/1"
 _TRIAL_FOLDER = re.compile(r"trial-\d{4,}")
+
+
+def nearest(path: Path) -> Path:
+    """The path itself if it exists, or the nearest above it that does."""
+    path = path.absolute()
+    while path != path.parent:
+        try:
+            path.lstat()
+            return path
+        except OSError:  # not there, or below what is no folder
+            path = path.parent
+    return path
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Why files cannot be made in a folder that is there or will be made; None if they can. Makes nothing."""
+    there = nearest(folder)
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written"
+    return None
 
 
 def write_folders(out: Path, contents: Mapping[str, Mapping[str, bytes]]) -> None:

@@ -10,7 +10,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -163,7 +162,7 @@ def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
 
 
 def _disk_free_bytes() -> int:
-    from sweeper.doctor import nearest_folder
+    from sweeper.folders import nearest
     from sweeper.home import Home
 
-    return shutil.disk_usage(nearest_folder(Path(Home.from_environment().root))).free
+    return shutil.disk_usage(nearest(Home.from_environment().root)).free

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.console import InterruptedByUser, Output
-from sweeper.errors import NothingSucceededError
+from sweeper.errors import NothingSucceededError, UsageError
+from sweeper.folders import why_not_writable
 from sweeper.live import View, display
 from sweeper.report import print_summary
 
 if TYPE_CHECKING:
     from sweeper.engine.local import Ending, Moment
+    from sweeper.home import Home
     from sweeper.session import Session
 
 
@@ -38,8 +40,10 @@ def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
 
     study = load_study(file)
     chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
+    home = Home.from_environment()
+    _check_writable(home)
     out.note(f"study {study.name}: reading the data and the backbone")
-    session = open_study(study, Home.from_environment())
+    session = open_study(study, home)
     ending = _watch(out, session, chosen)
     summary = summarize(session.ledger, session.name)
     if out.json:
@@ -54,6 +58,14 @@ def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
         raise NothingSucceededError(
             f"no trial of the study {session.name!r} has succeeded: `sweeper trials {session.name}` says why"
         )
+
+
+def _check_writable(home: Home) -> None:
+    """Refuses folders in which every trial would fail, before anything is started."""
+    for variable, folder in (("SWEEPER_HOME", home.root), ("SWEEPER_ARTIFACTS", home.artifacts)):
+        why = why_not_writable(folder)
+        if why is not None:
+            raise UsageError(f"{why}: set {variable} to a folder that can be written", folder)
 
 
 def _watch(out: Output, session: Session, devices: Sequence[str]) -> Ending:
