@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweeper import __version__, foreign_adapters
+from sweeper.arguments import (
+    Device,
+    Devices,
+    ExportFolder,
+    Host,
+    Json,
+    MaybeStudy,
+    Measure,
+    MovedBackbone,
+    Out,
+    Port,
+    StudyFile,
+    StudyName,
+    TextsFile,
+    Top,
+    Trial,
+    TrialNumber,
+    example,
+)
 from sweeper.console import (
     CLOSED_PIPE,
     INTERRUPTED,
@@ -21,7 +39,6 @@ from sweeper.console import (
     wants_json,
 )
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.lookup import complete_study
 
 app = typer.Typer(
     name="sweeper",
@@ -38,30 +55,6 @@ app = typer.Typer(
     "4 store or tracking server unreachable · 130 interrupted.",
 )
 
-StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML).", show_default=False)]
-StudyName = Annotated[
-    str,
-    typer.Argument(
-        metavar="STUDY",
-        help="The name of a study (`sweeper status` lists them).",
-        autocompletion=complete_study,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", envvar="SWEEPER_JSON", help="Print JSON on stdout; errors are JSON on stderr."),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", envvar="SWEEPER_DEVICE", metavar="DEVICE", help="`cpu` or `cuda:0`; default: the first."
-    ),
-]
-
-
-def _example(*lines: str) -> str:
-    return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
-
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -69,10 +62,10 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> int | None:
     if version:
-        print(f"adapter-sweeper {__version__}")
+        Output().data(f"adapter-sweeper {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        Output().data(context.get_help())
         raise typer.Exit
     refusal = foreign_adapters()
     if refusal is not None and context.invoked_subcommand != "doctor":
@@ -81,18 +74,11 @@ def root(
 
 
 @app.command(
-    epilog=_example("sweeper check studies/quickstart.yaml", "sweeper check my.yaml --no-measure --json")
+    epilog=example("sweeper check studies/quickstart.yaml", "sweeper check my.yaml --no-measure --json")
 )
 def check(
     file: StudyFile,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure/--no-measure",
-            envvar="SWEEPER_MEASURE",
-            help="Train a few real steps to forecast time and memory. Without, only the files are read.",
-        ),
-    ] = True,
+    measure: Measure = True,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -108,18 +94,10 @@ def check(
         print_check(out, result)
 
 
-@app.command(epilog=_example("sweeper run studies/quickstart.yaml"))
+@app.command(epilog=example("sweeper run studies/quickstart.yaml"))
 def run(
     file: StudyFile,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--device",
-            envvar="SWEEPER_DEVICE",
-            metavar="DEVICE",
-            help="`cpu` or `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
-        ),
-    ] = None,
+    device: Devices = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -132,12 +110,9 @@ def run(
     run_study(Output(json), file, device or ())
 
 
-@app.command(epilog=_example("sweeper status", "sweeper status sst2 --json"))
+@app.command(epilog=example("sweeper status", "sweeper status sst2 --json"))
 def status(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", help="Leave out to list all.", autocompletion=complete_study),
-    ] = None,
+    study: MaybeStudy = None,
     json: Json = False,
 ) -> None:
     """How far a study is; without a name, all studies."""
@@ -153,7 +128,7 @@ def status(
     out.document(every) if json else print_studies(out, every)
 
 
-@app.command(epilog=_example("sweeper trials sst2", "sweeper trials sst2 --json | jq '.[].objective'"))
+@app.command(epilog=example("sweeper trials sst2", "sweeper trials sst2 --json | jq '.[].objective'"))
 def trials(study: StudyName, json: Json = False) -> None:
     """All trials of a study, in the order of their numbers; the reference runs come first."""
     from sweeper.lookup import open_ledger, study_name
@@ -166,10 +141,10 @@ def trials(study: StudyName, json: Json = False) -> None:
     )
 
 
-@app.command(epilog=_example("sweeper show sst2 7", "sweeper show sst2 reference-head --json"))
+@app.command(epilog=example("sweeper show sst2 7", "sweeper show sst2 reference-head --json"))
 def show(
     study: StudyName,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial number, or `reference-head`.")],
+    trial: Trial,
     json: Json = False,
 ) -> None:
     """One trial: its configuration, its result, its curve."""
@@ -186,15 +161,10 @@ def show(
         print_trial(out, found.to_json(), [row.value for row in rows if row.key == "objective"])
 
 
-@app.command(epilog=_example("sweeper best sst2", "sweeper best sst2 --top 5 --json"))
+@app.command(epilog=example("sweeper best sst2", "sweeper best sst2 --top 5 --json"))
 def best(
     study: StudyName,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", envvar="SWEEPER_TOP", min=1, metavar="K", help="The K best, best first: a list."
-        ),
-    ] = None,
+    top: Top = None,
     json: Json = False,
 ) -> None:
     """The best trial of a study. Exit code 3 if none has succeeded."""
@@ -216,29 +186,12 @@ def best(
         print_trials(out, [trial.to_json() for trial in found])
 
 
-@app.command(epilog=_example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
+@app.command(epilog=example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
 def export(
     study: StudyName,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", envvar="SWEEPER_OUT", metavar="DIR", help="A new folder, or that of an earlier export."
-        ),
-    ],
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top",
-            envvar="SWEEPER_TOP",
-            min=1,
-            metavar="K",
-            help="The K best, each in a folder DIR/trial-0007.",
-        ),
-    ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR."),
-    ] = None,
+    out: Out,
+    top: Top = None,
+    trial: TrialNumber = None,
     json: Json = False,
 ) -> None:
     """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
@@ -255,30 +208,17 @@ def export(
         print_exports(output, exported)
 
 
-@app.command(epilog=_example("sweeper predict best texts.txt", "sweeper predict best reviews.csv --json"))
+@app.command(epilog=example("sweeper predict best texts.txt", "sweeper predict best reviews.csv --json"))
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `sweeper export` wrote.")],
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="Texts: .txt with one a line, or .csv .tsv .jsonl .parquet with the text columns.",
-        ),
-    ],
-    backbone: Annotated[
-        Path | None,
-        typer.Option(
-            "--backbone",
-            envvar="SWEEPER_BACKBONE",
-            metavar="DIR",
-            help="Where the backbone is now, if it has moved.",
-        ),
-    ] = None,
+    folder: ExportFolder,
+    file: TextsFile,
+    backbone: MovedBackbone = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
     """Predict with an exported adapter: a label and its probability for each row, in the file's order."""
     from sweeper.predict import load_exported
+    from sweeper.report import print_predictions
     from sweeper.texts import read_texts
 
     out = Output(json)
@@ -287,30 +227,15 @@ def predict(
     rows = predictor.predict(texts)
     if json:
         out.document(rows)
-    elif predictor.kind == "regression":
-        out.table(
-            ["score", *predictor.text_columns],
-            [[f"{row['score']:.6g}", *text] for row, text in zip(rows, texts, strict=True)],
-        )
     else:
-        out.table(
-            ["label", "score", *predictor.text_columns],
-            [[row["label"], f"{row['score']:.4f}", *text] for row, text in zip(rows, texts, strict=True)],
-        )
+        print_predictions(out, rows, predictor.text_columns, texts)
 
 
-@app.command(epilog=_example("sweeper ui", "sweeper ui sst2 --port 5001"))
+@app.command(epilog=example("sweeper ui", "sweeper ui sst2 --port 5001"))
 def ui(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", help="Whose link is printed first.", autocompletion=complete_study),
-    ] = None,
-    host: Annotated[
-        str, typer.Option("--host", envvar="SWEEPER_HOST", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port.")
-    ] = 5000,
+    study: MaybeStudy = None,
+    host: Host = "127.0.0.1",
+    port: Port = 5000,
 ) -> None:
     """Open the studies in MLflow's own pages. Ctrl-C ends it."""
     from sweeper.home import Home
@@ -322,7 +247,7 @@ def ui(
     serve(Home.from_environment(), host=host, port=port, study=name)
 
 
-@app.command(epilog=_example("sweeper doctor", "sweeper doctor --json"))
+@app.command(epilog=example("sweeper doctor", "sweeper doctor --json"))
 def doctor(json: Json = False) -> int:
     """Check this machine: versions, devices, store, tracking, disk. Exit code 1 if something is broken."""
     from sweeper.doctor import examine

@@ -1,7 +1,7 @@
 """Folders: whether they can be written, and those of an export with the artifacts that they are made from.
 
-The folder of an export appears whole or not at all: it is written beside its place and renamed. One that is no
-export of ours, or whose files were changed since, is never touched.
+The folder of an export appears whole or not at all: it is written beside its place and renamed. One that is
+no export of ours, or whose files were changed since, is never touched.
 """
 
 from __future__ import annotations

@@ -146,6 +146,21 @@ def print_exports(out: Output, exported: Sequence[Any]) -> None:
     out.note(f"Predict with it: sweeper predict {first} FILE. How to load it in Python: {first}/README.md")
 
 
+def print_predictions(
+    out: Output,
+    predictions: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    texts: Sequence[Sequence[str]],
+) -> None:
+    """A prediction a row, beside its texts; of a regression there is only the score."""
+    labelled = any(row["label"] is not None for row in predictions)
+    rows = [
+        [*([row["label"]] if labelled else []), f"{row['score']:.6g}", *text]
+        for row, text in zip(predictions, texts, strict=True)
+    ]
+    out.table([*(["label"] if labelled else []), "score", *columns], rows)
+
+
 def print_findings(out: Output, findings: Sequence[Any]) -> None:
     """What ``doctor`` found."""
     signs = {"good": "ok", "note": "note", "broken": "BROKEN"}

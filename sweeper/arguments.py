@@ -1,0 +1,100 @@
+"""The arguments and options of the commands: their names, their environment variables, their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.lookup import complete_study
+
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML).", show_default=False)]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="The name of a study (`sweeper status` lists them).",
+        autocompletion=complete_study,
+    ),
+]
+MaybeStudy = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]", help="The name of a study; leave it out for all.", autocompletion=complete_study
+    ),
+]
+Trial = Annotated[str, typer.Argument(metavar="TRIAL", help="A trial number, or `reference-head`.")]
+ExportFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `sweeper export` wrote.")]
+TextsFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Texts: .txt with one a line, or .csv .tsv .jsonl .parquet with the text columns.",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", envvar="SWEEPER_JSON", help="Print JSON on stdout; errors are JSON on stderr."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", envvar="SWEEPER_DEVICE", metavar="DEVICE", help="`cpu` or `cuda:0`; default: the first."
+    ),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        envvar="SWEEPER_DEVICE",
+        metavar="DEVICE",
+        help="`cpu` or `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
+    ),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure",
+        envvar="SWEEPER_MEASURE",
+        help="Train a few real steps to forecast time and memory. Without, only the files are read.",
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", envvar="SWEEPER_OUT", metavar="DIR", help="A new folder, or that of an earlier export."
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top",
+        envvar="SWEEPER_TOP",
+        min=1,
+        metavar="K",
+        help="The K best, best first (`best`: a list; `export`: each in a folder DIR/trial-0007).",
+    ),
+]
+TrialNumber = Annotated[
+    int | None,
+    typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR itself."),
+]
+MovedBackbone = Annotated[
+    Path | None,
+    typer.Option(
+        "--backbone",
+        envvar="SWEEPER_BACKBONE",
+        metavar="DIR",
+        help="Where the backbone is now, if it has moved.",
+    ),
+]
+Host = Annotated[str, typer.Option("--host", envvar="SWEEPER_HOST", help="The address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port; 0 for a free one.")
+]
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help, as Markdown."""
+    return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
