@@ -58,46 +58,53 @@ class Drawing:
         for metric in self._ledger.unshown_metrics(row.name, limit=_ALL):
             rows.setdefault(metric.place_id, []).append(metric)
         changed = [trial for trial in trials if trial.place_id in unshown or trial.place_id in rows]
+        best = next(iter(self._ledger.best(row.name)), None)
         for trial in changed:
             self._stay()
-            self._draw_trial(row, study, trial, rows.get(trial.place_id, []))
-        self._draw_states(trials)
+            self._draw_trial(row, study, trial, rows.get(trial.place_id, []), best)
+        self._draw_states(trials, best)
         self._draw_study(row, study, trials)
         self._last = now
         return len(changed)
 
     def _open(self, row: StudyRow, study: Study) -> Run:
         """Find or make the parent run, and see which child runs there are."""
-        begun = repr(row.created_at)
-        found = {
-            run.run_id: run
-            for run in self._board.search(
-                self._experiment_id, {picture.STUDY_TAG: row.name, _BEGUN_TAG: begun}
-            )
-        }
-        noted = [row.run_id, *(trial.mlflow_run_id for trial in self._ledger.trials(row.name))]
-        if any(run_id is not None and run_id not in found for run_id in noted):
+        mine = {picture.STUDY_TAG: row.name, _BEGUN_TAG: repr(row.created_at)}
+        found = {run.run_id: run for run in self._board.search(self._experiment_id, mine)}
+        noted = {row.run_id, *(trial.mlflow_run_id for trial in self._ledger.trials(row.name))} - {None}
+        if not noted <= set(found):
             # MLflow was lost, or is another one: what the ledger takes for shown is not there.
             self._ledger.hide_all(row.name)
-        parents = sorted(run_id for run_id, run in found.items() if picture.PARENT_TAG not in run.tags)
-        if parents:
-            parent = found[parents[0]]
-        else:
-            tags = {**picture.common_tags(row, study), picture.KIND_TAG: "study", _BEGUN_TAG: begun}
+        # Those that the ledger knows first: of two of the same kind, the other came back from the bin.
+        runs = sorted(found.values(), key=lambda run: (run.run_id not in noted, run.run_id))
+        parent = next((run for run in runs if picture.PARENT_TAG not in run.tags), None)
+        if parent is None:
+            tags = {**picture.common_tags(row, study), **mine, picture.KIND_TAG: "study"}
             parent = self._board.create(self._experiment_id, row.name, row.created_at, tags)
         self._ledger.note_drawn(row.name, self._experiment_id, parent.run_id)
-        for run in found.values():
-            if run.tags.get(picture.PARENT_TAG) == parent.run_id:
-                self._children[run.tags[picture.PLACE_TAG], run.tags[picture.TRIAL_TAG]] = run
+        for run in runs:
+            key = run.tags.get(picture.PLACE_TAG, ""), run.tags.get(picture.TRIAL_TAG, "")
+            if run.tags.get(picture.PARENT_TAG) == parent.run_id and key not in self._children:
+                self._children[key] = run
+            elif run is not parent:
+                self._board.delete(run)
         return parent
 
-    def _draw_trial(self, row: StudyRow, study: Study, trial: TrialView, rows: Sequence[MetricRow]) -> None:
+    def _draw_trial(
+        self,
+        row: StudyRow,
+        study: Study,
+        trial: TrialView,
+        rows: Sequence[MetricRow],
+        best: TrialView | None,
+    ) -> None:
         self._drop_others(trial)
         if trial.name is not None:
             run = self._run_of(row, study, trial)
             if not run.has_data:
                 self._board.log_data(run, picture.data_sets(row, study))
-            tags = {**picture.trial_tags(study, trial), **self._copy_files(run, trial)}
+            tags = {**picture.trial_tags(study, trial), **picture.state_tags(trial, best)}
+            tags |= self._copy_files(run, trial)
             points = [*picture.curve_points(rows), *picture.size_points(row, trial)]
             if trial.state in picture.ENDED:
                 points += picture.result_points(trial, self._ledger.metric_rows(trial.place_id))
@@ -106,9 +113,8 @@ class Drawing:
         self._ledger.mark_metrics_shown([metric.id for metric in rows])
         self._ledger.mark_place_shown(trial.place_id, trial.version)
 
-    def _draw_states(self, trials: Sequence[TrialView]) -> None:
+    def _draw_states(self, trials: Sequence[TrialView], best: TrialView | None) -> None:
         """Say which trial is the best, also of those that did not change themselves."""
-        best = next(iter(self._ledger.best(self._name)), None)
         for trial in trials:
             run = self._children.get(picture.trial_key(trial))
             tags = picture.state_tags(trial, best)

@@ -160,6 +160,10 @@ class Board:
         made = self._client.create_run(experiment_id, round(began_at * 1000), tags, run_name=name)
         return Run.of(made)
 
+    def delete(self, run: Run) -> None:
+        """Put a run into the bin."""
+        self._client.delete_run(run.run_id)
+
     def log(
         self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:

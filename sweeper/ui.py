@@ -34,6 +34,11 @@ START_SECONDS = 90.0
 END_SECONDS = 5.0
 PASSWORD_VARIABLE, SHORTEST_PASSWORD = "SWEEPER_UI_PASSWORD", 12
 USER = "admin"
+# Settings of another MLflow server in this environment, that would change what ours serves, and where.
+_SERVERS_OWN = (
+    "MLFLOW_STATIC_PREFIX", "MLFLOW_ARTIFACTS_ONLY", "MLFLOW_UVICORN_OPTS", "MLFLOW_GUNICORN_OPTS",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI",
+)  # fmt: skip
 
 
 def serve(home: Home, host: str = "127.0.0.1", port: int = 5000, study: str | None = None) -> None:
@@ -69,7 +74,8 @@ def serve(home: Home, host: str = "127.0.0.1", port: int = 5000, study: str | No
         try:
             if _wait_until_up(server, host, port, stop, log):
                 _print_links(f"http://{_address(_reached_at(host))}:{port}", ledger, names)
-                print("Ctrl-C ends it.", file=sys.stderr, flush=True)
+                others = "" if _reached_at(host) == host else " Others reach it by this machine's name."
+                print(f"Ctrl-C ends it.{others}", file=sys.stderr, flush=True)
                 _wait_until_stopped(server, stop, log)
         finally:
             _end(server)
@@ -106,7 +112,7 @@ def _environment(home: Home, host: str) -> dict[str, str]:
     """The server's environment: what is secret is handed over in it, since command lines are public."""
     if not is_loopback(host):
         _check_password(host)
-    kept = {key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE}
+    kept = {key: value for key, value in os.environ.items() if key not in (PASSWORD_VARIABLE, *_SERVERS_OWN)}
     return {
         **kept,
         "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,
@@ -119,8 +125,8 @@ def _check_password(host: str) -> None:
     if len(os.environ.get(PASSWORD_VARIABLE, "")) < SHORTEST_PASSWORD:
         raise UsageError(
             f"others can reach --host {host}, and whoever opens MLflow's pages can change and delete what "
-            f"they show: set {PASSWORD_VARIABLE} to a password of {SHORTEST_PASSWORD} characters or more (the "
-            f"user is {USER}), or stay with --host 127.0.0.1"
+            f"they show: set {PASSWORD_VARIABLE} to a password of {SHORTEST_PASSWORD} characters or more "
+            f"(the user is {USER}), or stay with --host 127.0.0.1"
         )
     if find_spec("flask_wtf") is None:
         raise UsageError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.home import Home
-from sweeper.ledger import Attached, Ledger, NewStudy, Result, this_worker
+from sweeper.ledger import Attached, Claim, Ledger, NewStudy, Result, this_worker
 from sweeper.study import from_dict
 
 HIDDEN_SIZE, LAYERS, BACKBONE_PARAMETERS, HEAD_PARAMETERS = 384, 6, 22_713_216, 770
@@ -100,11 +100,13 @@ class MadeStudy:
             self.run_next()
         self.ledger.end_if_done(self.name)
 
-    def run_next(self, evaluations: int | None = None) -> None:
+    def run_next(self, evaluations: int | None = None) -> Claim:
         """The next place: to its end, or for so many evaluations, after which it goes on running."""
         claim = self.ledger.reserve(self.name, this_worker("cpu"))
         assert claim is not None
-        number = None if claim.kind == "reference" else self._number()
+        number = None if claim.kind == "reference" else claim.trial_number
+        if claim.kind == "search" and number is None:
+            number = sum(trial.number is not None for trial in self.ledger.trials(self.name))
         made = HEAD if number is None else TRIALS[number]
         adapter = 0 if number is None else 6 * (2 * HIDDEN_SIZE * made.params["bottleneck_dim"] + 500)
         configuration = hashlib.sha256(repr(made.params).encode()).hexdigest()
@@ -124,14 +126,12 @@ class MadeStudy:
             }
             self.ledger.record_metrics(claim, evaluation, 25 * evaluation, float(evaluation), values)
         if evaluations is not None:
-            return
+            return claim
         last = made.curve[-1] if made.curve else None
         metrics = {} if last is None else {"accuracy": last}
         files = self._write_files(claim.name, claim.attempt) if made.state == "complete" else {}
         self.ledger.record_result(claim, Result(made.state, last, metrics, 1.5, files, made.reason))
-
-    def _number(self) -> int:
-        return sum(trial.number is not None for trial in self.ledger.trials(self.name))
+        return claim
 
     def _write_files(self, name: str, attempt: int) -> dict[str, str]:
         files = {}

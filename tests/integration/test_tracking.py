@@ -1,0 +1,432 @@
+"""The ledger drawn in a real MLflow: what is there, again and again, through interruptions and losses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper import tracking, views
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.ledger import Ledger
+from sweeper.tracking import Tracker
+from tests.made_study import BEST, COMMAND, STUDY_TEXT, TRIALS, MadeStudy, home_in, spec
+from tests.mlflow_server import free_port, mlflow_server, picture_of
+
+ROOT = Path(__file__).parents[2]
+
+
+class Interrupted(BaseException):
+    """The process is gone; nothing in it may handle that."""
+
+
+class CountedClient:
+    """MLflow's client; after so many calls the process that makes them is gone.
+
+    Args:
+        calls: how many are made; the last one does its work, but nobody learns of it.
+    """
+
+    def __init__(self, client: Any, calls: int = 10**9) -> None:
+        self._client = client
+        self._left = calls
+        self.names: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            answer = method(*arguments, **named)
+            self.names.append(name)
+            self._left -= 1
+            if self._left <= 0:
+                raise Interrupted
+            return answer
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, to start from: making them takes seconds."""
+    home = home_in(tmp_path_factory.mktemp("empty"))
+    home.root.mkdir(exist_ok=True)
+    tracking.Board(home)
+    return home.root / "mlflow.db"
+
+
+@pytest.fixture
+def study(tmp_path: Path, empty_mlflow: Path) -> MadeStudy:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return MadeStudy(home_in(tmp_path))
+
+
+def show(study: MadeStudy) -> int:
+    return Tracker(study.home, study.name, study.ledger).show()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path
+) -> tuple[MadeStudy, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    study = MadeStudy(home_in(folder))
+    study.run_all()
+    assert show(study) == len(TRIALS) + 1
+    return study, picture_of(study.home.tracking_uri)
+
+
+def test_there_is_a_run_for_the_study_and_one_for_each_trial(finished) -> None:
+    _, picture = finished
+    trials = {f"trial-{number:04d}" for number in range(len(TRIALS))}
+    assert set(picture) == {"tags", "films", "reference-head", *trials}
+    assert "mlflow.parentRunId" not in picture["films"]["tags"]
+    assert all(picture[name]["tags"]["mlflow.parentRunId"] == "films" for name in (*trials, "reference-head"))
+
+
+def test_a_trial_has_its_configuration_curves_sizes_and_files(finished) -> None:
+    study, picture = finished
+    run = picture[f"trial-{BEST:04d}"]
+    trial = next(trial for trial in study.ledger.trials("films") if trial.number == BEST)
+    made = TRIALS[BEST]
+    assert {key: str(value) for key, value in made.params.items()}.items() <= run["params"].items()
+    assert run["params"]["batch_size"] == "32" and run["params"]["method"] == "bottleneck"
+    rows = {(row.key, row.evaluation): row for row in study.ledger.metric_rows(trial.place_id)}
+    for key in ("train/loss", "validation/loss", "objective", "learning_rate", "examples_per_second",
+                "peak_memory_bytes", "accuracy", "system/cpu_utilization_percentage"):  # fmt: skip
+        wanted = [(step, rows[key, step].value, round(rows[key, step].time * 1000)) for step in (1, 2, 3)]
+        assert run["curves"][key] == wanted, key
+    sizes = (
+        "adapter_parameters",
+        "head_parameters",
+        "trainable_parameters",
+        "trainable_percent",
+        "objective",
+    )
+    assert {key: run["latest"][key] for key in sizes} == {key: getattr(trial, key) for key in sizes}
+    assert set(run["files"]) == {"adapter.safetensors", "head.safetensors"}
+    for path in trial.files:
+        assert run["files"][Path(path).name] == (study.home.artifacts / path).read_bytes()
+
+
+def test_times_are_those_of_the_ledger(finished) -> None:
+    study, picture = finished
+    row = study.ledger.study("films")
+    assert row.ended_at is not None
+    assert picture["films"]["times"] == (round(row.created_at * 1000), round(row.ended_at * 1000))
+    for trial in study.ledger.trials("films"):
+        assert trial.started_at is not None and trial.ended_at is not None
+        wanted = (round(trial.started_at * 1000), round(trial.ended_at * 1000))
+        assert picture[trial.name]["times"] == wanted
+
+
+def test_states_and_reasons(finished) -> None:
+    _, picture = finished
+    assert picture["films"]["status"] == "FINISHED"
+    words = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    for number, made in enumerate(TRIALS):
+        run = picture[f"trial-{number:04d}"]
+        assert run["status"] == words[made.state]
+        assert run["tags"]["sweeper.state"] == ("best" if number == BEST else made.state)
+        assert run["tags"].get("sweeper.reason") == made.reason
+    # A summary also of pruned trials, and even of one that diverged at once.
+    assert picture["trial-0002"]["latest"]["objective"] == 0.9
+    assert picture["trial-0003"]["latest"]["trainable_parameters"] > 0
+    assert "objective" not in picture["trial-0003"]["latest"]
+
+
+def test_tags_say_what_made_the_runs(finished) -> None:
+    _, picture = finished
+    for name in ("films", "trial-0001", "reference-head"):
+        wanted = {
+            "sweeper.command": COMMAND,
+            "mlflow.source.name": COMMAND,
+            "sweeper.seed": "3",
+            "sweeper.git_commit": "c" * 40,
+            "mlflow.source.git.commit": "c" * 40,
+            "sweeper.version.torch": "2.13.0",
+        }
+        assert wanted.items() <= picture[name]["tags"].items()
+
+
+def test_data_sets_are_inputs_of_every_run(finished) -> None:
+    _, picture = finished
+    for name in ("films", "trial-0000"):
+        assert {(data[0], data[3]) for data in picture[name]["data"]} == {
+            ("train.tsv (train)", "training"),
+            ("train.tsv (validation)", "validation"),
+        }
+
+
+def test_the_parent_has_the_study_file_the_summary_and_how_it_went(finished) -> None:
+    _, picture = finished
+    parent = picture["films"]
+    assert parent["files"] == {"study.yaml": STUDY_TEXT.encode()}
+    note = parent["tags"]["mlflow.note.content"]
+    assert note == picture["tags"]["mlflow.note.content"]
+    assert note.splitlines()[0] == (
+        "### Best: trial-0001 · accuracy 0.8643 · 450,746 parameters (1.98 %) · default 0.8135 · head 0.6797"
+    )
+    assert "trial-0000&emsp; | 0.8135&emsp; | -0.05078&emsp;" in note
+    assert "6 trials are done" in note and "`bottleneck_dim=97 activation=gelu" in note
+    assert [value for _, value, _ in parent["curves"]["best_objective"]] == [0.8134765625] + [
+        0.8642578125
+    ] * 5
+    assert parent["latest"]["trials_pruned"] == 2.0
+
+
+def test_the_saved_view_is_a_tag_of_the_experiment(finished) -> None:
+    study, picture = finished
+    row = study.ledger.study("films")
+    state = views.state(tuple(TRIALS[0].params), "maximize")
+    assert picture["tags"][views.TAG] == views.encode(state, row.created_at)
+    assert row.experiment_id is not None and row.run_id is not None
+
+
+def test_drawing_again_changes_nothing(finished) -> None:
+    study, picture = finished
+    tracker = Tracker(study.home, "films", study.ledger)
+    assert [tracker.show(), tracker.show(), show(study)] == [0, 0, 0]
+    assert picture_of(study.home.tracking_uri) == picture
+    study.ledger.hide_all("films")
+    assert tracker.show() == len(TRIALS) + 1
+    assert picture_of(study.home.tracking_uri) == picture
+
+
+def test_a_study_is_drawn_while_it_runs(study: MadeStudy) -> None:
+    tracker = Tracker(study.home, "films", study.ledger)
+    tracker.show()
+    assert (
+        "No trial has ended yet"
+        in picture_of(study.home.tracking_uri)["films"]["tags"]["mlflow.note.content"]
+    )
+    study.run_next()
+    study.run_next()
+    claim = study.run_next(evaluations=1)
+    tracker.show()
+    picture = picture_of(study.home.tracking_uri)
+    assert picture["films"]["status"] == picture["trial-0001"]["status"] == "RUNNING"
+    assert picture["films"]["tags"]["mlflow.note.content"].startswith("### Best so far: trial-0000 · ")
+    assert picture["trial-0000"]["tags"]["sweeper.state"] == "best"
+    assert picture["trial-0001"]["latest"]["objective"] == 0.74
+    study.ledger.release(claim)
+    tracker.show()
+    assert picture_of(study.home.tracking_uri)["trial-0001"]["status"] == "SCHEDULED"
+
+
+def test_the_best_of_the_moment_is_marked(study: MadeStudy) -> None:
+    tracker = Tracker(study.home, "films", study.ledger)
+    for _ in range(3):
+        study.run_next()
+        tracker.show()
+    picture = picture_of(study.home.tracking_uri)
+    assert picture["trial-0000"]["tags"]["sweeper.state"] == "complete"
+    assert picture["trial-0001"]["tags"]["sweeper.state"] == "best"
+
+
+def test_what_an_attempt_that_does_not_count_left_is_not_the_result(study: MadeStudy) -> None:
+    tracker = Tracker(study.home, "films", study.ledger)
+    study.run_next()
+    study.run_next()
+    study.run_next()
+    # Trial 2 is pruned at its first evaluation; before, it got as far as the third.
+    claim = study.run_next(evaluations=0)
+    for evaluation in (1, 2, 3):
+        study.ledger.record_metrics(claim, evaluation, evaluation, 1.0, {"objective": 0.1, "accuracy": 0.1})
+    tracker.show()
+    study.ledger.release(claim)
+    study.run_next()
+    tracker.show()
+    run = picture_of(study.home.tracking_uri)["trial-0002"]
+    assert run["latest"]["objective"] == run["latest"]["accuracy"] == 0.9
+    assert run["tags"]["sweeper.attempts"] == "2"
+
+
+def test_a_budget_that_grows_opens_the_study_again(study: MadeStudy) -> None:
+    study.trials = 1
+    study.ledger.end_study("films", "enough for now")
+    tracker = Tracker(study.home, "films", study.ledger)
+    tracker.show()
+    assert picture_of(study.home.tracking_uri)["films"]["status"] == "FINISHED"
+    grown = STUDY_TEXT + "# more\n"
+    study.ledger.replace_spec("films", spec("films", "maximize", len(TRIALS)), "films.yaml", grown)
+    tracker.show()
+    again = picture_of(study.home.tracking_uri)["films"]
+    assert again["status"] == "RUNNING"
+    assert again["files"] == {"study.yaml": grown.encode()}
+    for _ in range(len(TRIALS) + 1):
+        study.run_next()
+    study.ledger.end_if_done("films")
+    tracker.show()
+    assert picture_of(study.home.tracking_uri)["films"]["status"] == "FINISHED"
+
+
+def test_an_interruption_after_any_call_leaves_no_trace(
+    tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = tracking._connect
+    study = MadeStudy(home_in(tmp_path / "clean"), trials=1)
+    shutil.copy(empty_mlflow, study.home.root / "mlflow.db")
+    study.run_all()
+    study.ledger.close()
+    clean = tmp_path / "clean"
+    calls = 0
+    while True:
+        calls += 1
+        folder = tmp_path / f"calls-{calls}"
+        shutil.copytree(clean, folder)
+        home = home_in(folder)
+        ledger = Ledger(home.store_url)
+        client: list[CountedClient] = []
+
+        def counted(home: Any, calls: int = calls, client: list[CountedClient] = client) -> Any:
+            client.append(CountedClient(connect(home), calls))
+            return client[0]
+
+        monkeypatch.setattr(tracking, "_connect", counted)
+        try:
+            Tracker(home, "films", ledger).show()
+            interrupted = False
+        except Interrupted:
+            interrupted = True
+        monkeypatch.setattr(tracking, "_connect", connect)
+        Tracker(home, "films", ledger).show()
+        picture = picture_of(home.tracking_uri)
+        ledger.close()
+        if calls == 1:
+            wanted = picture
+        assert _without_files(picture) == _without_files(wanted), client[0].names[-1]
+        if not interrupted:
+            break
+    # Interrupted in every place there is, and few calls: not one a metric.
+    assert 15 < calls <= 12 + 2 * 7, client[0].names
+
+
+def _without_files(picture: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**run, "files": set(run.get("files", ()))} for name, run in picture.items()}
+
+
+def test_a_lost_mlflow_is_drawn_again(finished, tmp_path: Path, empty_mlflow: Path) -> None:
+    made, wanted = finished
+    made.ledger.close()
+    shutil.copytree(made.home.root, tmp_path / "again")
+    home = home_in(tmp_path / "again")
+    ledger = Ledger(home.store_url)
+    shutil.rmtree(home.mlflow_artifacts)
+    (home.root / "mlflow.db").unlink()
+    shutil.copy(empty_mlflow, home.root / "mlflow.db")
+    Tracker(home, "films", ledger).show()
+    assert picture_of(home.tracking_uri) == wanted
+
+
+def test_a_deleted_run_is_drawn_again(study: MadeStudy) -> None:
+    from mlflow import MlflowClient
+
+    study.run_all()
+    show(study)
+    wanted = picture_of(study.home.tracking_uri)
+    client = MlflowClient(tracking_uri=study.home.tracking_uri)
+    gone = next(trial.mlflow_run_id for trial in study.ledger.trials("films") if trial.number == 0)
+    assert gone is not None
+    client.delete_run(gone)
+    show(study)
+    assert picture_of(study.home.tracking_uri) == wanted
+    client.delete_experiment(study.ledger.study("films").experiment_id)
+    show(study)
+    assert picture_of(study.home.tracking_uri) == wanted
+
+
+def test_two_at_once_draw_each_run_once(study: MadeStudy) -> None:
+    study.run_all()
+    trackers = [Tracker(study.home, "films", Ledger(study.home.store_url)) for _ in range(2)]
+    drawn: list[int] = []
+    threads = [threading.Thread(target=lambda t=t: drawn.append(t.show())) for t in trackers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(drawn) == [0, len(TRIALS) + 1]
+    picture_of(study.home.tracking_uri)  # fails if a run is there twice
+
+
+def test_a_real_server_shows_the_same(finished, tmp_path: Path) -> None:
+    made, wanted = finished
+    made.ledger.close()
+    shutil.copytree(made.home.root, tmp_path / "home")
+    with mlflow_server(tmp_path) as address:
+        home = home_in(tmp_path / "home", MLFLOW_TRACKING_URI=address)
+        ledger = Ledger(home.store_url)
+        tracker = Tracker(home, "films", ledger)
+        assert tracker.show() == len(TRIALS) + 1
+        assert picture_of(address) == wanted
+        assert tracker.show() == 0
+    # The server has gone: another call says so, and loses nothing.
+    ledger.hide_all("films")
+    with pytest.raises(UnreachableError):
+        tracker.show()
+    assert len(ledger.unshown_places("films")) == len(TRIALS) + 1
+
+
+def test_a_server_that_is_down_is_named_without_its_password(study: MadeStudy) -> None:
+    study.run_next()
+    address = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    home = home_in(study.home.root, MLFLOW_TRACKING_URI=address)
+    with pytest.raises(UnreachableError) as caught:
+        Tracker(home, "films", study.ledger).show()
+    assert "127.0.0.1" in str(caught.value) and "hunter2" not in str(caught.value)
+    assert study.ledger.unshown_places("films")
+    assert show(study) == 1
+
+
+@pytest.mark.parametrize("uri", ["databricks", "file:///somewhere", "mlruns"])
+def test_a_tracking_uri_of_another_kind_is_refused(study: MadeStudy, uri: str) -> None:
+    home = home_in(study.home.root, MLFLOW_TRACKING_URI=uri)
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI"):
+        Tracker(home, "films", study.ledger).show()
+
+
+def test_a_damaged_database_is_no_traceback(study: MadeStudy) -> None:
+    (study.home.root / "mlflow.db").write_bytes(b"this is not a database" * 100)
+    with pytest.raises(UnreachableError, match="not a database"):
+        show(study)
+
+
+def test_nothing_is_said_and_no_secret_written(tmp_path: Path) -> None:
+    study = MadeStudy(home_in(tmp_path))
+    study.run_all()
+    study.ledger.close()
+    program = (
+        "import sys; from sweeper.home import Home; from sweeper.ledger import Ledger\n"
+        "from sweeper.tracking import Tracker\n"
+        "assert 'mlflow' not in sys.modules\n"
+        "home = Home.from_environment(); print(Tracker(home, 'films', Ledger(home.store_url)).show())\n"
+    )
+    variables = {"SWEEPER_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "A_TOKEN": "hunter2hunter2"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "SWEEPER_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{len(TRIALS) + 1}\n", "")
+    assert b"hunter2" not in (tmp_path / "mlflow.db").read_bytes()
+
+
+def test_the_smaller_is_better_where_it_is_minimised(tmp_path: Path, empty_mlflow: Path) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    study = MadeStudy(home_in(tmp_path), direction="minimize")
+    study.run_all()
+    show(study)
+    picture = picture_of(study.home.tracking_uri)
+    assert picture["trial-0000"]["tags"]["sweeper.state"] == "best"
+    assert "is the default" in picture["films"]["tags"]["mlflow.note.content"].splitlines()[0]
+    assert picture["films"]["latest"]["best_objective"] == 0.8134765625
