@@ -42,6 +42,7 @@ class Drawing:
         self._name = name
         self._children: dict[tuple[str, str], Run] = {}
         self._last: tuple[Any, ...] | None = None
+        self._steps_drawn = 0
         row = ledger.study(name)
         self._experiment_id, self._experiment_tags = board.experiment(row.name)
         self._parent = self._open(row, _study(row))
@@ -167,8 +168,10 @@ class Drawing:
         if not parent.has_data:
             board.log_data(parent, picture.data_sets(row, study))
         points = picture.progress_points(trials, study.objective.direction)
+        points = [point for point in points if point.step > self._steps_drawn]
         tags = {picture.NOTE_TAG: text, _FILE_TAG: file_digest}
         board.log(parent, points, picture.study_params(row, study), tags)
+        self._steps_drawn = max((point.step for point in points), default=self._steps_drawn)
         view = views.state(study.searched, study.objective.direction)
         wanted = {
             **picture.EXPERIMENT_TAGS,

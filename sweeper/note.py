@@ -23,7 +23,8 @@ def note(row: StudyRow, study: Study, summary: Mapping[str, Any]) -> str:
         summary: what ``summary.summarize`` returns.
     """
     best = summary["best"]
-    parts = [f"### {headline(summary)}", f"`{study.name}`: {_progress(summary)}", _comparison(summary)]
+    first = headline(summary).replace("_", "\\_")  # of a metric's name
+    parts = [f"### {first}", f"`{study.name}`: {_progress(summary)}", _comparison(summary)]
     if best is not None:
         parts.append(f"The best configuration: {_code(configuration(best['params']))}")
         commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]
