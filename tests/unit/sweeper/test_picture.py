@@ -113,8 +113,11 @@ def test_a_trial_that_runs_has_no_result() -> None:
 def test_sizes_are_known_before_there_is_a_result() -> None:
     points = {point.key: point.value for point in picture.size_points(make_row(), make_trial(0, "running"))}
     assert points == {
-        "adapter_parameters": 90.0, "head_parameters": 10.0, "trainable_parameters": 100.0, "trainable_percent": 10.0,
-    }  # fmt: skip
+        "adapter_parameters": 90.0,
+        "head_parameters": 10.0,
+        "trainable_parameters": 100.0,
+        "trainable_percent": 10.0,
+    }
     unknown = make_trial(
         0, adapter_parameters=None, head_parameters=None, trainable_parameters=None, trainable_percent=None
     )
