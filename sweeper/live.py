@@ -78,12 +78,35 @@ class Display(Protocol):
     def update(self, view: View) -> None: ...
 
 
+class _News:
+    """What is new in a view since the one before: which trials began and ended, as lines and as data."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] | None = None
+
+    def of(self, view: View) -> Iterator[tuple[str, dict[str, Any]]]:
+        known = self._states if self._states is not None else {}
+        for trial in view.trials:
+            name, state = trial_name(trial), trial["state"]
+            if name == "-" or known.get(name) == state:
+                continue
+            # The first view of a study that goes on holds what ended before: that is no news.
+            first_and_old = self._states is None and state in ENDED
+            if state in ENDED and not first_and_old:
+                if known.get(name) != "running":  # begun and ended between two looks
+                    yield _start(trial), {"trial": name, "state": "running"}
+                yield _ending(view, trial), {"trial": name, "state": state, "objective": trial["objective"]}
+            elif state == "running":
+                yield _start(trial), {"trial": name, "state": state}
+        self._states = {trial_name(trial): trial["state"] for trial in view.trials}
+
+
 class PlainDisplay:
     """One line when a trial starts and one when it ends; JSON lines with ``--json``."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
-        self._states: dict[str, str] | None = None
+        self._news = _News()
 
     def __enter__(self) -> Self:
         return self
@@ -94,30 +117,23 @@ class PlainDisplay:
         return None
 
     def update(self, view: View) -> None:
-        known = self._states if self._states is not None else {}
-        for trial in view.trials:
-            name, state = trial_name(trial), trial["state"]
-            if name == "-" or known.get(name) == state:
-                continue
-            # The first view of a study that goes on holds what ended before: that is no news.
-            first_and_old = self._states is None and state in ENDED
-            if state in ENDED and not first_and_old:
-                if known.get(name) != "running":  # begun and ended between two looks
-                    self._out.note(_start(trial), trial=name, state="running")
-                self._out.note(_ending(view, trial), trial=name, state=state, objective=trial["objective"])
-            elif state == "running":
-                self._out.note(_start(trial), trial=name, state=state)
-        self._states = {trial_name(trial): trial["state"] for trial in view.trials}
+        for line, fields in self._news.of(view):
+            ended = fields["state"] in ENDED
+            self._out.note(f"{line}; {headline(view)}" if ended else line, **fields)
 
 
 class LiveDisplay:
-    """Running trials with their progress, the best so far and what is left, drawn in place by Rich."""
+    """Running trials with their progress, the best so far and what is left, drawn in place by Rich.
+
+    Trials that have ended scroll away above it, a line each.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self._news = _News()
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -129,6 +145,11 @@ class LiveDisplay:
         self._live.__exit__(kind, error, trace)
 
     def update(self, view: View) -> None:
+        from rich.text import Text
+
+        for line, fields in self._news.of(view):
+            if fields["state"] in ENDED:
+                self._live.console.print(Text(line))
         self._live.update(draw(view), refresh=True)
 
 
@@ -139,10 +160,14 @@ def draw(view: View) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    if not view.running:
+        waiting = "the workers are starting" if view.left else "everything is done"
+        return Group(Text(headline(view)), Text(_best_line(view)), Text(waiting))
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
     for column in ("running", "progress", "", view.metric):
         table.add_column(column, no_wrap=True)
-    table.add_column("configuration", overflow="ellipsis", no_wrap=True)
+    # The configuration takes what the others leave: squeezed the other way, no progress would be seen.
+    table.add_column("configuration", overflow="ellipsis", no_wrap=True, ratio=1)
     for trial in view.running:
         step, steps = view.steps.get(trial_name(trial), (0, 0))
         table.add_row(
@@ -186,7 +211,7 @@ def _ending(view: View, trial: Mapping[str, Any]) -> str:
     if view.best is not None and trial_name(view.best) == trial_name(trial):
         parts.append("best so far")
     parts.append(duration(trial["seconds"]))
-    return f"{trial_name(trial)} {trial['state']}{reason}: {', '.join(parts)}; {headline(view)}"
+    return f"{trial_name(trial)} {trial['state']}{reason}: {', '.join(parts)}"
 
 
 @contextmanager

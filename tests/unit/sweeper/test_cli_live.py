@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from sweeper.console import Output
@@ -79,6 +80,17 @@ def test_the_live_table_shows_what_runs_and_the_best():
     assert "30/60" in text.getvalue()
     assert "0.75" in text.getvalue()
     assert "best so far: trial-0000, accuracy 0.5" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_configuration_does_not_push_the_progress_out(width):
+    params = {f"parameter_{number}": "a_long_value" for number in range(9)}
+    running = trial(12, "running", None, params=params, metrics={"accuracy": 0.75})
+    text = io.StringIO()
+    Console(file=text, width=width).print(draw(view(trial(0), running, steps={"trial-0012": (1300, 6000)})))
+    line = next(line for line in text.getvalue().splitlines() if line.startswith("trial-0012"))
+    assert "1,300/6,000" in line
+    assert "0.75" in line
 
 
 def test_plain_lines_tell_each_start_and_each_end_once(capsys):
