@@ -172,7 +172,7 @@ def draw(view: View) -> Any:
         step, steps = view.steps.get(trial_name(trial), (0, 0))
         table.add_row(
             Text(trial_name(trial)),
-            ProgressBar(total=max(1, steps), completed=step, width=24),
+            ProgressBar(total=max(1, steps), completed=step, width=16),
             Text(f"{step:,}/{steps:,}" if steps else "starting"),
             Text(number(trial["metrics"].get(view.metric))),
             Text(configuration(trial["params"])),
