@@ -35,6 +35,7 @@ from sweeper.console import (
     InterruptedByUser,
     Output,
     explain,
+    open_streams,
     silence_closed_pipe,
     wants_json,
 )
@@ -265,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; default: those of the process.
     """
+    open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(given)
     try:

@@ -5,6 +5,7 @@ With ``--json`` stdout carries one JSON document and stderr JSON lines, so that 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -79,7 +80,9 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Writes one JSON document to stdout."""
-        self.data(json.dumps(json_ready(value), ensure_ascii=False, indent=2, allow_nan=False))
+        # An escape is the only way that a letter can take through a stream which cannot hold it.
+        escaped = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+        self.data(json.dumps(json_ready(value), ensure_ascii=escaped, indent=2, allow_nan=False))
 
     def note(self, text: str, **fields: Any) -> None:
         """Says something on stderr; with ``json`` as ``{"note": …}`` and the fields, on one line."""
@@ -142,7 +145,7 @@ def explain(error: BaseException, as_json: bool) -> int:
         if as_json:
             _stderr(_json_line(known.to_json()))
         else:
-            _stderr(f"error: {known}")
+            _stderr(f"error: {one_line(known)}")
         return known.exit_code
     trace = "".join(traceback.format_exception(error)).rstrip()
     message = f"{type(error).__name__}: {error} (this is a bug in Adapter Sweeper: please report it)"
@@ -184,6 +187,20 @@ def _stderr(text: str) -> None:
         sys.stderr.flush()
     except (BrokenPipeError, ValueError):
         pass  # nobody reads stderr: the exit code still says how it ended
+
+
+def open_streams() -> None:
+    """Makes stdout and stderr safe to write to, whatever they are.
+
+    A stream that was closed by whoever started us is None: it becomes one that keeps nothing. A letter that a
+    stream cannot hold is written as an escape.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def silence_closed_pipe() -> None:

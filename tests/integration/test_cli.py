@@ -130,6 +130,30 @@ def test_a_reader_that_goes_away_leaves_no_traceback(sweeper, command):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_bug(sweeper, redirect):
+    program = shlex.join(sweeper.arguments("trials", "tiny"))
+    done = subprocess.run(
+        ["sh", "-c", f"{program} {redirect}"],
+        cwd=sweeper.folder,
+        env=sweeper.variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_stream_that_holds_ascii_alone_gets_escapes(sweeper, tmp_path):
+    out = tmp_path / "größte"
+    for arguments in (["export", "tiny", "--out", out], ["export", "tiny", "--out", out, "--json"]):
+        done = sweeper(*arguments, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert "gr\\" in done.stdout
+    assert json.loads(done.stdout)[0]["folder"] == str(out)
+
+
 def test_check_says_what_would_run_and_leaves_no_trace(sweeper, tmp_path):
     write_study(tmp_path)
     before = listing(tmp_path)
