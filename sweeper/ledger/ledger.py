@@ -96,7 +96,7 @@ class Ledger:
 
         The first place has ``first_params``; behind it come the references, as (label, params).
         """
-        return self._database.write(places.add_places, name, trials, first_params, references)
+        return self._database.write(studyrows.add_places, name, trials, first_params, references)
 
     def end_study(self, name: str, because: str) -> bool:
         """Begin no more trials; False if the study had ended before."""

@@ -1,12 +1,12 @@
-"""The rows of studies: begun once, ended for a reason, drawn by one sender."""
+"""The rows of studies and the places of their budgets: begun once, ended for a reason, drawn by one sender."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import NewStudy, StudyRow
@@ -46,6 +46,45 @@ def replace_spec(connection: Connection, name: str, spec: Mapping[str, Any], pat
 def move(connection: Connection, name: str, path: str) -> None:
     """The study file, and with it the data, is elsewhere now."""
     connection.execute(update(studies).where(studies.c.name == name).values(path=path))
+
+
+def add_places(
+    connection: Connection,
+    study: str,
+    trials: int,
+    first_params: Mapping[str, Any] | None,
+    references: Sequence[tuple[str, Mapping[str, Any]]],
+) -> int:
+    """Add the places that the budget pays for and that are not there yet; returns how many.
+
+    The first trial has the given parameters; the references come behind it.
+    """
+    # Growing twice at once would number places twice.
+    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    there = connection.execute(
+        select(places.c.kind, func.count(), func.max(places.c.position))
+        .where(places.c.study == study)
+        .group_by(places.c.kind)
+    ).all()
+    position = max((row[2] for row in there), default=-1) + 1
+    count = next((row[1] for row in there if row[0] == "search"), 0)
+    rows: list[dict[str, Any]] = []
+    if not there:
+        rows.append({"kind": "search", "label": None, "fixed_params": first_params})
+        rows += [
+            {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
+        ]
+        count = 1
+    rows += [{"kind": "search", "label": None, "fixed_params": None}] * max(0, trials - count)
+    if rows:
+        connection.execute(
+            insert(places),
+            [
+                {**row, "study": study, "position": position + index, "state": "waiting"}
+                for index, row in enumerate(rows)
+            ],
+        )
+    return len(rows)
 
 
 def end(connection: Connection, name: str, because: str) -> bool:

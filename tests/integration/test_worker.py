@@ -363,27 +363,6 @@ def test_a_dtype_that_the_device_cannot_compute_is_refused(
         run(session)
 
 
-def test_workers_of_one_process_share_a_study(folder: Path) -> None:
-    session = begin(folder, budget={"trials": 6}, pruner="median")
-    errors: list[BaseException] = []
-
-    def one() -> None:
-        try:
-            run(join_study("tiny", session.home))
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    check_agrees(session, 6)
-    default = next(view for view in session.ledger.trials("tiny") if view.position == 0)
-    assert default.number == 0
-
-
 @contextlib.contextmanager
 def environment(home: Home) -> Iterator[None]:
     before = dict(os.environ)
@@ -468,6 +447,30 @@ def test_a_picture_that_cannot_be_drawn_stops_nothing(folder: Path) -> None:
 
     assert follow(session, show=refuse) == Ending(interrupted=False, not_shown="the server is gone")
     check_agrees(session, 1)
+
+
+def test_a_study_in_either_store_is_begun_and_worked_on_by_several(folder: Path, url: str) -> None:
+    environment = {"SWEEPER_HOME": str(folder / "sweeps"), "SWEEPER_STORE": url}
+    path = write_study(folder, budget={"trials": 6}, pruner="successive_halving")
+    home, errors = Home.from_environment(environment), []
+
+    def begin_and_run() -> None:
+        try:
+            run(open_study(load_study(path), home))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=begin_and_run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    session = open_study(load_study(path), home)
+    assert session.row.ended_because == "all 6 trials are done"
+    check_agrees(session, 6)
+    default = next(view for view in session.ledger.trials("tiny") if view.position == 0)
+    assert default.number == 0
 
 
 def test_two_coordinators_begin_one_study(folder: Path) -> None:
