@@ -1,4 +1,4 @@
-"""The rows of studies and the places of their budgets: begun once, ended for a reason, drawn by one sender."""
+"""The rows of studies and their places: begun once, ended for a reason, drawn by one sender."""
 
 from __future__ import annotations
 
