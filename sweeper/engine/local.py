@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 RESTARTS = 3
 """How often in a row workers are started again that die before any trial ends."""
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""On a busy machine, threads that spin while they wait for each other cost several times what sleeping ones do."""
+"""On a busy machine, threads that spin while they wait for others make training several times slower."""
 _ENDED = ("complete", "pruned", "failed", "cancelled")
 _ERRORS = {error.exit_code: error for error in (UsageError, UnreachableError, NothingSucceededError)}
 
