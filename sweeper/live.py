@@ -46,10 +46,14 @@ class View:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The best complete trial so far; of equals the one with the lower number."""
+        """The best complete trial so far; of equals the smaller one, then the earlier."""
         done = [t for t in self.trials if t["number"] is not None and t["state"] == "complete"]
         sign = -1.0 if self.maximize else 1.0
-        return min(done, key=lambda trial: (sign * trial["objective"], trial["number"]), default=None)
+        return min(
+            done,
+            key=lambda trial: (sign * trial["objective"], trial["trainable_parameters"], trial["number"]),
+            default=None,
+        )
 
     @property
     def left(self) -> int:

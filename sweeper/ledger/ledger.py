@@ -196,7 +196,7 @@ class Ledger:
         return self._database.read(trialview.trials, name, place_id)[0]
 
     def best(self, name: str, count: int = 1) -> list[TrialView]:
-        """The best complete trials of the search, best first; of equals the one with the lower number."""
+        """The best complete trials of the search, best first; of equals the smaller one, then the earlier."""
         maximize = self.study(name).spec["objective"]["direction"] == "maximize"
         return trialview.best(self.trials(name), maximize, count)
 

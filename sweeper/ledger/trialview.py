@@ -117,10 +117,12 @@ def _view(row: Any, latest: dict[str, float]) -> TrialView:
 
 
 def best(views: list[TrialView], maximize: bool, count: int = 1) -> list[TrialView]:
-    """The best complete trials of the search, best first; of equals the one with the lower number."""
+    """The best complete trials of the search, best first; of equals the smaller one, then the earlier."""
     sign = -1.0 if maximize else 1.0
     done = [v for v in views if v.kind == "search" and v.state == "complete" and v.objective is not None]
-    return sorted(done, key=lambda view: (sign * (view.objective or 0.0), view.number))[:count]
+    return sorted(
+        done, key=lambda view: (sign * (view.objective or 0.0), view.trainable_parameters or 0, view.number)
+    )[:count]
 
 
 def status(connection: Connection, study: str) -> dict[str, Any]:
