@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeper.predict import Predictor as Predictor
-    from sweeper.predict import load_exported as load_exported
+    from sweeper.export.predict import Predictor as Predictor
+    from sweeper.export.predict import load_exported as load_exported
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "foreign_adapters", "load_exported"]
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
         refusal = foreign_adapters()
         if refusal is not None:
             raise ImportError(refusal)
-        from sweeper import predict
+        from sweeper.export import predict
 
         return getattr(predict, name)
     raise AttributeError(f"module 'sweeper' has no attribute {name!r}")

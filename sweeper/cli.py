@@ -85,7 +85,7 @@ def check(
 ) -> None:
     """Validate a study file, its data and backbone, and print what would run. Writes nothing."""
     from sweeper.check import check_study
-    from sweeper.checkreport import print_check
+    from sweeper.check.report import print_check
 
     out = Output(json)
     result = check_study(file, measure=measure, device=device, note=out.note)
@@ -218,9 +218,9 @@ def predict(
     json: Json = False,
 ) -> None:
     """Predict with an exported adapter: a label and its probability for each row, in the file's order."""
-    from sweeper.predict import load_exported
+    from sweeper.data.texts import read_texts
+    from sweeper.export.predict import load_exported
     from sweeper.report import print_predictions
-    from sweeper.texts import read_texts
 
     out = Output(json)
     predictor = load_exported(folder, backbone=backbone, device=device)

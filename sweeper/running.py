@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.console import InterruptedByUser, Output
 from sweeper.errors import NothingSucceededError, UsageError
-from sweeper.folders import why_not_writable
+from sweeper.export.folders import why_not_writable
 from sweeper.live import View, display
 from sweeper.report import print_summary
 

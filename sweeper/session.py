@@ -20,7 +20,7 @@ from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
 from sweeper.study import Study, difference, from_dict, only_budget_grew
-from sweeper.studysearch import TRAIN_FIELDS
+from sweeper.study.search import TRAIN_FIELDS
 
 if TYPE_CHECKING:
     from sweeper.data import TaskData

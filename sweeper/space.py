@@ -17,8 +17,8 @@ from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
 from adapters.errors import AdapterError
 from sweeper.errors import SweeperError, UsageError
-from sweeper.studyschema import Choice, Fixed, Range, Spec, Study, Value
-from sweeper.studysearch import ADAPTER_FIELDS, WHOLE_FIELDS, encode
+from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
+from sweeper.study.search import ADAPTER_FIELDS, WHOLE_FIELDS, encode
 from sweeper.trainconfig import TrainConfig
 from sweeper.words import short
 

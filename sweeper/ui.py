@@ -27,7 +27,7 @@ from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
 from sweeper.tracking import Tracker, shown_uri
-from sweeper.views import link
+from sweeper.tracking.views import link
 
 START_SECONDS = 90.0
 """How long the server may take to answer."""

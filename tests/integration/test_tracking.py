@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sweeper import tracking, views
+from sweeper import tracking
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.ledger import Ledger
-from sweeper.tracking import Tracker
+from sweeper.tracking import Tracker, views
 from tests.made_study import BEST, COMMAND, STUDY_TEXT, TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import free_port, mlflow_server, picture_of
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweeper.views import SIZES
+from sweeper.tracking.views import SIZES
 from tests.command_line import CommandLine
 from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 

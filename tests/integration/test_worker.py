@@ -266,7 +266,7 @@ def test_configurations_past_the_limits_are_never_trained(folder: Path) -> None:
 def test_a_hundred_past_the_limits_in_a_row_end_the_study(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeper.begin.PAST_LIMITS_IN_A_ROW", 7)
+    monkeypatch.setattr("sweeper.worker.begin.PAST_LIMITS_IN_A_ROW", 7)
     monkeypatch.setattr("sweeper.space.check_space", lambda *arguments: None)
     session = begin(folder, budget={"trials": 4}, limits={"trainable_parameters": 10}, sampler="random")
     run(session)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper.card import configuration_yaml, snippet
 from sweeper.errors import SweeperError, UsageError
-from sweeper.folders import FORMAT, as_json, sha256, verified, write_folders
+from sweeper.export.card import configuration_yaml, snippet
+from sweeper.export.folders import FORMAT, as_json, sha256, verified, write_folders
 
 
 def export_of(text: str = "card") -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from sweeper import load_exported
 from sweeper.backbone import fingerprint, load_backbone, load_tokenizer
 from sweeper.data import prepare, read_tables
 from sweeper.errors import UsageError
-from sweeper.head import HeadFacts, head_bytes
+from sweeper.export.head import HeadFacts, head_bytes
 from sweeper.slot import Job, Problem
 from sweeper.study import load_study
 from sweeper.task import outputs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sweeper.data.texts import read_labelled, read_texts
 from sweeper.errors import UsageError
-from sweeper.texts import read_labelled, read_texts
 
 
 def write(path, content):

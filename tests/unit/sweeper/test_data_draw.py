@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.draw import draw_fractions, draw_subset
+from sweeper.data.draw import draw_fractions, draw_subset
 
 LABELS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=80)
 FRACTION = st.floats(0.01, 0.45)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.data.rows import Rows, read_file
 from sweeper.errors import UsageError
-from sweeper.rows import Rows, read_file
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:

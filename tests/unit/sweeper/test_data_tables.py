@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from sweeper.data.tables import Tables, read_tables
 from sweeper.errors import UsageError
 from sweeper.study import load_study
-from sweeper.tables import Tables, read_tables
 from tests.tiny_folder import make_backbone, write_study
 
 

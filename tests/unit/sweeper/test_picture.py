@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sweeper import note, picture
 from sweeper.ledger import MetricRow, StudyRow, TrialView
 from sweeper.study import Study, from_dict
+from sweeper.tracking import note, picture
 from tests.made_study import spec
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.pruning import should_prune
-from sweeper.studyschema import Pruner
+from sweeper.study.schema import Pruner
 
 HALVING = Pruner("successive_halving", {"minimum": 1, "reduction_factor": 3})
 MEDIAN = Pruner("median", {"minimum": 1, "n_startup_trials": 5})

@@ -13,7 +13,6 @@ from transformers import BertConfig, GPT2Config, T5Config
 
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
-from sweeper import yamlfile
 from sweeper.errors import SweeperError, UsageError
 from sweeper.space import (
     check_space,
@@ -26,7 +25,7 @@ from sweeper.space import (
     suggest,
     trial_seed,
 )
-from sweeper.study import Study, from_dict
+from sweeper.study import Study, from_dict, yamlfile
 from sweeper.trainconfig import TrainConfig
 from tests.study_text import STUDY, line_of, replaced
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import yamlfile
 from sweeper.study import (
     Choice,
     Fixed,
@@ -18,6 +17,7 @@ from sweeper.study import (
     from_dict,
     load_study,
     only_budget_grew,
+    yamlfile,
 )
 from tests.study_text import STUDY, line_of, replaced, write_study_text
 

@@ -14,10 +14,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeper import yamlfile
 from sweeper.errors import UsageError
 from sweeper.space import configuration, default_params, distributions, size
-from sweeper.study import Study, from_dict, load_study
+from sweeper.study import Study, from_dict, load_study, yamlfile
 from tests.study_text import STUDY, write_study_text
 
 VALID: dict[str, Any] = yamlfile.parse(STUDY, "study.yaml")[0]

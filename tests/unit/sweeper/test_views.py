@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import views
+from sweeper.tracking import views
 
 SEARCHED = ("bottleneck_dim", "activation", "initialization", "placement", "layers", "learning_rate")
 # A view saved by hand in the pages of MLflow 3.17.2: sorted by objective, with four columns ticked.

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper import yamlfile
 from sweeper.errors import UsageError
+from sweeper.study import yamlfile
 
 
 def refused(text: str | bytes, folder: Path) -> UsageError:

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
-from sweeper.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
+from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
 
 if TYPE_CHECKING:
     import mlflow.entities
     from mlflow import MlflowClient
 
-    from sweeper.drawing import Drawing
+    from sweeper.tracking.drawing import Drawing
 
 SENDER_SECONDS = 15.0
 """How long others wait for a process that was killed while it drew."""
@@ -81,7 +81,7 @@ class Tracker:
         try:
             with _reachable(self._home.tracking_uri):
                 if self._drawing is None:
-                    from sweeper.drawing import Drawing
+                    from sweeper.tracking.drawing import Drawing
 
                     board = Board(self._home)
                     self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)

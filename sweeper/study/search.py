@@ -14,8 +14,8 @@ from typing import Any
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from sweeper.errors import UsageError
-from sweeper.studynode import Node
-from sweeper.studyschema import Choice, Fixed, Range, Spec, Value
+from sweeper.study.node import Node
+from sweeper.study.schema import Choice, Fixed, Range, Spec, Value
 from sweeper.trainconfig import TrainConfig, TrainConfigError
 from sweeper.words import short
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.data.rows import Rows, read_file
+from sweeper.data.tables import read_names, read_numbers
+from sweeper.data.tables import read_texts as read_column
 from sweeper.errors import UsageError
-from sweeper.rows import Rows, read_file
-from sweeper.tables import read_names, read_numbers
-from sweeper.tables import read_texts as read_column
 from sweeper.words import nearest, short
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.card import FILES
 from sweeper.console import json_ready
 from sweeper.errors import SweeperError, UsageError
+from sweeper.export.card import FILES
 
 FORMAT = "adapter-sweeper-export/1"
 _TRIAL_FOLDER = re.compile(r"trial-\d{4,}")

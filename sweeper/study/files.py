@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sweeper.studynode import SECTIONS, Node
-from sweeper.studyschema import Backbone, Data, Source
+from sweeper.study.node import SECTIONS, Node
+from sweeper.study.schema import Backbone, Data, Source
 from sweeper.words import nearest, short
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

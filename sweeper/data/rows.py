@@ -73,7 +73,7 @@ def read_source(
         UnreachableError: the hub cannot be reached.
     """
     if source.hub is not None:
-        from sweeper.typedrows import read_hub
+        from sweeper.data.typedrows import read_hub
 
         return read_hub(source, columns, cache_dir, study_file, line)
     assert source.path is not None
@@ -100,7 +100,7 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
         if path.stat().st_size == 0:
             raise UsageError("the file is empty", file=path)
         if suffix == ".parquet":
-            from sweeper.typedrows import read_parquet
+            from sweeper.data.typedrows import read_parquet
 
             return read_parquet(path, name, columns)
         # A CSV field may hold line ends of its own; elsewhere a line ends with LF, CR LF or CR, and with

@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.data.tables import Table, Tables, read_tables
 from sweeper.errors import UsageError
-from sweeper.tables import Table, Tables, read_tables
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,8 +82,8 @@ def prepare(
             cannot do, or for too short texts; a text gives no token; the tokenizer is not the backbone's.
     """
     from sweeper.backbone import load_config
+    from sweeper.data.tokencache import cached
     from sweeper.task import check_task
-    from sweeper.tokencache import cached
 
     config = load_config(study.backbone)
     check_task(study, config)

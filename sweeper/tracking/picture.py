@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import note, space
+from sweeper import space
 from sweeper.ledger import MetricRow, StudyRow, TrialView
 from sweeper.study import Source, Study
+from sweeper.tracking import note
+from sweeper.tracking.views import OBJECTIVE, SIZES, STATE_TAG
 from sweeper.trainconfig import TrainConfig
-from sweeper.views import OBJECTIVE, SIZES, STATE_TAG
 
 STUDY_TAG, PLACE_TAG, TRIAL_TAG, KIND_TAG = "sweeper.study", "sweeper.place", "sweeper.trial", "sweeper.kind"
 REASON_TAG, PARENT_TAG, NOTE_TAG = "sweeper.reason", "mlflow.parentRunId", "mlflow.note.content"

@@ -162,7 +162,7 @@ def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
 
 
 def _disk_free_bytes() -> int:
-    from sweeper.folders import nearest
+    from sweeper.export.folders import nearest
     from sweeper.home import Home
 
     return shutil.disk_usage(nearest(Home.from_environment().root)).free

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.data.rows import Rows
 from sweeper.errors import UsageError
-from sweeper.rows import Rows
 
 if TYPE_CHECKING:
     from sweeper.study import Source

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeper import note, picture, views
 from sweeper.home import Home
 from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
 from sweeper.study import Study, from_dict
 from sweeper.summary import summarize
+from sweeper.tracking import note, picture, views
 
 if TYPE_CHECKING:
     from sweeper.tracking import Board, Run

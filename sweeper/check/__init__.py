@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.study import Study, load_study
-from sweeper.studyschema import Choice, Fixed, Range, Source, Spec
+from sweeper.study.schema import Choice, Fixed, Range, Source, Spec
 
 
 def check_study(
@@ -73,8 +73,8 @@ def _check(
 ) -> dict[str, Any]:
     from sweeper import data, space, task
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
+    from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
-    from sweeper.forecast import measure_forecast
 
     where = choose(device)
     config = load_config(study.backbone)

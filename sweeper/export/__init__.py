@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.card import FILES, card, configuration_yaml, snippet
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
-from sweeper.head import HeadFacts, head_bytes
+from sweeper.export.card import FILES, card, configuration_yaml, snippet
+from sweeper.export.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
+from sweeper.export.head import HeadFacts, head_bytes
 from sweeper.lookup import find_trial, study_name
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.draw import draw_fractions, draw_subset
+from sweeper.data.draw import draw_fractions, draw_subset
+from sweeper.data.rows import Rows, read_source
 from sweeper.errors import UsageError
-from sweeper.rows import Rows, read_source
 from sweeper.words import nearest, short
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
-from sweeper.head import HeadFacts, load_head
+from sweeper.export.head import HeadFacts, load_head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,7 +156,7 @@ class Predictor:
             raise UsageError("this study has another task than the adapter was trained for", study.path)
 
     def _file_split(self, path: Path) -> Split:
-        from sweeper.texts import read_labelled
+        from sweeper.data.texts import read_labelled
 
         columns, labels = read_labelled(path, self.text_columns, self.facts.label, self.label_names)
         return self._tokens(columns, labels)
@@ -211,7 +211,7 @@ def _adapter_folder(folder: Path) -> Path:
 def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
     """Where to load the backbone from, once it is known to be the right one."""
     from sweeper.backbone import fingerprint
-    from sweeper.studyschema import Backbone
+    from sweeper.study.schema import Backbone
 
     model, revision, path = (facts.backbone[key] for key in ("model", "revision", "path"))
     if moved is not None:

@@ -7,8 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from sweeper.metrics import METRICS
-from sweeper.studynode import SECTIONS, Node
-from sweeper.studyschema import (
+from sweeper.study.node import SECTIONS, Node
+from sweeper.study.schema import (
     KINDS,
     POOLINGS,
     Budget,
@@ -22,7 +22,7 @@ from sweeper.studyschema import (
     Task,
     TrainSettings,
 )
-from sweeper.studysearch import ADAPTER_FIELDS, FIXED_TRAIN_FIELDS
+from sweeper.study.search import ADAPTER_FIELDS, FIXED_TRAIN_FIELDS
 from sweeper.trainconfig import TrainConfigError
 from sweeper.words import nearest, short
 

@@ -16,19 +16,19 @@ from collections.abc import Callable
 from types import FrameType
 
 from sweeper.asktell import Trials
-from sweeper.begin import Beginner
 from sweeper.crash import point
 from sweeper.errors import SweeperError, UsageError
-from sweeper.heartbeat import Heartbeat
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
 from sweeper.metrics import METRICS
 from sweeper.pruning import should_prune
 from sweeper.session import Session, check_same, join_study, load_data
 from sweeper.slot import Job, Problem
-from sweeper.systemmetrics import SystemMetrics
 from sweeper.train import Evaluated, Event, Failed, Finished, Progress, train
-from sweeper.weights import write_weights
+from sweeper.worker.begin import Beginner
+from sweeper.worker.heartbeat import Heartbeat
+from sweeper.worker.systemmetrics import SystemMetrics
+from sweeper.worker.weights import write_weights
 
 POLL_SECONDS = 1.0
 """How often a worker without work looks for some: others may be lost, or hand theirs back."""
@@ -285,7 +285,3 @@ def _hand_back_on_signals(stop: threading.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, first)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper import yamlfile
 from sweeper.errors import UsageError
-from sweeper.studyfiles import read_backbone, read_data
-from sweeper.studynode import SECTIONS, Node
-from sweeper.studyrules import (
+from sweeper.study import yamlfile
+from sweeper.study.files import read_backbone, read_data
+from sweeper.study.node import SECTIONS, Node
+from sweeper.study.rules import (
     read_budget,
     read_limits,
     read_objective,
@@ -28,7 +28,7 @@ from sweeper.studyrules import (
     read_task,
     read_train,
 )
-from sweeper.studyschema import (
+from sweeper.study.schema import (
     Backbone,
     Budget,
     Choice,
@@ -45,7 +45,7 @@ from sweeper.studyschema import (
     Task,
     TrainSettings,
 )
-from sweeper.studysearch import ADAPTER_FIELDS, TRAIN_FIELDS, read_search
+from sweeper.study.search import ADAPTER_FIELDS, TRAIN_FIELDS, read_search
 from sweeper.words import short
 
 __all__ = [
