@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
@@ -142,18 +143,18 @@ def _store() -> Iterator[Finding]:
 
 def _tracking() -> Iterator[Finding]:
     from sweeper.home import Home
+    from sweeper.tracking import shown_uri
 
     uri = Home.from_environment().tracking_uri
-    parts = urlsplit(uri)
-    secret, at, _ = parts.netloc.rpartition("@")
-    where = uri.replace(f"{secret}{at}", "", 1)
-    if parts.scheme not in {"http", "https"}:
+    where = shown_uri(uri)
+    if urlsplit(uri).scheme not in {"http", "https"}:
         yield Finding("tracking", "good", f"{where} (written directly; `sweeper ui` shows it)")
         return
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_SECONDS) as answer:
+        # Without user and password, which this answer needs none of, and which an error would repeat.
+        with urlopen(f"{where.rstrip('/')}/health", timeout=TIMEOUT_SECONDS) as answer:
             yield Finding("tracking", "good", f"{where} answers ({answer.status})")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         # The ledger keeps everything: tracking can be drawn again, so a run works without it.
         yield Finding(
             "tracking", "note", f"{where} does not answer ({error}): runs work, and are shown when it does"

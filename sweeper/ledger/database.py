@@ -53,11 +53,14 @@ def parse_url(url: str | URL) -> URL:
     """
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # ValueError: a port that is no number
         raise UsageError(
             "SWEEPER_STORE is no SQLAlchemy URL, such as postgresql://user@host/sweeper"
         ) from None
     backend = parsed.drivername.partition("+")[0]
+    # Behind an @ of its own, the rest of a password would pass for the host, and be shown.
+    if backend != "sqlite" and "@" in f"{parsed.host}{parsed.database}":
+        raise UsageError("SWEEPER_STORE has an @ too many: write one that belongs to the password as %40")
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
@@ -74,8 +77,10 @@ def store_file(url: str | URL) -> Path | None:
 
 
 def shown_url(url: str) -> str:
-    """The store's URL without its password."""
-    return parse_url(url).render_as_string(hide_password=True)
+    """The store's URL without its password, nor those among its options."""
+    parsed = parse_url(url)
+    secret = [key for key in parsed.query if "password" in key.lower()]
+    return parsed.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 class Database:

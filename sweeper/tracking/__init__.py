@@ -221,8 +221,10 @@ class Board:
 
 
 def shown_uri(uri: str) -> str:
-    """A tracking URI, or a text that holds one, without user and password."""
-    return re.sub(r"//[^/\s]*@", "//", uri)
+    """A tracking URI, or a text that holds one, without user and password, nor those among its options."""
+    return re.sub(
+        r"([?&][^=&\s]*password[^=&\s]*=)[^&\s]*", r"\1***", re.sub(r"//\S*@", "//", uri), flags=re.I
+    )
 
 
 @contextmanager

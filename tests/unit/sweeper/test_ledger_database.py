@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
+from sweeper import doctor
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, shown_url, store_file
@@ -21,6 +22,7 @@ from sweeper.ledger import database as database_module
 from sweeper.ledger.database import Database, now_seconds
 from sweeper.ledger.migrate import configuration, upgrade
 from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
+from sweeper.tracking import shown_uri
 from tests.stores import new_ledger, sqlite_url
 
 
@@ -80,6 +82,9 @@ def test_looking_for_a_store_does_not_make_one(tmp_path: Path) -> None:
     [
         ("nonsense:hunter2", "is no SQLAlchemy URL"),
         ("mysql://me:hunter2@host/db", "names the database 'mysql'"),
+        ("postgresql://me:hunter2@host:port/db", "is no SQLAlchemy URL"),
+        ("postgresql://me:an@hunter2@host/db", "write one that belongs to the password as %40"),
+        ("postgresql://me:an@/hunter2@host/db", "write one that belongs to the password as %40"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
     ],
@@ -94,6 +99,26 @@ def test_passwords_are_not_shown() -> None:
     for url in ("postgresql://me:hunter2@host/db", "postgres://me:hunter2@host/db"):
         assert shown_url(url) == "postgresql+psycopg://me:***@host/db"
         assert store_file(url) is None
+    for options in ("password=hunter2&user=me", "sslpassword=hunter2&user=me"):
+        assert shown_url(f"postgresql://host/db?{options}") == "postgresql+psycopg://host/db?user=me"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:hunter2@host/there",
+        "http://me:an@hunter2@host/there",
+        "postgresql://me:an/hunter2@host/there",
+        "postgresql://host/there?sslPassword=hunter2&user=me",
+    ],
+)
+def test_passwords_of_tracking_uris_are_not_shown(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = shown_uri(f"cannot reach ({uri}) now")
+    assert "hunter2" not in shown and "host/there" in shown and shown.startswith("cannot reach (")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(doctor, "TIMEOUT_SECONDS", 0.01)
+    found = [finding.found for finding in doctor._tracking()]
+    assert len(found) == 1 and "host/there" in found[0] and "hunter2" not in found[0]
 
 
 def test_a_server_that_does_not_answer_is_unreachable() -> None:
