@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def sqlite_url(file: Path) -> str:
+    """The SQLAlchemy URL of a SQLite file; what has a meaning in a URL is written with a percent sign."""
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
 @dataclass(frozen=True)
 class Home:
     """The folders and databases of one installation. Making it creates nothing.
@@ -50,8 +55,8 @@ class Home:
         artifacts = Path(moved).expanduser().absolute() if moved else root / "artifacts"
         return cls(
             root=root,
-            store_url=given.get("SWEEPER_STORE") or f"sqlite:///{root / 'store.db'}",
-            tracking_uri=given.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+            store_url=given.get("SWEEPER_STORE") or sqlite_url(root / "store.db"),
+            tracking_uri=given.get("MLFLOW_TRACKING_URI") or sqlite_url(root / "mlflow.db"),
             artifacts=artifacts,
             checkpoints=artifacts / "checkpoints" if moved else root / "checkpoints",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,10 @@ def print_exports(out: Output, exported: Sequence[Any]) -> None:
     for entry in exported:
         out.data(f"{entry.folder}: trial-{entry.trial:04d}, {entry.metric} {_exact(entry.value)}")
     first = exported[0].folder
-    out.note(f"Predict with it: sweeper predict {first} FILE. How to load it in Python: {first}/README.md")
+    out.note(
+        f"Predict with it: sweeper predict {shlex.quote(str(first))} FILE. "
+        f"How to load it in Python: {first}/README.md"
+    )
 
 
 def print_predictions(

@@ -11,6 +11,7 @@ drawn, since the import takes seconds.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
@@ -18,13 +19,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from sweeper.errors import SweeperError, UnreachableError, UsageError
-from sweeper.home import Home
+from sweeper.home import Home, sqlite_url
 from sweeper.ledger import Ledger
 from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
 
@@ -240,9 +242,12 @@ def _reachable(uri: str) -> Iterator[None]:
         if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "sqlite3", "alembic"):
             raise
         said = shown_uri(str(error).strip().partition("\n")[0])
+        advice = "MLFLOW_TRACKING_URI says where that is"
+        if _database_file(uri) is not None:
+            advice = "If its file is damaged, move it away: all of it is drawn anew"
         raise UnreachableError(
             f"MLflow at {shown_uri(uri)} cannot be used ({said}). Nothing is lost: the store has everything, "
-            "and it is shown once MLflow answers. MLFLOW_TRACKING_URI says where that is"
+            f"and it is shown once MLflow answers. {advice}"
         ) from error
 
 
@@ -259,16 +264,35 @@ def _connect(home: Home) -> MlflowClient:
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _alone(home):
+    file = _database_file(home.tracking_uri)
+    if file is None:
+        return MlflowClient(tracking_uri=home.tracking_uri)
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not file.exists() or file.stat().st_size == 0:
+            _make_database(home, file)
         return MlflowClient(tracking_uri=home.tracking_uri)
 
 
-def _alone(home: Home) -> AbstractContextManager[Any]:
-    """One process at a time makes the tables of a SQLite file."""
-    file = home.tracking_uri.removeprefix("sqlite:///")
-    if file == home.tracking_uri:
-        return nullcontext()
-    from filelock import FileLock
+def _database_file(uri: str) -> Path | None:
+    """The file of a SQLite database, None of anything else."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return None if found is None else Path(unquote(found[1])).absolute()
 
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{file}.lock")
+
+def _make_database(home: Home, file: Path) -> None:
+    """Make MLflow's tables in a file beside, which takes the name once it is whole.
+
+    That takes seconds, and MLflow cannot go on from tables that a kill left half made.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in file.parent.glob(f"{glob.escape(file.name)}.*.unfinished*"):
+        left.unlink(missing_ok=True)
+    # A name of its own: MLflow keeps its connections to a name that it had before.
+    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}.unfinished")
+    store = SqlAlchemyStore(sqlite_url(unfinished), home.mlflow_artifacts.as_uri())
+    store.engine.dispose()
+    os.replace(unfinished, file)

@@ -394,8 +394,32 @@ def test_a_tracking_uri_of_another_kind_is_refused(study: MadeStudy, uri: str) -
 
 def test_a_damaged_database_is_no_traceback(study: MadeStudy) -> None:
     (study.home.root / "mlflow.db").write_bytes(b"this is not a database" * 100)
-    with pytest.raises(UnreachableError, match="not a database"):
+    with pytest.raises(UnreachableError, match=r"not a database.*move it away"):
         show(study)
+
+
+def test_a_kill_while_the_tables_are_made_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot go on from half of its tables: nothing that has only half of them may be taken for it."""
+    import mlflow.store.db.utils as utils
+
+    study = MadeStudy(home_in(tmp_path / "a home? 100%25"))
+    study.run_next()
+    upgrade = utils._upgrade_db
+
+    def interrupted(engine: Any) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE _alembic_tmp_trace_tags (request_id VARCHAR(50))")
+        raise Interrupted
+
+    monkeypatch.setattr(utils, "_upgrade_db", interrupted)
+    with pytest.raises(Interrupted):
+        show(study)
+    monkeypatch.setattr(utils, "_upgrade_db", upgrade)
+    assert show(study) == 1
+    assert (study.home.root / "mlflow.db").is_file()
+    assert not list(study.home.root.glob("*.unfinished*"))
 
 
 def test_nothing_is_said_and_no_secret_written(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sweeper.console import Output
 from sweeper.errors import SweeperError, UsageError
+from sweeper.export import Exported
 from sweeper.export.card import configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, sha256, verified, write_folders
+from sweeper.report import print_exports
 
 
 def export_of(text: str = "card") -> dict[str, bytes]:
@@ -114,3 +117,8 @@ def test_the_snippet_has_five_lines_of_python_whatever_the_paths_are():
 
 def test_numbers_that_json_cannot_hold_are_null():
     assert json.loads(as_json({"loss": float("nan")})) == {"loss": None}
+
+
+def test_the_command_to_predict_with_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    print_exports(Output(False), [Exported(Path("/a place/best"), 3, "accuracy", 0.9)])
+    assert "sweeper predict '/a place/best' FILE." in capsys.readouterr().err

@@ -22,7 +22,7 @@ from sweeper.ledger import database as database_module
 from sweeper.ledger.database import Database, now_seconds
 from sweeper.ledger.migrate import configuration, upgrade
 from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
-from sweeper.tracking import shown_uri
+from sweeper.tracking import _database_file, shown_uri
 from tests.stores import new_ledger, sqlite_url
 
 
@@ -119,6 +119,16 @@ def test_passwords_of_tracking_uris_are_not_shown(uri: str, monkeypatch: pytest.
     monkeypatch.setattr(doctor, "TIMEOUT_SECONDS", 0.01)
     found = [finding.found for finding in doctor._tracking()]
     assert len(found) == 1 and "host/there" in found[0] and "hunter2" not in found[0]
+
+
+@pytest.mark.parametrize("name", ["two words", "größe", "what?now", "100%25", "a#b@c&d=e"])
+def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
+    home = Home.from_environment({"SWEEPER_HOME": str(tmp_path / name)})
+    assert store_file(home.store_url) == tmp_path / name / "store.db"
+    assert _database_file(home.tracking_uri) == tmp_path / name / "mlflow.db"
+    Ledger(home.store_url).create()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert (tmp_path / name / "store.db").is_file()
 
 
 def test_a_server_that_does_not_answer_is_unreachable() -> None:
