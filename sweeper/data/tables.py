@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.data.draw import draw_fractions, draw_subset
+from sweeper.data.enough import check_evaluations, check_objective
 from sweeper.data.rows import Rows, read_source
 from sweeper.errors import UsageError
 from sweeper.words import nearest, short
@@ -84,7 +85,8 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
 
     Raises:
         UsageError: a column is missing, a text or label is missing or not usable, a label of validation or
-            test does not occur in train, there is only one label, or a draw leaves nothing.
+            test does not occur in train, there is only one label, a draw leaves nothing, an epoch has fewer
+            steps than evaluations, or the objective does not exist on the validation rows.
         UnreachableError: the hub cannot be reached.
     """
     train = _read(study, "train", study.data.train, cache_dir)
@@ -102,6 +104,8 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
     if label_names is not None:
         for name, table in splits.items():
             _check_labels(name, table, label_names)
+    check_evaluations(study, len(train))
+    check_objective(study, splits["validation"].labels)
     seen = set(zip(*train.texts, strict=True))
     duplicates = {
         name: sum(text in seen for text in zip(*table.texts, strict=True)) for name, table in splits.items()

@@ -159,7 +159,7 @@ def read_pruner(node: Node | None, train: TrainSettings, search: Mapping[str, Sp
     pruner = read_plugin(node, PRUNERS, "none")
     if node is None or pruner.name == "none":
         return pruner
-    evaluations = _most_epochs(search, train) * train.evaluations_per_epoch
+    evaluations = largest("epochs", search, train) * train.evaluations_per_epoch
     if pruner.options["minimum"] >= evaluations:
         at = node.child("minimum") if isinstance(node.value, dict) and node.has("minimum") else node
         at.fail(
@@ -169,8 +169,9 @@ def read_pruner(node: Node | None, train: TrainSettings, search: Mapping[str, Sp
     return pruner
 
 
-def _most_epochs(search: Mapping[str, Spec], train: TrainSettings) -> int:
-    spec = search.get("epochs", Fixed(train.epochs))
+def largest(name: str, search: Mapping[str, Spec], train: TrainSettings) -> int:
+    """The largest value that a whole number of the training may take in a study."""
+    spec = search.get(name, Fixed(getattr(train, name)))
     if isinstance(spec, Range):
         return int(spec.high)
     values = spec.values if isinstance(spec, Choice) else (spec.value,)

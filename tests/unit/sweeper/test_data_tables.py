@@ -219,3 +219,29 @@ def test_labels_of_a_regression_are_finite_numbers(tmp_path: Path, backbone: Pat
     with pytest.raises(UsageError) as caught:
         read_tables(load_study(tmp_path / "study.yaml"))
     assert (caught.value.file, caught.value.line) == (str(tmp_path / "data/validation.tsv"), 3)
+
+
+def test_more_evaluations_than_steps_are_refused(folder: Path) -> None:
+    train = {"batch_size": 16, "evaluations_per_epoch": 6}
+    tables_of(folder, train=train)
+    error = refused(folder, train={**train, "evaluations_per_epoch": 7})
+    assert "96 rows at batch_size 16 are 6 steps an epoch" in error.message
+    assert "evaluations_per_epoch: 7" in line_of(error)
+    search = {"bottleneck_dim": 4, "batch_size": [16, 200]}
+    error = refused(folder, train={"batch_size": None, "evaluations_per_epoch": 2}, search=search)
+    assert "96 rows at batch_size 200 are 1 step an epoch:" in error.message
+
+
+@pytest.mark.parametrize(("metric", "rows"), [("pearson", 1), ("pearson", 3), ("spearman", 3)])
+def test_a_correlation_with_equal_labels_is_refused(
+    tmp_path: Path, backbone: Path, metric: str, rows: int
+) -> None:
+    shutil.copytree(backbone, tmp_path / "backbone")
+    write_study(tmp_path, kind="regression")
+    put(tmp_path, "validation.tsv", "sentence\tscore\n" + "a good film\t0.5\n" * rows)
+    objective = {"metric": metric, "direction": "maximize"}
+    with pytest.raises(UsageError, match=f"{metric} does not exist") as caught:
+        read_tables(load_study(write_study(tmp_path, kind="regression", objective=objective)))
+    assert "validation" in line_of(caught.value)
+    objective = {"metric": "mean_squared_error", "direction": "minimize"}
+    read_tables(load_study(write_study(tmp_path, kind="regression", objective=objective)))
