@@ -24,7 +24,7 @@ def check_evaluations(study: Study, rows: int) -> None:
     if wanted > steps:
         raise UsageError(
             f"train.evaluations_per_epoch is {wanted}, but {rows} rows at batch_size {batch_size} "
-            f"are {steps} step{'s' * (steps > 1)} an epoch: set it to {steps} or less, or shrink them",
+            f"are {steps} step{'s' * (steps > 1)} an epoch: lower one of the two",
             file=study.path,
             line=study.line("train", "evaluations_per_epoch"),
         )
