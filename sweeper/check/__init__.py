@@ -53,14 +53,12 @@ def _known(study: Study) -> dict[str, Any] | None:
         UsageError: it was begun with another file, so that the run would be refused.
     """
     from sweeper.home import Home
-    from sweeper.ledger import Ledger, store_file
+    from sweeper.ledger import Ledger
     from sweeper.session import check_unchanged
 
-    home = Home.from_environment()
-    file = store_file(home.store_url)
-    if file is not None and not file.is_file():
+    ledger = Ledger(Home.from_environment().store_url)
+    if not ledger.database.is_made():
         return None
-    ledger = Ledger(home.store_url)
     row = ledger.find_study(study.name)
     if row is None:
         return None

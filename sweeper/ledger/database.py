@@ -134,9 +134,7 @@ class Database:
         """
         with self._checking:
             if not self._checked:
-                file = store_file(self.url)
-                # Connecting would make an empty file.
-                found = None if file is not None and not file.exists() else self._run(False, _version)
+                found = self._found_version()
                 if found is None:
                     raise UsageError(
                         f"the store {self.shown} holds no study yet: start one with `sweeper run FILE`"
@@ -147,6 +145,15 @@ class Database:
                         + _what_to_do(found)
                     )
                 self._checked = True
+
+    def is_made(self) -> bool:
+        """Whether our tables are there, of whatever version."""
+        return self._found_version() is not None
+
+    def _found_version(self) -> str | None:
+        file = store_file(self.url)
+        # Connecting would make an empty file.
+        return None if file is not None and not file.exists() else self._run(False, _version)
 
     def _run(self, writes: bool, function: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
         deadline = time.monotonic() + self.patience_seconds

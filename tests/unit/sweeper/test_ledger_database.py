@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
-from sweeper import doctor
+from sweeper import check, doctor
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, shown_url, store_file
@@ -22,8 +22,10 @@ from sweeper.ledger import database as database_module
 from sweeper.ledger.database import Database, now_seconds
 from sweeper.ledger.migrate import configuration, upgrade
 from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
+from sweeper.study import load_study
 from sweeper.tracking import _database_file, shown_uri
 from tests.stores import new_ledger, sqlite_url
+from tests.tiny_folder import write_study
 
 
 def test_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
@@ -119,6 +121,17 @@ def test_passwords_of_tracking_uris_are_not_shown(uri: str, monkeypatch: pytest.
     monkeypatch.setattr(doctor, "TIMEOUT_SECONDS", 0.01)
     found = [finding.found for finding in doctor._tracking()]
     assert len(found) == 1 and "host/there" in found[0] and "hunter2" not in found[0]
+
+
+def test_a_store_without_tables_knows_no_study(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``check`` comes before the first run: a server's database is there then, but empty."""
+    monkeypatch.setenv("SWEEPER_STORE", url)
+    study = load_study(write_study(tmp_path))
+    assert check._known(study) is None
+    Ledger(url).create()
+    assert check._known(study) is None
 
 
 @pytest.mark.parametrize("name", ["two words", "größe", "what?now", "100%25", "a#b@c&d=e"])
