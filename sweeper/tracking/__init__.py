@@ -262,8 +262,9 @@ def _connect(home: Home) -> MlflowClient:
         os.environ.setdefault(key, value)
     from mlflow import MlflowClient
 
+    # What fails is raised too, and said in one sentence; MLflow would print it with its traceback besides.
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     file = _database_file(home.tracking_uri)
     if file is None:
         return MlflowClient(tracking_uri=home.tracking_uri)
