@@ -39,7 +39,9 @@ def describe(device: str) -> str:
     """A device in words, for people and for tags."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
-    return f"CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    threads = torch.get_num_threads()
+    unit = "thread" if threads == 1 else "threads"
+    return f"CPU, {threads} {unit}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def supports(dtype: str, device: str) -> bool:

@@ -138,7 +138,7 @@ def _store() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("store", "broken", f"{shown}: {error}")
         return
-    yield Finding("store", "good", f"{shown}: {len(names)} studies")
+    yield Finding("store", "good", f"{shown}: {len(names)} {'study' if len(names) == 1 else 'studies'}")
 
 
 def _tracking() -> Iterator[Finding]:

@@ -98,7 +98,7 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
         raise UsageError(f"the format is told by the suffix: one of {', '.join(SUFFIXES)}", file=path)
     try:
         if path.stat().st_size == 0:
-            raise UsageError("the file is empty", file=path)
+            raise UsageError("the file is empty", file=path, line=1)
         if suffix == ".parquet":
             from sweeper.data.typedrows import read_parquet
 
@@ -162,8 +162,9 @@ def _by_column(path: Path, records: Iterator[tuple[int, list[str]]], separators:
     lines = []
     for line, fields in records:
         if len(fields) != len(header):
+            count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
             raise UsageError(
-                f"{len(fields)} fields where the header has {len(header)}: {separators} too many or too few",
+                f"{count} where the header has {len(header)}: {separators} too many or too few",
                 file=path,
                 line=line,
             )
@@ -171,7 +172,7 @@ def _by_column(path: Path, records: Iterator[tuple[int, list[str]]], separators:
             column.append(field)
         lines.append(line)
     if not lines:
-        raise UsageError("the file has a header but no rows", file=path)
+        raise UsageError("the file has a header but no rows", file=path, line=header_line)
     return dict(zip(header, values, strict=True)), lines
 
 

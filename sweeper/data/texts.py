@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.data.rows import Rows, read_file
+from sweeper.data.rows import SUFFIXES, Rows, read_file
 from sweeper.data.tables import read_names, read_numbers
 from sweeper.data.tables import read_texts as read_column
 from sweeper.errors import UsageError
@@ -31,6 +31,8 @@ def read_texts(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
         raise UsageError("there is no such file", path)
     if path.suffix.lower() == ".txt":
         return _read_lines(path, columns)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"the format is told by the suffix: one of .txt, {', '.join(SUFFIXES)}", path)
     rows = _with_columns(path, columns)
     return list(zip(*(read_column(rows, column) for column in columns), strict=True))
 
@@ -49,7 +51,7 @@ def _read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     if lines and not lines[-1]:
         lines.pop()  # what follows the last line break is no line
     if not lines:
-        raise UsageError("the file is empty", path)
+        raise UsageError("the file is empty", path, 1)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise UsageError("the line is empty, and there must be one text a line", path, number)

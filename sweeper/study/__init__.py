@@ -92,7 +92,7 @@ def load_study(path: str | Path) -> Study:
     text = yamlfile.read_text(path)
     data, lines = yamlfile.parse(text, path)
     if data is None:
-        raise UsageError("the file is empty; start from one of the files in studies/", path)
+        raise UsageError("the file is empty; start from one of the files in studies/", path, 1)
     return _study(Node(data, (), Path(path), lines), text, check_files=True)
 
 

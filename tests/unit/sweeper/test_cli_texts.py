@@ -28,11 +28,11 @@ def test_a_form_feed_ends_no_line(tmp_path):
     ("name", "content", "line", "says"),
     [
         ("a.txt", "one\n\nthree\n", 2, "empty"),
-        ("a.txt", "", None, "empty"),
+        ("a.txt", "", 1, "empty"),
         ("a.txt", b"caf\xe9\n", None, "UTF-8"),
         ("a.tsv", "sentence\tlabel\n \t1\n", 2, "empty"),
         ("a.csv", "sentense\nhello\n", None, "did you mean 'sentense'"),
-        ("a.doc", "hello", None, "suffix"),
+        ("a.doc", "hello", None, "one of .txt, .csv"),
     ],
 )
 def test_what_cannot_be_read_says_where(tmp_path, name, content, line, says):

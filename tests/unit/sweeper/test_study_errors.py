@@ -200,7 +200,8 @@ def test_error(tmp_path: Path, case: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n"])
 def test_an_empty_file(tmp_path: Path, text: str) -> None:
-    assert "the file is empty" in error_of(tmp_path, text).message
+    error = error_of(tmp_path, text)
+    assert ("the file is empty" in error.message, error.line) == (True, 1)
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "words\n", "12\n", "[]\n", "''\n"])
