@@ -109,6 +109,20 @@ class Output:
             table.add_row(*(Text(cell) for cell in row))
         self.render(table)
 
+    def fits(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
+        """Whether ``table`` would show these without breaking a cell; what is no terminal has any width."""
+        if not self.stdout_is_terminal:
+            return True
+        lines = [list(columns), *([one_line(cell) for cell in row] for row in rows)]
+        widths = [max(len(cell) for cell in column) + 2 for column in zip(*lines, strict=True)]
+        return sum(widths) <= self.width()
+
+    def width(self) -> int:
+        """How many letters a line of the terminal holds."""
+        from rich.console import Console
+
+        return Console(file=sys.stdout).width
+
     def render(self, renderable: Any) -> None:
         """Draws a Rich object on stdout, through ``data`` so that a closed pipe is noticed."""
         from rich.console import Console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,9 +67,7 @@ def print_status(out: Output, status: Mapping[str, Any]) -> None:
     budget = {key: value for key, value in status["budget"].items() if value is not None}
     because = f" ({one_line(status['ended_because'])})" if status["ended_because"] else ""
     out.data(f"study {status['study']}: {status['state']}{because}")
-    out.data(
-        "trials: " + ", ".join(f"{status['trials'][key]} {key}" for key in COUNTED if status["trials"][key])
-    )
+    out.data(f"trials: {_counts(status)}")
     out.data("budget: " + ", ".join(f"{key} {number(value)}" for key, value in budget.items()))
     best = status["best"]
     if best is None:
@@ -84,21 +83,38 @@ def print_studies(out: Output, studies: Sequence[Mapping[str, Any]]) -> None:
     if not studies:
         out.note("There is no study yet: start one with `sweeper run FILE`.")
         return
-    rows = [
+    bests = [
         [
-            status["study"],
-            status["state"],
-            *(status["trials"][key] for key in COUNTED),
             number(status["best"]["objective"] if status["best"] else None),
             trial_name(status["best"]) if status["best"] else "-",
         ]
         for status in studies
     ]
-    out.table(["study", "state", *COUNTED, "objective", "best"], rows)
+    counts: list[list[Any]] = [[status["trials"][key] for key in COUNTED] for status in studies]
+    names: Sequence[str] = COUNTED
+    if not out.fits(["study", "state", *names, "objective", "best"], _beside(studies, counts, bests)):
+        names, counts = ["trials"], [[_counts(status)] for status in studies]
+    out.table(["study", "state", *names, "objective", "best"], _beside(studies, counts, bests))
+
+
+def _beside(
+    studies: Sequence[Mapping[str, Any]], counts: Sequence[Sequence[Any]], bests: Sequence[Sequence[str]]
+) -> list[list[Any]]:
+    return [
+        [status["study"], status["state"], *count, *best]
+        for status, count, best in zip(studies, counts, bests, strict=True)
+    ]
+
+
+def _counts(status: Mapping[str, Any]) -> str:
+    return ", ".join(f"{status['trials'][key]} {key}" for key in COUNTED if status["trials"][key])
 
 
 def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
-    """Trials, one a row, with a column for every parameter that any of them has."""
+    """Trials, one a row, with a column for every parameter that any of them has.
+
+    On a terminal that is too narrow for it, the configuration of a trial stands on lines below its row.
+    """
     # A reference has some of the parameters only: the order is that of the trials of the search.
     by_kind = sorted(trials, key=lambda trial: trial["number"] is None)
     keys = list(dict.fromkeys(key for trial in by_kind for key in trial["params"]))
@@ -115,7 +131,17 @@ def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
         ]
         for trial in trials
     ]
-    out.table(["trial", "state", "objective", "trainable", "share", *keys, "time", "reason"], rows)
+    columns = ["trial", "state", "objective", "trainable", "share", *keys, "time", "reason"]
+    if out.fits(columns, rows):
+        out.table(columns, rows)
+        return
+    first, last = 5, 5 + len(keys)
+    lines = aligned([[one_line(cell) for cell in row[:first] + row[last:]] for row in [columns, *rows]])
+    wrap = textwrap.TextWrapper(out.width(), subsequent_indent="    ", break_on_hyphens=False)
+    shown = [lines[0]]
+    for line, trial in zip(lines[1:], trials, strict=True):
+        shown += wrap.wrap(line) + wrap.wrap("    " + configuration(trial["params"]))
+    out.data("\n".join(shown))
 
 
 def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = ()) -> None:
@@ -173,9 +199,8 @@ def print_findings(out: Output, findings: Sequence[Any]) -> None:
 
 def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
     """What ``run`` ends with: the best adapter, what it is compared with, and how to go on."""
-    counts = ", ".join(f"{summary['trials'][key]} {key}" for key in COUNTED if summary["trials"][key])
     because = f"; {one_line(summary['ended_because'])}" if summary["ended_because"] else ""
-    lines = [f"study {summary['study']}: {summary['state']}, {counts}{because}"]
+    lines = [f"study {summary['study']}: {summary['state']}, {_counts(summary)}{because}"]
     metric, best = summary["metric"], summary["best"]
     rows = [("best adapter", best), *summary["references"].items()]
     shown = [

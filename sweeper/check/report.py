@@ -31,13 +31,19 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
         f"seed {result['seed']}, {result['dtype']}",
     ]
     if result["known"] is not None:
-        ended = sum(result["known"]["trials"][state] for state in ("complete", "pruned", "failed"))
-        lines.append(
-            f"store      has this study, with {ended} trials that have ended: `sweeper run` goes on with it"
-        )
+        lines.append(f"store      has this study, {_known(result)}")
     if result["forecast"] is not None:
         lines += _forecast(result["forecast"])
     out.data("\n".join(lines))
+
+
+def _known(result: Mapping[str, Any]) -> str:
+    """How far the store's study of this name is, and what `sweeper run` would do with it."""
+    known, budget = result["known"], result["budget"]
+    if known["state"] == "ended" and all(budget[key] == value for key, value in known["budget"].items()):
+        return f"which has ended ({one_line(known['ended_because'])}): to go on, raise its budget"
+    ended = sum(known["trials"][state] for state in ("complete", "pruned", "failed"))
+    return f"with {number(ended)} of {number(budget['trials'])} trials ended: `sweeper run` goes on with it"
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:

@@ -62,6 +62,7 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         f"A {facts['configuration']['adapter']['method']} adapter and its head for a frozen backbone: "
         f"**{metric} {trial['objective']!r}** on {rows:,} validation rows, with "
         f"{number(trial['trainable_parameters'])} trained parameters ({share} of the backbone's).",
+        *_unfinished(trial),
         "",
         "## Use it",
         "",
@@ -113,6 +114,17 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _unfinished(trial: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of a trial that was ended early."""
+    if trial["state"] == "complete":
+        return []
+    return [
+        "",
+        f"The trial was {trial['state']} before its last epoch ({_shown(trial['reason'])}): "
+        "this is the result of its last evaluation.",
+    ]
 
 
 FILES = {

@@ -1,0 +1,102 @@
+"""Tables on terminals of several widths, and the lines of ``check`` and of a card that depend on a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.check.report import _known
+from sweeper.console import Output
+from sweeper.export.card import card
+from sweeper.report import print_studies, print_trials
+from tests.made_study import MadeStudy, home_in
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> MadeStudy:
+    made = MadeStudy(home_in(tmp_path))
+    made.run_all()
+    return made
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes stdout a terminal of a width."""
+
+    def of(width: int) -> Output:
+        monkeypatch.setattr(Output, "stdout_is_terminal", True)
+        monkeypatch.setenv("COLUMNS", str(width))
+        return Output()
+
+    return of
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_cell_of_the_trials_is_broken_on_a_narrow_terminal(
+    study: MadeStudy, terminal: Any, width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_trials(terminal(width), [trial.to_json() for trial in study.ledger.trials(study.name)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["trial", "state", "objective", "trainable", "share", "time", "reason"]
+    row = next(place for place, line in enumerate(lines) if line.startswith("trial-0001"))
+    assert lines[row + 1].startswith("    bottleneck_dim=97 activation=gelu initialization=truncated_normal")
+    assert max(map(len, lines)) <= width
+
+
+def test_a_wide_terminal_has_a_column_for_every_parameter(
+    study: MadeStudy, terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_trials(terminal(200), [trial.to_json() for trial in study.ledger.trials(study.name)])
+    assert "learning_rate" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_no_count_of_the_studies_is_broken_on_a_narrow_terminal(
+    study: MadeStudy, terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = study.ledger.status(study.name)
+    print_studies(terminal(80), [status])
+    assert "3 complete, 2 pruned, 1 failed" in capsys.readouterr().out
+    print_studies(terminal(140), [status])
+    assert "cancelled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        (4, "which has ended (2 trials failed): to go on, raise its budget"),
+        (6, "with 3 of 6 trials ended: `sweeper run` goes on with it"),
+    ],
+)
+def test_check_says_what_is_left_of_a_known_study(trials: int, says: str) -> None:
+    known = {
+        "state": "ended",
+        "ended_because": "2 trials failed",
+        "trials": {"complete": 1, "pruned": 0, "failed": 2, "waiting": 1},
+        "budget": {"trials": 4, "hours": None, "failures": 2},
+    }
+    budget = {"trials": trials, "hours": None, "failures": 2, "repeats": False}
+    assert _known({"known": known, "budget": budget}) == says
+
+
+def facts(state: str, reason: str | None) -> dict[str, Any]:
+    trial = {"number": 2, "state": state, "reason": reason, "objective": 0.9, "metrics": {"accuracy": 0.9}}
+    trial |= {f"{part}_parameters": 9 for part in ("adapter", "head", "trainable")}
+    return {
+        "study": "films",
+        "trial": trial | {"trainable_percent": 0.5},
+        "objective": {"metric": "accuracy", "direction": "maximize"},
+        "configuration": {"adapter": {"method": "bottleneck"}, "train": {"epochs": 3}},
+        "seed": 0,
+        "task": {"text": ["sentence"], "label": "label", "label_names": ["no", "yes"]},
+        "backbone": {"model": "b", "revision": None, "path": "/b", "fingerprint": "f", "parameters": 9},
+        "data": {"rows": {"validation": 8}, "sources": {"train": {"path": "t"}}, "fingerprint": "f"},
+    }
+
+
+def test_the_card_of_a_pruned_trial_says_so() -> None:
+    assert "was pruned before its last epoch (pruner): this is the result" in card(
+        facts("pruned", "pruner"), ""
+    )
+    assert "before its last epoch" not in card(facts("complete", None), "")
