@@ -167,11 +167,13 @@ def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = 
 
 def print_exports(out: Output, exported: Sequence[Any]) -> None:
     """What ``export`` wrote, and how to use the first of it."""
+    from sweeper.summary import this_command
+
     for entry in exported:
         out.data(f"{entry.folder}: trial-{entry.trial:04d}, {entry.metric} {_exact(entry.value)}")
     first = exported[0].folder
     out.note(
-        f"Predict with it: sweeper predict {shlex.quote(str(first))} FILE. "
+        f"Predict with it: {this_command()} predict {shlex.quote(str(first))} FILE. "
         f"How to load it in Python: {first}/README.md"
     )
 

@@ -9,8 +9,9 @@ import pytest
 
 from sweeper.check.report import _known
 from sweeper.console import Output
+from sweeper.export import Exported
 from sweeper.export.card import card
-from sweeper.report import print_studies, print_trials
+from sweeper.report import print_exports, print_studies, print_trials
 from tests.made_study import MadeStudy, home_in
 
 
@@ -100,3 +101,12 @@ def test_the_card_of_a_pruned_trial_says_so() -> None:
         facts("pruned", "pruner"), ""
     )
     assert "before its last epoch" not in card(facts("complete", None), "")
+
+
+def test_export_names_the_command_as_this_shell_can_start_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [".venv/bin/sweeper", "export"])
+    monkeypatch.setenv("PATH", "")
+    print_exports(Output(), [Exported(Path("/best"), 3, "accuracy", 0.9)])
+    assert "Predict with it: .venv/bin/sweeper predict /best FILE." in capsys.readouterr().err
