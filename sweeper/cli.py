@@ -203,6 +203,8 @@ def export(
 
     output = Output(json)
     exported = export_study(open_ledger(), Home.from_environment(), study, out, top=top, trial=trial)
+    if top is not None and len(exported) < top:
+        output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
     if json:
         output.document([entry.to_json() for entry in exported])
     else:

@@ -171,7 +171,8 @@ class _Worker:
             self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
             return False
         if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
-            self._ledger.end_study(self._name, "1 trial failed" if failed == 1 else f"{failed} trials failed")
+            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
+            self._ledger.end_study(self._name, f"{said}, and budget.failures is {failures}")
             return False
         return True
 

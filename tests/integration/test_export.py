@@ -132,6 +132,13 @@ def test_the_top_k_are_folders_of_their_own_best_first(sweeper):
         assert names(Path(entry["folder"])) == entry["files"] == FILES
 
 
+def test_fewer_than_the_top_k_is_said(sweeper):
+    done = sweeper("export", "tiny", "--out", "many", "--top", "50")
+    written = len(names(sweeper.folder / "many"))
+    assert done.returncode == 0
+    assert f"--top 50: {written} trials have succeeded, and all of them are written" in done.stderr
+
+
 def test_a_trial_by_its_number_replaces_an_earlier_export(sweeper):
     complete = [trial["number"] for trial in sweeper.json("trials", "tiny") if trial["state"] == "complete"]
     numbers = [number for number in complete if number is not None]

@@ -199,7 +199,10 @@ def test_trials_that_raise_fail_and_end_the_study_at_their_limit(
     assert states[:3] == [("complete", None), *[("failed", "RuntimeError: no room for this adapter")] * 2]
     assert [state for state, _ in states[3:]] == ["waiting"] * 3
     status = session.ledger.status("tiny")
-    assert (status["state"], status["ended_because"]) == ("ended", "2 trials failed")
+    assert (status["state"], status["ended_because"]) == (
+        "ended",
+        "2 trials failed, and budget.failures is 2",
+    )
     assert status["best"]["number"] == 0
     assert [trial.state for trial in optuna_trials(session)] == [
         TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL,
