@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
+from adapters.forward import BERT, DISTILBERT, GPT2, Forward
 
 Sublayer = Literal["attention", "ffn"]
 Wiring = Literal["after", "parallel", "norm_inside"]
@@ -54,6 +55,7 @@ class Architecture:
         ffn: last projection of the feed-forward sublayer, before the residual is added.
         parallel: hook point beside the FFN, reading what the FFN reads.
         ffn_norm: the LayerNorm after the FFN's residual; None where the family normalises first.
+        forward: the pieces of its forward pass.
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
     """
 
@@ -63,6 +65,7 @@ class Architecture:
     ffn: str
     parallel: HookPoint
     ffn_norm: str | None
+    forward: Forward
     positions_after_padding: bool = False
 
     def hook_point(self, site: Site) -> HookPoint:
@@ -99,6 +102,7 @@ def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Arc
         ffn="output.dense",
         parallel=HookPoint("output", "residual"),
         ffn_norm="output.LayerNorm",
+        forward=BERT,
         positions_after_padding=positions_after_padding,
     )
 
@@ -116,6 +120,7 @@ ARCHITECTURES = {
             ffn="ffn.lin2",
             parallel=HookPoint("ffn", "beside"),
             ffn_norm="output_layer_norm",
+            forward=DISTILBERT,
         ),
         Architecture(
             model_type="gpt2",
@@ -124,6 +129,7 @@ ARCHITECTURES = {
             ffn="mlp.c_proj",
             parallel=HookPoint("mlp", "beside"),  # `mlp` reads the output of `ln_2`
             ffn_norm=None,
+            forward=GPT2,
         ),
     )
 }
@@ -147,7 +153,7 @@ def architecture_of(model_or_config: Any) -> Architecture:
             "write a row in adapters/architectures.py (paths from model.base_model and from one layer), e.g. "
             f"Architecture(model_type={model_type!r}, layers='encoder.layer', ffn='output.dense', "
             "attention='attention.output.dense', parallel=HookPoint('output', 'residual'), "
-            "ffn_norm='output.LayerNorm')"
+            "ffn_norm='output.LayerNorm', forward=BERT), with its forward pass in adapters/forward.py"
         )
     return row
 

@@ -1,4 +1,4 @@
-"""One flat run of tokens through an unmodified Hugging Face model: no padding, whatever the lengths.
+"""A flat run of tokens: no padding, whatever the lengths of its texts; and attention within each text alone.
 
 The tokens of all texts lie one after the other in ``[1, tokens]``. Linears, LayerNorms and adapters do not
 care; attention is told where each text begins, through ``transformers.AttentionInterface``, and acts on each
@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-
-from adapters.architectures import first_position
 
 ATTENTION = "adapter_sweeper_flat"
 
@@ -75,40 +73,12 @@ class Sequences:
 
 
 def prepare(model: PreTrainedModel) -> None:
-    """Let a model attend within texts alone when it is called through :func:`flat_forward`.
+    """Let a model attend within texts alone when it is called through :func:`adapters.run.flat_forward`.
 
     Only the name of its attention function changes; ``model.set_attn_implementation`` turns it back.
     """
     AttentionInterface.register(ATTENTION, flat_attention)
     model.set_attn_implementation(ATTENTION)
-
-
-def flat_forward(
-    model: PreTrainedModel, input_ids: Tensor, token_type_ids: Tensor | None, sequences: Sequences
-) -> Tensor:
-    """Last hidden states of a flat run of tokens.
-
-    Args:
-        model: a backbone that went through :func:`prepare`.
-        input_ids: int64 ``[tokens]``, on the device of the model.
-        token_type_ids: int64 ``[tokens]``, or None.
-        sequences: where the texts lie in it.
-
-    Returns:
-        ``[tokens, hidden_size]``, in the dtype of the model.
-    """
-    positions = (sequences.positions + first_position(model.config)).to(input_ids.device, non_blocking=True)
-    arguments: dict[str, Any] = {"sequences": sequences}
-    if token_type_ids is not None:
-        arguments["token_type_ids"] = token_type_ids.unsqueeze(0)
-    if getattr(model.config, "use_cache", False):
-        arguments["use_cache"] = False
-    # Embedded here: given ids, some families look for padding tokens, and wait for the device to see.
-    embedded = model.get_input_embeddings()(input_ids)
-    output = model.base_model(
-        inputs_embeds=embedded.unsqueeze(0), position_ids=positions.unsqueeze(0), **arguments
-    )
-    return output.last_hidden_state[0]
 
 
 def flat_attention(
@@ -133,7 +103,7 @@ def flat_attention(
     """
     if sequences is None:
         raise ValueError(
-            "this model was prepared for flat runs of tokens: call it through adapters.flat.flat_forward, "
+            "this model was prepared for flat runs of tokens: call it through adapters.run.flat_forward, "
             "or choose another attention with model.set_attn_implementation('sdpa')"
         )
     causal = bool(getattr(module, "is_causal", False))

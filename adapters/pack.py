@@ -6,17 +6,19 @@ each adapter sees its own slot's tokens alone. A trial alone is a pack of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import Tensor, cat
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.architectures import hidden_size, layer_count
-from adapters.flat import Sequences, flat_forward, prepare
+from adapters.depth import Depth, States, depth_of
+from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
+from adapters.run import Entry, frozen_states, run
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class FlatBatch:
     input_ids: Tensor
     token_type_ids: Tensor | None
     sequences: Sequences
+
+
+Batch = FlatBatch | Entry
+"""Texts as tokens, or as the frozen hidden states that the backbone makes of them at some depth."""
 
 
 class Pack:
@@ -50,6 +56,7 @@ class Pack:
         self.hidden_size = hidden_size(backbone.config)
         self.layer_count = layer_count(backbone.config)
         self._adapters: dict[int, Adapter | None] = {}
+        self._depths: dict[int, Depth] = {}
         backbone.requires_grad_(False).eval()
         prepare(backbone)
 
@@ -60,10 +67,12 @@ class Pack:
         if adapter is not None:
             attach(self.backbone, adapter, _name(slot))
         self._adapters[slot] = adapter
+        self._depths[slot] = depth_of(adapter.config if adapter is not None else None, self.backbone.config)
 
     def clear(self, slot: int) -> Adapter | None:
         """Take the adapter of a slot out again; the slot is free after it."""
         adapter = self._adapters.pop(slot)
+        del self._depths[slot]
         if adapter is not None:
             remove(self.backbone, _name(slot))
         return adapter
@@ -74,35 +83,53 @@ class Pack:
         if adapter is not None:
             adapter.train(training)
 
-    def forward(self, parts: Sequence[tuple[int, FlatBatch]]) -> list[Tensor]:
+    def depth(self, slot: int) -> Depth:
+        """How deep the backbone is frozen below what is in a slot."""
+        return self._depths[slot]
+
+    def forward(self, parts: Sequence[tuple[int, Batch]]) -> list[Tensor]:
         """Last hidden states of each part, ``[its tokens, hidden_size]``, through its slot's adapter.
 
+        What lies below the lowest site of a slot is computed without gradients, or not at all where the part
+        brings frozen states along.
+
         Args:
-            parts: ``(slot, batch)`` pairs, at least one, tensors on the device of the backbone.
+            parts: ``(slot, batch)`` pairs, at least one, tensors on the device of the backbone; frozen states
+                not from beyond the slot's depth.
         """
-        if len(parts) == 1:
-            slot, batch = parts[0]
+        entries = [self._entry(slot, batch) for slot, batch in parts]
+        order = sorted(range(len(parts)), key=lambda part: entries[part].depth)
+        stops = [0]
+        for part in order:
+            stops.append(stops[-1] + entries[part].sequences.tokens)
+        ranges = dict(zip(order, pairwise(stops), strict=True))
+        with self._through({parts[part][0]: ranges[part] for part in order}):
+            hidden = run(self.backbone, [entries[part] for part in order])
+        return [hidden[slice(*ranges[part])] for part in range(len(parts))]
+
+    def frozen_states(self, batch: FlatBatch, depths: Iterable[Depth]) -> dict[Depth, States]:
+        """What the backbone alone makes of a batch up to some depths, whatever is in the slots."""
+        activate(self.backbone, None)
+        return frozen_states(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences, depths)
+
+    def _entry(self, slot: int, batch: Batch) -> Entry:
+        depth = self._depths[slot]
+        if isinstance(batch, FlatBatch):
+            return Entry(depth, self.frozen_states(batch, [depth])[depth], batch.sequences)
+        if batch.depth > depth:
+            raise ValueError(f"states of {batch.depth} lie beyond slot {slot}, which begins at {depth}")
+        return batch
+
+    def _through(self, ranges: dict[int, tuple[int, int]]) -> AbstractContextManager[None]:
+        """A context in which each slot's adapter acts on its own tokens."""
+        if len(ranges) == 1:
+            (slot,) = ranges
             wanted = _name(slot) if self._adapters[slot] is not None else None
             if active(self.backbone) != wanted:
                 activate(self.backbone, wanted)
-            return [flat_forward(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences)]
-        stops = [0]
-        for _, batch in parts:
-            stops.append(stops[-1] + batch.sequences.tokens)
-        routes = [
-            (_name(slot), start, stop)
-            for (slot, _), (start, stop) in zip(parts, pairwise(stops), strict=True)
-            if self._adapters[slot] is not None
-        ]
-        types = [batch.token_type_ids for _, batch in parts if batch.token_type_ids is not None]
-        with route(self.backbone, routes) if routes else nullcontext():
-            hidden = flat_forward(
-                self.backbone,
-                cat([batch.input_ids for _, batch in parts]),
-                cat(types) if len(types) == len(parts) else None,
-                Sequences.join([batch.sequences for _, batch in parts]),
-            )
-        return [hidden[start:stop] for start, stop in pairwise(stops)]
+            return nullcontext()
+        routes = [(_name(slot), *ends) for slot, ends in ranges.items() if self._adapters[slot] is not None]
+        return route(self.backbone, routes)
 
 
 def _name(slot: int) -> str:

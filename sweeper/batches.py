@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adapters.depth import Depth, deepest
 from adapters.flat import Sequences
-from adapters.pack import FlatBatch
+from adapters.pack import Batch, FlatBatch
+from adapters.run import Entry
 from sweeper.data import Split
 
 BATCHES_PER_BUCKET = 16
@@ -39,6 +41,48 @@ def training_batches(lengths: Tensor, batch_size: int, generator: torch.Generato
     return [batches[index] for index in shuffled.tolist()]
 
 
+class Order:
+    """The batches of a trial, one epoch after the other, in an order of its own that can be taken up again.
+
+    Args:
+        lengths: tokens of each text, int64 ``[texts]``.
+        batch_size: texts a batch.
+        generator: the trial's own; drawn from once an epoch.
+    """
+
+    def __init__(self, lengths: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._generator = generator
+        self._epoch_began = generator.get_state()
+        self._batches: list[Tensor] = []
+        self._taken = 0
+
+    def __iter__(self) -> Order:
+        return self
+
+    def __next__(self) -> Tensor:
+        if self._taken == len(self._batches):
+            self._begin_epoch()
+        self._taken += 1
+        return self._batches[self._taken - 1]
+
+    def state(self) -> tuple[Tensor, int]:
+        """The generator as it was when the epoch began, uint8, and the batches that were taken since."""
+        return self._epoch_began.clone(), self._taken
+
+    def restore(self, epoch_began: Tensor, taken: int) -> None:
+        """Go on from a state."""
+        self._generator.set_state(epoch_began)
+        self._begin_epoch()
+        self._taken = taken
+
+    def _begin_epoch(self) -> None:
+        self._epoch_began = self._generator.get_state()
+        self._batches = training_batches(self._lengths, self._batch_size, self._generator)
+        self._taken = 0
+
+
 def evaluation_batches(lengths: Tensor, tokens: int) -> list[Tensor]:
     """All texts, sorted by length, in batches of at most ``tokens`` tokens (or of one longer text)."""
     order = torch.argsort(lengths, stable=True)
@@ -53,18 +97,23 @@ def evaluation_batches(lengths: Tensor, tokens: int) -> list[Tensor]:
     return [torch.tensor(batch, dtype=torch.int64) for batch in batches]
 
 
-def gather(split: Split, indices: Tensor, device: torch.device) -> FlatBatch:
-    """The tokens of some texts as one flat run on a device.
+def gather(split: Split, indices: Tensor, device: torch.device, depth: Depth) -> Batch:
+    """Some texts as one flat run on a device: as frozen hidden states where there are any, else as tokens.
 
     Args:
         split: tokenised texts, on the CPU.
         indices: which, int64 ``[texts]``.
         device: where the run goes; the copy does not block on CUDA.
+        depth: how deep the backbone is frozen for whom this is; the deepest states up to there are taken.
     """
     starts = split.offsets[indices]
     lengths = split.offsets[indices + 1] - starts
     sequences = Sequences(tuple(lengths.tolist()))
     where = torch.repeat_interleave(starts, lengths) + sequences.positions
+    known = deepest(split.frozen, depth)
+    if known is not None:
+        states = (state.index_select(0, where.to(state.device)) for state in split.frozen[known])
+        return Entry(known, tuple(to_device(state, device) for state in states), sequences)
     types = split.token_type_ids
     return FlatBatch(
         to_device(split.input_ids[where].long(), device),
@@ -75,6 +124,6 @@ def gather(split: Split, indices: Tensor, device: torch.device) -> FlatBatch:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device, through pinned memory and without blocking on CUDA."""
-    if device.type == "cuda":
+    if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

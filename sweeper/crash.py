@@ -11,6 +11,7 @@ POINTS = (
     "after_suggest",
     "after_attach",
     "after_evaluation",
+    "after_checkpoint",
     "after_training",
     "after_files",
     "after_record",

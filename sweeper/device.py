@@ -86,3 +86,30 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device, or of the machine, did not do."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a CUDA device failed in a way that only a new process mends."""
+    return isinstance(error, torch.AcceleratorError)
+
+
+def release_memory() -> None:
+    """Give cached memory of CUDA devices back, after what held it is gone."""
+    import gc
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def set_threads(threads: int) -> None:
+    """How many threads of the CPU this process computes with."""
+    torch.set_num_threads(threads)

@@ -1,14 +1,16 @@
-"""Predictions of one adapter and head over a split: the same code in training, export and predict.
+"""Predictions of an adapter and its head over a split: the same code in training, export and predict.
 
 The batches depend on the split alone, so the same weights give the same numbers wherever they are asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from adapters.pack import FlatBatch, Pack
+from adapters.pack import Batch, Pack
 from sweeper.batches import evaluation_batches, gather
 from sweeper.data import Split
 from sweeper.task import pool
@@ -16,7 +18,56 @@ from sweeper.task import pool
 EVALUATION_TOKENS = 2048
 
 
+class Predicting:
+    """A pass over a split under way, batch by batch, so that a pack can go on with its other slots meanwhile.
+
+    Args:
+        slot: of the pack; its adapter is in eval mode until the pass is over.
+        head: on the device of the backbone.
+        split: tokenised texts, on the CPU.
+    """
+
+    def __init__(self, pack: Pack, slot: int, head: nn.Linear, split: Split) -> None:
+        self.slot = slot
+        self.head = head
+        self.logits = torch.empty(len(split.lengths), head.out_features, dtype=head.weight.dtype)
+        self._pack = pack
+        self._split = split
+        self._left = evaluation_batches(split.lengths, EVALUATION_TOKENS)[::-1]
+        pack.train_slot(slot, False)
+
+    @property
+    def left(self) -> int:
+        """How many batches are left."""
+        return len(self._left)
+
+    @property
+    def done(self) -> bool:
+        """Whether all texts have their logits."""
+        return not self._left
+
+    def next_batch(self) -> tuple[Tensor, Batch]:
+        """The next texts, and their run; the same again until they are taken."""
+        indices = self._left[-1]
+        return indices, gather(self._split, indices, self.head.weight.device, self._pack.depth(self.slot))
+
+    def take(self, indices: Tensor, logits: Tensor) -> None:
+        """Keep the logits of some texts."""
+        self.logits[indices] = logits.to("cpu")
+        self._left.pop()
+        if self.done:
+            self._pack.train_slot(self.slot, True)
+
+
 @torch.no_grad()
+def predict_step(pack: Pack, passes: Sequence[Predicting], pooling: str) -> None:
+    """One batch of each pass, as one run."""
+    batches = [one.next_batch() for one in passes]
+    parts = [(one.slot, one.head, batch) for one, (_, batch) in zip(passes, batches, strict=True)]
+    for one, (indices, _), logits in zip(passes, batches, forward_head(pack, parts, pooling), strict=True):
+        one.take(indices, logits)
+
+
 def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling: str) -> Tensor:
     """Outputs of the head for every text of a split, in the split's order.
 
@@ -30,18 +81,13 @@ def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling
     Returns:
         ``[texts, outputs]`` on the CPU, in the dtype of the head.
     """
-    device = head.weight.device
-    logits = torch.empty(len(split.lengths), head.out_features, dtype=head.weight.dtype)
-    pack.train_slot(slot, False)
-    for indices in evaluation_batches(split.lengths, EVALUATION_TOKENS):
-        logits[indices] = forward_head(pack, [(slot, head, gather(split, indices, device))], pooling)[0].to(
-            "cpu"
-        )
-    pack.train_slot(slot, True)
-    return logits
+    predicting = Predicting(pack, slot, head, split)
+    while not predicting.done:
+        predict_step(pack, [predicting], pooling)
+    return predicting.logits
 
 
-def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, FlatBatch]], pooling: str) -> list[Tensor]:
+def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, Batch]], pooling: str) -> list[Tensor]:
     """Logits of each part's texts, through its slot's adapter and its own head."""
     hidden = pack.forward([(slot, batch) for slot, _, batch in parts])
     return [

@@ -9,15 +9,18 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import adapters
 from adapters import AdapterConfig
-from adapters.pack import FlatBatch, Pack
-from sweeper.batches import gather, to_device, training_batches
+from adapters.pack import Batch, Pack
+from sweeper.batches import Order, gather, to_device
 from sweeper.data import Split
+from sweeper.device import peak_memory_bytes
+from sweeper.evaluate import Predicting
 from sweeper.task import make_head
 from sweeper.trainconfig import TrainConfig
 
@@ -50,6 +53,7 @@ class Job:
         adapter: its adapter; None trains the head alone.
         train: how it is trained.
         seed: all its randomness follows from this.
+        state: where an earlier attempt stopped; None to begin at the beginning.
     """
 
     place_id: int
@@ -58,9 +62,28 @@ class Job:
     adapter: AdapterConfig | None
     train: TrainConfig
     seed: int
+    state: SlotState | None = field(default=None, compare=False, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what the trial computes, as plain JSON values."""
+        adapter = None if self.adapter is None else self.adapter.to_dict()
+        return {"adapter": adapter, "train": self.train.to_dict(), "seed": self.seed}
 
 
-@dataclass
+@dataclass(frozen=True)
+class SlotState:
+    """All that a trial needs to go on in another slot: copies, on the CPU.
+
+    Args:
+        tensors: weights, moments, generators, by name.
+        numbers: counters and metrics, plain JSON values.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+@dataclass(eq=False)
 class Slot:
     """A job under way in a slot of a pack."""
 
@@ -84,6 +107,8 @@ class Slot:
     evaluation: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: Kept | None = None
+    predicting: Predicting | None = None
+    pending: Pending | None = None
 
     @property
     def steps(self) -> int:
@@ -100,20 +125,93 @@ class Slot:
         """Everything that is trained."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def next_batch(self) -> tuple[FlatBatch, Tensor]:
-        """The tokens and labels of the next step, on the device."""
-        indices = next(self.batches)
-        self.examples += len(indices)
-        return gather(self.split, indices, self.device), to_device(self.split.labels[indices], self.device)
+    @property
+    def due(self) -> int | None:
+        """The evaluation that is to be made now, counted from 1, or None."""
+        number = self.evaluate_after.get(self.step)
+        return number if number is not None and number > self.evaluation else None
 
-    def update(self) -> None:
-        """Clip the gradients, step the optimizer at this step's rate, and forget the gradients."""
+    def next_batch(self, pack: Pack) -> Pending:
+        """The texts of the next step; the same again, dropout included, until ``update`` has made it."""
+        generator = self.adapter.generator if self.adapter is not None else None
+        if self.pending is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            if generator is not None and self.pending.dropout is not None:
+                generator.set_state(self.pending.dropout)
+            return self.pending
+        indices = next(self.batches)
+        batch = gather(self.split, indices, self.device, pack.depth(self.index))
+        labels = to_device(self.split.labels[indices], self.device)
+        drops = generator is not None and self.job.adapter is not None and self.job.adapter.dropout > 0
+        self.pending = Pending(batch, labels, generator.get_state() if generator and drops else None)
+        return self.pending
+
+    def update(self, loss: Tensor) -> None:
+        """Clip the gradients, step the optimizer at this step's rate, and forget gradients and batch.
+
+        Args:
+            loss: of the step, a scalar.
+        """
+        assert self.pending is not None
         nn.utils.clip_grad_norm_(self.parameters, self.job.train.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates[self.step]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.loss_sum += loss.detach()
+        self.losses += 1
+        self.examples += len(self.pending.labels)
+        self.pending = None
         self.step += 1
+
+    def note(self, number: int, measured: dict[str, float], problem: Problem) -> None:
+        """Keep the metrics of an evaluation, and its weights if they are to be.
+
+        Args:
+            number: of the evaluation, counted from 1.
+            measured: every metric of the task; those that are not finite are left out.
+        """
+        self.evaluation = number
+        self.metrics = {
+            "train/loss": self.loss_sum.item() / self.losses,
+            "validation/loss": measured["loss"],
+            **{name: value for name, value in measured.items() if math.isfinite(value)},
+            "learning_rate": self.rates[self.step - 1],
+            "examples_per_second": self.examples / self.training_seconds,
+            "peak_memory_bytes": float(peak_memory_bytes(self.device)),
+        }
+        self.loss_sum.zero_()
+        self.losses = 0
+        if self.job.train.keep == "best" and self._is_best(problem):
+            head = weights_of(self.head)
+            adapter = weights_of(self.adapter) if self.adapter is not None else None
+            self.best = Kept(number, dict(self.metrics), adapter, head)
+
+    def _is_best(self, problem: Problem) -> bool:
+        """Whether the last evaluation is the first or better than the best so far."""
+        if self.best is None:
+            return True
+        value, best = self.metrics[problem.metric], self.best.metrics[problem.metric]
+        return value > best if problem.maximize else value < best
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of a module's weights, by name."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The batch of a step that is not made yet.
+
+    Args:
+        labels: ``[texts]``, on the device.
+        dropout: where the generator of the dropout stood before the step, if there is any.
+    """
+
+    batch: Batch
+    labels: Tensor
+    dropout: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +243,7 @@ def start(pack: Pack, index: int, job: Job, split: Split, problem: Problem, devi
         optimizer=optimizer(adapter, head, job.train, device),
         rates=learning_rates(job.train, steps_an_epoch * job.train.epochs),
         evaluate_after=evaluation_steps(job.train, steps_an_epoch),
-        batches=endless(split.lengths, job.train, generator_for(job.seed, "order")),
+        batches=Order(split.lengths, job.train.batch_size, generator_for(job.seed, "order")),
         split=split,
         device=device,
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
@@ -200,9 +298,3 @@ def evaluation_steps(config: TrainConfig, steps_an_epoch: int) -> dict[int, int]
         for part in range(1, each + 1)
     ]
     return {step: number for number, step in enumerate(done, start=1)}
-
-
-def endless(lengths: Tensor, config: TrainConfig, generator: torch.Generator) -> Iterator[Tensor]:
-    """The batches of one epoch after the other."""
-    while True:
-        yield from training_batches(lengths, config.batch_size, generator)

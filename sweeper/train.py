@@ -10,85 +10,25 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import adapters
 from adapters.pack import Pack
 from sweeper.data import TaskData
-from sweeper.device import peak_memory_bytes
-from sweeper.evaluate import forward_head, predict_logits
-from sweeper.slot import Job, Kept, Problem, Slot, start
+from sweeper.device import is_lost, is_out_of_memory, release_memory
+from sweeper.evaluate import Predicting, forward_head, predict_step
+from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
+from sweeper.slot import Job, Problem, Slot, start
+from sweeper.slotstate import restore, snapshot
 from sweeper.task import loss, metrics
 
-__all__ = ["Evaluated", "Event", "Failed", "Finished", "Job", "Problem", "Progress", "step", "train"]
-
 STEPS_BETWEEN_PROGRESS = 10
-
-
-@dataclass
-class Progress:
-    """Some steps are done. Set ``stop`` to take the trial out of its slot at once."""
-
-    job: Job
-    step: int
-    steps: int
-    stop: str | None = None
-
-
-@dataclass
-class Evaluated:
-    """The trial was evaluated on the validation split.
-
-    Set ``stop`` to ``"pruned"`` to end the trial here, or to anything else to take it out of its slot.
-
-    Args:
-        evaluation: counted from 1.
-        step: steps done; ``epoch``: epochs done.
-        metrics: ``train/loss`` (mean since the last evaluation), ``validation/loss``, every metric of the
-            task that is finite, ``learning_rate``, ``examples_per_second``, ``peak_memory_bytes``.
-    """
-
-    job: Job
-    evaluation: int
-    step: int
-    epoch: float
-    metrics: dict[str, float]
-    stop: str | None = None
-
-
-@dataclass
-class Finished:
-    """The trial is over: ``complete`` after its last epoch, or ``pruned`` (by the answer, or ``diverged``).
-
-    ``metrics`` are those of ``evaluation``, and ``adapter`` (None for a head alone) and ``head`` hold the
-    weights that gave them. ``device_seconds`` is the trial's share of the pack's time.
-    """
-
-    job: Job
-    outcome: str
-    reason: str | None
-    evaluation: int
-    metrics: dict[str, float]
-    adapter: adapters.Adapter | None
-    head: nn.Linear
-    step: int
-    seconds: float
-    device_seconds: float
-
-
-@dataclass
-class Failed:
-    """The trial raised; its neighbours go on."""
-
-    job: Job
-    reason: str
-    traceback_text: str
-
-
-Event = Progress | Evaluated | Finished | Failed
+HANDED_BACK = "handed_back"
+"""The answer that takes a trial out of its slot with all that it needs to go on elsewhere."""
+PRUNED = "pruned"
+"""The answer that ends a trial at an evaluation."""
 
 
 def train(
@@ -109,172 +49,246 @@ def train(
         device: where the backbone is.
 
     Yields:
-        Events; see their classes. A job whose ``stop`` was answered with something other than ``"pruned"``
-        ends without a further event.
+        Events; see their classes.
     """
-    device = torch.device(device)
-    slots: dict[int, Slot] = {}
+    training = _Training(pack, data, problem, torch.device(device))
     try:
         while True:
-            yield from _fill(pack, slots, data, problem, supply, device)
-            if not slots:
+            yield from training.fill(supply)
+            if not training.slots:
                 return
-            yield from _advance(pack, slots, data, problem)
+            yield from training.advance()
     finally:
-        for index in slots:
+        for index in training.slots:
             pack.clear(index)
 
 
-def step(pack: Pack, slots: list[Slot], problem: Problem) -> None:
+def step(pack: Pack, slots: list[Slot], problem: Problem) -> float:
     """One optimizer step of every slot: one forward and one backward pass over all their tokens.
 
     The sum, never the mean, of the slots' losses is differentiated, so that none scales another's gradient.
+    Where it raises, the slots that have not made their step make the same one when they are called again.
+
+    Returns:
+        the work of it: its tokens, each times the layers that lie above its slot's depth.
     """
-    batches = [slot.next_batch() for slot in slots]
-    parts = [(slot.index, slot.head, batch) for slot, (batch, _) in zip(slots, batches, strict=True)]
+    batches = [slot.next_batch(pack) for slot in slots]
+    parts = [(slot.index, slot.head, own.batch) for slot, own in zip(slots, batches, strict=True)]
     logits = forward_head(pack, parts, problem.pooling)
     losses: list[Tensor] = [
-        loss(problem.kind, own, labels) for own, (_, labels) in zip(logits, batches, strict=True)
+        loss(problem.kind, mine, own.labels) for mine, own in zip(logits, batches, strict=True)
     ]
     torch.stack(losses).sum().backward()
-    for slot, own in zip(slots, losses, strict=True):
-        slot.update()
-        slot.loss_sum += own.detach()
-        slot.losses += 1
+    for slot, own_loss in zip(slots, losses, strict=True):
+        slot.update(own_loss)
+    return sum(
+        own.batch.sequences.tokens * (pack.layer_count - sum(pack.depth(slot.index)))
+        for slot, own in zip(slots, batches, strict=True)
+    )
 
 
-def _fill(
-    pack: Pack,
-    slots: dict[int, Slot],
-    data: TaskData,
-    problem: Problem,
-    supply: Callable[[], Job | None],
-    device: torch.device,
-) -> Iterator[Event]:
-    """Give every free slot a job, as long as there are jobs."""
-    for index in range(pack.slots):
-        while index not in slots and (job := supply()) is not None:
-            try:
-                slots[index] = start(pack, index, job, data.train, problem, device)
-            except Exception as error:
-                yield _failed(job, error)
-        if index not in slots:
-            return
+class _Training:
+    """The slots of one call of ``train``, and what follows from each of their steps."""
 
+    def __init__(self, pack: Pack, data: TaskData, problem: Problem, device: torch.device) -> None:
+        self.slots: dict[int, Slot] = {}
+        self._pack = pack
+        self._data = data
+        self._problem = problem
+        self._device = device
 
-def _advance(pack: Pack, slots: dict[int, Slot], data: TaskData, problem: Problem) -> Iterator[Event]:
-    """One step of all slots, and what follows from it for each."""
-    started = time.perf_counter()
-    running = list(slots.values())
-    try:
-        step(pack, running, problem)
-    except Exception as error:
+    def fill(self, supply: Callable[[], Job | None]) -> Iterator[Event]:
+        """Give every free slot a job, as long as there are jobs."""
+        for index in range(self._pack.slots):
+            while index not in self.slots and (job := supply()) is not None:
+                try:
+                    self.slots[index] = self._started(index, job)
+                except Exception as error:
+                    if self.slots and (is_out_of_memory(error) or is_lost(error)):
+                        yield from self._exhausted(error, [job])
+                        return
+                    yield _failed(job, error)
+            if index not in self.slots:
+                return
+
+    def advance(self) -> Iterator[Event]:
+        """A step of all slots that train, a batch of all that are evaluated, and what follows from them."""
+        running = list(self.slots.values())
         for slot in running:
-            pack.clear(slot.index)
-            del slots[slot.index]
-            yield _failed(slot.job, error)
-        return
-    seconds = time.perf_counter() - started
-    for slot in running:
-        slot.seconds += seconds
-        slot.training_seconds += seconds / len(running)
-        slot.device_seconds += seconds / len(running)
-        yield from _after_step(pack, slots, slot, data, problem)
-
-
-def _after_step(
-    pack: Pack, slots: dict[int, Slot], slot: Slot, data: TaskData, problem: Problem
-) -> Iterator[Event]:
-    """Report progress, evaluate when it is time, and end the trial when it is over."""
-    number = slot.evaluate_after.get(slot.step)
-    if number is None and slot.step % STEPS_BETWEEN_PROGRESS:
-        return
-    if not math.isfinite(slot.loss_sum.item()):
-        yield _finished(pack, slots, slot, "pruned", "diverged")
-        return
-    event: Progress | Evaluated = Progress(slot.job, slot.step, slot.steps)
-    if number is not None:
+            if slot.due is not None and slot.predicting is None:
+                slot.predicting = Predicting(self._pack, slot.index, slot.head, self._data.validation)
+        training = [slot for slot in running if slot.predicting is None]
+        started = time.perf_counter()
+        failures: dict[int, Exception] = {}
         try:
-            evaluated = _evaluate(pack, slot, number, data, problem)
+            self._together(_predicting(running), self._predict, _batches_left, failures)
+            work = self._together(training, self._train, _steps_made, failures)
+        except Exception as error:  # the device's, not a trial's
+            yield from self._exhausted(error) if len(running) > 1 else self._drop_failed(running[0], error)
+            return
+        seconds = time.perf_counter() - started
+        for slot in running:
+            slot.seconds += seconds
+            slot.device_seconds += seconds / len(running)
+            slot.training_seconds += seconds / len(running) if slot.predicting is None else 0.0
+        for slot in running:
+            if slot.index in failures:
+                yield from self._drop_failed(slot, failures[slot.index])
+            elif slot.predicting is None:
+                yield from self._after_step(slot)
+            elif slot.predicting.done:
+                yield from self._after_evaluation(slot, slot.predicting.logits)
+        stepped = Stepped(len(running), len(running) - len(training), work, seconds)
+        yield stepped
+        if stepped.stop:
+            for slot in list(self.slots.values()):
+                yield self._handed_back(slot)
+
+    def _started(self, index: int, job: Job) -> Slot:
+        slot = start(self._pack, index, job, self._data.train, self._problem, self._device)
+        if job.state is not None:
+            try:
+                restore(slot, job.state)
+            except Exception:
+                self._pack.clear(index)
+                raise
+        return slot
+
+    def _train(self, slots: list[Slot]) -> float:
+        return step(self._pack, slots, self._problem)
+
+    def _predict(self, slots: list[Slot]) -> float:
+        passes = [slot.predicting for slot in slots if slot.predicting is not None]
+        predict_step(self._pack, passes, self._problem.pooling)
+        return 0.0
+
+    def _together(
+        self,
+        slots: list[Slot],
+        make: Callable[[list[Slot]], float],
+        made: Callable[[Slot], int],
+        failures: dict[int, Exception],
+    ) -> float:
+        """Something of all slots at once; if that raises, of each alone, to see whose fault it is.
+
+        Args:
+            make: does it, and returns how much work that was.
+            made: changes once a slot's part is done.
+            failures: where the errors of slots go; those of the device are raised.
+        """
+        if not slots:
+            return 0.0
+        before = {slot.index: made(slot) for slot in slots}
+        try:
+            return make(slots)
         except Exception as error:
-            pack.clear(slot.index)
-            del slots[slot.index]
-            yield _failed(slot.job, error)
+            if is_out_of_memory(error) or is_lost(error):
+                raise
+            if len(slots) == 1:
+                failures[slots[0].index] = error
+                return 0.0
+        left = [slot for slot in slots if made(slot) == before[slot.index]]
+        return sum(self._together([slot], make, made, failures) for slot in left)
+
+    def _after_step(self, slot: Slot) -> Iterator[Event]:
+        """Report progress now and then, and end a trial whose loss is not finite."""
+        if slot.due is None and slot.step % STEPS_BETWEEN_PROGRESS:
             return
-        if evaluated is None:
-            yield _finished(pack, slots, slot, "pruned", "diverged")
+        if not math.isfinite(slot.loss_sum.item()):
+            yield self._finished(slot, "pruned", "diverged")
+        elif slot.due is None:
+            event = Progress(slot.job, slot.step, slot.steps)
+            yield event
+            yield from self._answered(slot, event.stop)
+
+    def _after_evaluation(self, slot: Slot, logits: Tensor) -> Iterator[Event]:
+        """Report an evaluation, and end the trial when it is over."""
+        number = slot.due
+        assert number is not None
+        slot.predicting = None
+        try:
+            measured = metrics(self._problem.kind, logits, self._data.validation.labels)
+        except Exception as error:
+            yield from self._drop_failed(slot, error)
             return
-        event = evaluated
-    yield event
-    if event.stop == "pruned":
-        yield _finished(pack, slots, slot, "pruned", "pruner")
-    elif event.stop is not None:
-        pack.clear(slot.index)
-        del slots[slot.index]
-    elif slot.step == slot.steps:
-        yield _finished(pack, slots, slot, "complete", None)
-
-
-def _evaluate(pack: Pack, slot: Slot, number: int, data: TaskData, problem: Problem) -> Evaluated | None:
-    """Metrics of a slot on the validation split; None, and nothing kept, if the objective is not finite."""
-    started = time.perf_counter()
-    logits = predict_logits(pack, slot.index, slot.head, data.validation, problem.pooling)
-    measured = metrics(problem.kind, logits, data.validation.labels)
-    elapsed = time.perf_counter() - started
-    slot.seconds += elapsed
-    slot.device_seconds += elapsed
-    if not math.isfinite(measured[problem.metric]):
-        return None
-    slot.evaluation = number
-    slot.metrics = {
-        "train/loss": slot.loss_sum.item() / slot.losses,
-        "validation/loss": measured["loss"],
-        **{name: value for name, value in measured.items() if math.isfinite(value)},
-        "learning_rate": slot.rates[slot.step - 1],
-        "examples_per_second": slot.examples / slot.training_seconds,
-        "peak_memory_bytes": float(peak_memory_bytes(slot.device)),
-    }
-    slot.loss_sum.zero_()
-    slot.losses = 0
-    if slot.job.train.keep == "best":
-        _keep_best(slot, problem)
-    return Evaluated(slot.job, number, slot.step, slot.epoch, dict(slot.metrics))
-
-
-def _keep_best(slot: Slot, problem: Problem) -> None:
-    """Remember the weights of this evaluation if it is the first or better than the best so far."""
-    value = slot.metrics[problem.metric]
-    if slot.best is not None:
-        best = slot.best.metrics[problem.metric]
-        if not (value > best if problem.maximize else value < best):
+        if not math.isfinite(measured[self._problem.metric]):
+            yield self._finished(slot, "pruned", "diverged")
             return
-    slot.best = Kept(slot.evaluation, dict(slot.metrics), _copy(slot.adapter), _copy(slot.head) or {})
+        slot.note(number, measured, self._problem)
+        event = Evaluated(
+            slot.job, number, slot.step, slot.epoch, dict(slot.metrics), partial(snapshot, slot)
+        )
+        yield event
+        if event.stop == PRUNED:
+            yield self._finished(slot, "pruned", "pruner")
+        elif event.stop is None and slot.step == slot.steps:
+            yield self._finished(slot, "complete", None)
+        else:
+            yield from self._answered(slot, event.stop)
+
+    def _answered(self, slot: Slot, stop: str | None) -> Iterator[Event]:
+        if stop == HANDED_BACK:
+            yield self._handed_back(slot)
+        elif stop is not None:
+            self._drop(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        self._pack.clear(slot.index)
+        del self.slots[slot.index]
+
+    def _drop_failed(self, slot: Slot, error: Exception) -> Iterator[Event]:
+        self._drop(slot)
+        yield _failed(slot.job, error)
+        if is_lost(error):
+            yield Exhausted([], _reason(error), device_lost=True)
+
+    def _handed_back(self, slot: Slot) -> HandedBack:
+        state = snapshot(slot)
+        self._drop(slot)
+        return HandedBack(slot.job, state)
+
+    def _exhausted(self, error: Exception, more: list[Job] | None = None) -> Iterator[Event]:
+        """Take all trials out of their slots: together they are too much for the device."""
+        jobs = [slot.job for slot in self.slots.values()] + (more or [])
+        for slot in list(self.slots.values()):
+            self._drop(slot)
+        lost = is_lost(error)
+        if not lost:
+            release_memory()
+        yield Exhausted(jobs, _reason(error), lost)
+
+    def _finished(self, slot: Slot, outcome: str, reason: str | None) -> Finished:
+        """Take a trial out of its slot, with the weights that its metrics belong to."""
+        self._drop(slot)
+        evaluation, values = slot.evaluation, slot.metrics
+        if slot.best is not None:
+            evaluation, values = slot.best.evaluation, slot.best.metrics
+            if slot.adapter is not None and slot.best.adapter is not None:
+                slot.adapter.load_state_dict(slot.best.adapter)
+            slot.head.load_state_dict(slot.best.head)
+        if slot.adapter is not None:
+            slot.adapter.eval()
+        return Finished(
+            slot.job, outcome, reason, evaluation, dict(values), slot.adapter, slot.head,
+            slot.step, slot.seconds, slot.device_seconds,
+        )  # fmt: skip
 
 
-def _copy(module: nn.Module | None) -> dict[str, Tensor] | None:
-    if module is None:
-        return None
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+def _predicting(slots: list[Slot]) -> list[Slot]:
+    return [slot for slot in slots if slot.predicting is not None]
 
 
-def _finished(pack: Pack, slots: dict[int, Slot], slot: Slot, outcome: str, reason: str | None) -> Finished:
-    """Take a trial out of its slot, with the weights that its metrics belong to."""
-    pack.clear(slot.index)
-    del slots[slot.index]
-    evaluation, values = slot.evaluation, slot.metrics
-    if slot.best is not None:
-        evaluation, values = slot.best.evaluation, slot.best.metrics
-        if slot.adapter is not None and slot.best.adapter is not None:
-            slot.adapter.load_state_dict(slot.best.adapter)
-        slot.head.load_state_dict(slot.best.head)
-    if slot.adapter is not None:
-        slot.adapter.eval()
-    return Finished(
-        slot.job, outcome, reason, evaluation, dict(values), slot.adapter, slot.head,
-        slot.step, slot.seconds, slot.device_seconds,
-    )  # fmt: skip
+def _batches_left(slot: Slot) -> int:
+    return slot.predicting.left if slot.predicting is not None else 0
+
+
+def _steps_made(slot: Slot) -> int:
+    return slot.step
 
 
 def _failed(job: Job, error: Exception) -> Failed:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Failed(job, reason, "".join(traceback.format_exception(error)))
+    return Failed(job, _reason(error), "".join(traceback.format_exception(error)))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

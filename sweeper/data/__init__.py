@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from adapters.depth import Depth, States
     from sweeper.study import Study
 
 __all__ = ["Split", "Table", "Tables", "TaskData", "prepare", "read_tables", "tokenise"]
@@ -36,12 +37,15 @@ class Split:
         token_type_ids: int32 ``[tokens]`` for pairs that the tokenizer tells apart, else None.
         offsets: int64 ``[texts + 1]``: text i is ``offsets[i]:offsets[i + 1]``, never empty.
         labels: int64 class numbers or float32 values, ``[texts]``.
+        frozen: what the backbone makes of the tokens up to some depths, ``[tokens, hidden_size]`` each, where
+            that was computed before (see ``sweeper.cache``).
     """
 
     input_ids: Tensor
     token_type_ids: Tensor | None
     offsets: Tensor
     labels: Tensor
+    frozen: Mapping[Depth, States] = field(default_factory=dict, repr=False)
 
     @property
     def lengths(self) -> Tensor:

@@ -173,6 +173,10 @@ class Ledger:
         """
         return self._database.write(outcomes.record_repeat, claim, configuration)
 
+    def adopt_metrics(self, claim: Claim, attempt: int, evaluations: int) -> None:
+        """Take over the first evaluations of an earlier attempt, which this one goes on from."""
+        self._database.write(outcomes.adopt_metrics, claim, attempt, evaluations)
+
     def untold(self, name: str) -> list[Untold]:
         """Results that Optuna is still to be told."""
         return self._database.read(outcomes.untold, name)

@@ -180,6 +180,29 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
     return row.trial_number
 
 
+def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluations: int) -> None:
+    """Take over the first evaluations of an earlier attempt, which this one goes on from. Raises LeaseLost.
+
+    Times and what MLflow shows of them stay, so that nothing is drawn twice.
+    """
+    held = connection.execute(select(places.c.id).where(guard(claim)).with_for_update()).first()
+    if held is None:
+        raise lost(claim)
+    there = select(metrics.c.id).where(
+        metrics.c.place_id == claim.place_id, metrics.c.attempt == claim.attempt
+    )
+    if evaluations == 0 or connection.execute(there.limit(1)).first() is not None:
+        return
+    same = [column for column in metrics.c if column.name not in ("id", "attempt")]
+    copied = select(literal(claim.attempt), *same).where(
+        metrics.c.place_id == claim.place_id,
+        metrics.c.attempt == attempt,
+        metrics.c.evaluation <= evaluations,
+    )
+    columns = ["attempt", *(column.name for column in same)]
+    connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))
+
+
 def count(connection: Connection, study: str, state: str) -> int:
     """How many trials of the search are in a state."""
     return connection.execute(

@@ -8,25 +8,31 @@ The first SIGTERM or SIGINT hands the running trials back and ends the worker, t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 
 from sweeper.asktell import Trials
+from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
 from sweeper.crash import point
+from sweeper.device import set_threads
 from sweeper.errors import SweeperError, UsageError
+from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
 from sweeper.metrics import METRICS
 from sweeper.pruning import should_prune
 from sweeper.session import Session, check_same, join_study, load_data
 from sweeper.slot import Job, Problem
-from sweeper.train import Evaluated, Event, Failed, Finished, Progress, train
+from sweeper.train import PRUNED, train
 from sweeper.worker.begin import Beginner
 from sweeper.worker.heartbeat import Heartbeat
+from sweeper.worker.packsize import PackSize, memory_file
 from sweeper.worker.systemmetrics import SystemMetrics
 from sweeper.worker.weights import write_weights
 
@@ -34,68 +40,89 @@ POLL_SECONDS = 1.0
 """How often a worker without work looks for some: others may be lost, or hand theirs back."""
 PATIENCE_SECONDS = 120.0
 """How long a worker waits for a store that is gone."""
-HANDED_BACK, LOST = "handed_back", "lost"
+LOST = "lost"
+"""The answer that takes a trial out of its slot since another worker has it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a worker works.
+
+    Args:
+        device: ``cpu`` or ``cuda:0``.
+        pack: how many trials it trains together; None to find the number with which it gets most done.
+        lease_seconds: how long a trial stays with a worker that shows no sign of life.
+    """
+
+    device: str
+    pack: int | None = None
+    lease_seconds: float = LEASE_SECONDS
 
 
 def work(
     session: Session,
-    device: str,
+    options: Options,
     stop: threading.Event,
     *,
     on_event: Callable[[Event], None] | None = None,
-    lease_seconds: float = LEASE_SECONDS,
 ) -> None:
     """Train trials of a study until it has ended or ``stop`` is set; then the running ones are handed back.
 
     Args:
-        device: ``cpu`` or ``cuda:0``.
         on_event: told everything that training says, after it was written down.
-        lease_seconds: how long a trial stays with a worker that shows no sign of life.
 
     Raises:
         UsageError: the data or the backbone is not what the study began with, or the device lacks its dtype.
         UnreachableError: the store cannot be reached.
+        SweeperError: the device failed in a way that only a new process mends.
     """
     from adapters.pack import Pack
     from sweeper.backbone import fingerprint, load_backbone
-    from sweeper.device import supports
+    from sweeper.device import describe, supports
     from sweeper.task import outputs
 
-    study, row = session.study, session.row
+    study, row, device = session.study, session.row, options.device
     if not supports(row.dtype, device):
         raise UsageError(
             f"the study {row.name} computes in {row.dtype}, which {device} cannot: use another device"
         )
     data = load_data(study, session.home)
     check_same(row, fingerprint(study.backbone), data.fingerprint)
-    pack = Pack(load_backbone(study.backbone, row.dtype, device))
+    about = {
+        "device": describe(device),
+        "backbone": row.backbone_fingerprint,
+        "data": row.data_fingerprint,
+        "dtype": row.dtype,
+    }
+    size = PackSize(options.pack, memory_file(session.home.cache, about))
+    pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective
     problem = Problem(
         study.task.kind, study.task.pooling, width, objective.metric, objective.direction == "maximize"
     )
     trials = Trials(session.home, study)
-    with Heartbeat(session.ledger, lease_seconds) as heartbeat:
-        # Whatever is computed passes through the backbone, in training and in evaluations.
-        hook = pack.backbone.base_model.register_forward_hook(lambda *_: heartbeat.advance())
+    with (
+        Heartbeat(session.ledger, options.lease_seconds) as heartbeat,
+        CheckpointWriter(session.home.checkpoints) as checkpoints,
+    ):
         worker = _Worker(
             session,
             this_worker(device),
             trials,
             Beginner(session, trials, pack.backbone.config, width),
             heartbeat,
+            checkpoints,
+            size,
             SystemMetrics(session.home.artifacts, device),
             stop,
-            lease_seconds,
+            options.lease_seconds,
         )
-        try:
-            while not worker.is_done():
-                for event in train(pack, data, problem, worker.next_job, device=device):
-                    worker.handle(event)
-                    if on_event is not None:
-                        on_event(event)
-        finally:
-            hook.remove()
+        while not worker.is_done():
+            for event in train(pack, data, problem, worker.next_job, device=device):
+                worker.handle(event)
+                if on_event is not None:
+                    on_event(event)
 
 
 class _Worker:
@@ -108,6 +135,8 @@ class _Worker:
         trials: Trials,
         beginner: Beginner,
         heartbeat: Heartbeat,
+        checkpoints: CheckpointWriter,
+        size: PackSize,
         system: SystemMetrics,
         stop: threading.Event,
         lease_seconds: float,
@@ -117,6 +146,8 @@ class _Worker:
         self._trials = trials
         self._beginner = beginner
         self._heartbeat = heartbeat
+        self._checkpoints = checkpoints
+        self._size = size
         self._system = system
         self._stop = stop
         self._lease_seconds = lease_seconds
@@ -144,6 +175,8 @@ class _Worker:
 
     def next_job(self) -> Job | None:
         """The next trial to train; None if there is none now, or none may begin any more."""
+        if len(self._claims) >= self._size.limit:
+            return None
         while not self._stop.is_set() and self._may_begin():
             self._ledger.reap_dead(self._name)
             claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
@@ -178,28 +211,41 @@ class _Worker:
 
     def handle(self, event: Event) -> None:
         """Write down what happened, and answer."""
-        claim = self._claims[event.job.place_id]
-        try:
-            if isinstance(event, Progress):
-                self._heartbeat.step(claim, event.step, event.steps)
-                self._answer(event, claim, last=event.step == event.steps)
-            elif isinstance(event, Evaluated):
-                self._evaluated(event, claim)
-            else:
-                self._ended(event, claim)
-        except LeaseLost:
-            if isinstance(event, Progress | Evaluated):
-                event.stop = LOST
-            self._drop(claim)
+        if isinstance(event, Stepped):
+            self._heartbeat.advance()
+            self._size.observe(event)
+            event.stop = self._stop.is_set()
+        elif isinstance(event, Exhausted):
+            self._exhausted(event)
+        else:
+            claim = self._claims[event.job.place_id]
+            try:
+                self._trial_event(event, claim)
+            except LeaseLost:
+                if isinstance(event, Progress | Evaluated):
+                    event.stop = LOST
+                self._drop(claim)
 
-    def _answer(self, event: Progress | Evaluated, claim: Claim, last: bool) -> None:
-        """Take the trial out of its slot if it is lost, or if this worker is to end before its last step."""
+    def _trial_event(
+        self, event: Progress | Evaluated | HandedBack | Finished | Failed, claim: Claim
+    ) -> None:
+        if isinstance(event, Progress):
+            self._heartbeat.step(claim, event.step, event.steps)
+            self._answer(event, claim)
+        elif isinstance(event, Evaluated):
+            self._evaluated(event, claim)
+        elif isinstance(event, HandedBack):
+            self._checkpoints.write(claim, event.job, event.state)
+            self._checkpoints.flush()
+            self._ledger.release(claim)
+            self._drop(claim)
+        else:
+            self._ended(event, claim)
+
+    def _answer(self, event: Progress | Evaluated, claim: Claim) -> None:
+        """Take the trial out of its slot if another worker has it."""
         if self._heartbeat.is_lost(claim):
             event.stop = LOST
-            self._drop(claim)
-        elif self._stop.is_set() and not last:
-            event.stop = HANDED_BACK
-            self._ledger.release(claim)
             self._drop(claim)
 
     def _evaluated(self, event: Evaluated, claim: Claim) -> None:
@@ -212,9 +258,24 @@ class _Worker:
         if not last and claim.kind == "search" and pruner.name != "none":
             curves = self._ledger.curves(self._name)
             if should_prune(pruner, objective.direction, curves, claim.place_id):
-                event.stop = "pruned"
+                event.stop = PRUNED
                 return
-        self._answer(event, claim, last)
+        if not last:
+            self._checkpoints.write(claim, event.job, event.state())
+            point("after_checkpoint")
+        self._answer(event, claim)
+
+    def _exhausted(self, event: Exhausted) -> None:
+        """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
+        print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
+        self._size.shrink()
+        for job in event.jobs:
+            claim = self._claims[job.place_id]
+            with contextlib.suppress(LeaseLost):
+                self._ledger.release(claim, "handed_back", f"in a pack: {event.reason}")
+            self._drop(claim)
+        if event.device_lost:
+            raise SweeperError(f"the device failed: {event.reason}")
 
     def _ended(self, event: Finished | Failed, claim: Claim) -> None:
         point("after_training")
@@ -223,6 +284,8 @@ class _Worker:
         self._ledger.record_result(claim, result)
         point("after_record")
         self._drop(claim)
+        self._checkpoints.flush()
+        drop_checkpoints(self._session.home.checkpoints, claim)
         self._tell_results()
 
     def _result(self, event: Finished, claim: Claim) -> Result:
@@ -262,13 +325,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sweeper.worker", description=__doc__)
     parser.add_argument("study", help="the name of a study in the store")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--pack", type=int, default=None, help="trials at a time (default: as many as pay)")
+    parser.add_argument("--threads", type=int, default=None, help="of the CPU (default: torch's)")
     parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
     given = parser.parse_args(arguments)
     stop = threading.Event()
     _hand_back_on_signals(stop)
     try:
+        if given.threads is not None:
+            set_threads(given.threads)
         session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
-        work(session, given.device, stop, lease_seconds=given.lease_seconds)
+        work(session, Options(given.device, given.pack, given.lease_seconds), stop)
     except SweeperError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

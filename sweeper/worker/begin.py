@@ -11,6 +11,7 @@ from adapters.architectures import hidden_size, layer_count
 from adapters.count import adapter_parameters
 from sweeper import space
 from sweeper.asktell import Trials
+from sweeper.checkpoint import read_checkpoint
 from sweeper.crash import point
 from sweeper.ledger import Attached, Claim
 from sweeper.session import Session
@@ -64,7 +65,7 @@ class Beginner:
         self._session.ledger.attach(claim, attached)
         point("after_attach")
         seed = space.trial_seed(study, str(claim.label))
-        return Begun(claim, Job(claim.place_id, None, claim.attempt, None, found.train, seed))
+        return self._begun(claim, Job(claim.place_id, None, claim.attempt, None, found.train, seed))
 
     def _trial(self, claim: Claim) -> Begun | None:
         study, ledger = self._session.study, self._session.ledger
@@ -87,7 +88,19 @@ class Beginner:
             point("after_record")
             return None
         seed = space.trial_seed(study, number)
-        return Begun(claim, Job(claim.place_id, number, claim.attempt, found.adapter, found.train, seed))
+        job = Job(claim.place_id, number, claim.attempt, found.adapter, found.train, seed)
+        return self._begun(claim, job)
+
+    def _begun(self, claim: Claim, job: Job) -> Begun:
+        """The job, from where an earlier attempt left it."""
+        if claim.attempt == 1:
+            return Begun(claim, job)
+        found = read_checkpoint(self._session.home.checkpoints, claim, job)
+        if found is None:
+            return Begun(claim, job)
+        evaluations = found.state.numbers["evaluation"]
+        self._session.ledger.adopt_metrics(claim, found.attempt, evaluations)
+        return Begun(claim, replace(job, state=found.state))
 
     def _number_and_params(self, claim: Claim) -> tuple[int, int, Params]:
         """What an earlier attempt attached, or a trial of Optuna's with all its parameters."""

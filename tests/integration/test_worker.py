@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from optuna.trial import TrialState
 from sweeper import worker as worker_module
 from sweeper.engine.local import Ending, Moment, run_workers
 from sweeper.errors import SweeperError, UsageError
+from sweeper.events import Evaluated, Event, Progress
 from sweeper.home import Home
 from sweeper.ledger import Ledger, WorkerIdentity
 from sweeper.session import Session, join_study, open_study
 from sweeper.study import load_study
-from sweeper.train import Evaluated, Event, Progress
-from sweeper.worker import work
+from sweeper.worker import Options, work
 from tests.agreement import check_agrees, optuna_trials
 from tests.tiny_folder import make_backbone, make_data, write_study
 
@@ -55,8 +55,8 @@ def begin(folder: Path, **overrides: Any) -> Session:
     return open_study(load_study(write_study(folder, **overrides)), home_of(folder))
 
 
-def run(session: Session, **options: Any) -> None:
-    work(session, "cpu", threading.Event(), **options)
+def run(session: Session, on_event: Callable[[Event], None] | None = None, **options: Any) -> None:
+    work(session, Options("cpu", **options), threading.Event(), on_event=on_event)
 
 
 def test_a_study_runs_its_trials_and_its_reference(folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_results_do_not_depend_on_where_the_study_was_interrupted(folder: Path) 
             if seen == stop_after - 1:
                 stop.set()
 
-        work(interrupted, "cpu", stop, on_event=count)
+        work(interrupted, Options("cpu"), stop, on_event=count)
         assert interrupted.row.ended_at is None
     run(interrupted)
     check_agrees(interrupted, 3)
@@ -127,7 +127,12 @@ def test_results_do_not_depend_on_where_the_study_was_interrupted(folder: Path) 
 def test_a_handed_back_trial_is_free_at_once(folder: Path) -> None:
     session = begin(folder, budget={"trials": 1}, train={"epochs": 40})
     stop = threading.Event()
-    work(session, "cpu", stop, on_event=lambda event: stop.set() if isinstance(event, Progress) else None)
+    work(
+        session,
+        Options("cpu"),
+        stop,
+        on_event=lambda event: stop.set() if isinstance(event, Progress) else None,
+    )
     [_, trial] = session.ledger.trials("tiny")
     assert (trial.state, trial.number, trial.attempts) == ("waiting", 0, 1)
 

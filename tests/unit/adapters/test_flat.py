@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from adapters.flat import Sequences, flat_forward, prepare
+from adapters.flat import Sequences, prepare
+from adapters.run import flat_forward
 from tests.tiny_models import VOCABULARY, tiny_model
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "gpt2")

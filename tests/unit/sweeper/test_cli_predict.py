@@ -15,11 +15,12 @@ from sweeper import load_exported
 from sweeper.backbone import fingerprint, load_backbone, load_tokenizer
 from sweeper.data import prepare, read_tables
 from sweeper.errors import UsageError
+from sweeper.events import Finished
 from sweeper.export.head import HeadFacts, head_bytes
 from sweeper.slot import Job, Problem
 from sweeper.study import load_study
 from sweeper.task import outputs
-from sweeper.train import Finished, train
+from sweeper.train import train
 from sweeper.trainconfig import TrainConfig
 from tests.tiny_folder import write_study
 

@@ -1,0 +1,59 @@
+"""How deep a backbone stays frozen below an adapter, and the hidden states at that depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from adapters.architectures import layer_count, sites
+from adapters.config import AdapterConfig
+
+States = tuple[Tensor, ...]
+"""What the backbone computes up to a depth, ``[tokens, hidden_size]`` each; see :class:`Depth`."""
+
+
+class Depth(NamedTuple):
+    """A cut through a backbone: everything below it is frozen and the same for all adapters above it.
+
+    Half 0 of a layer is its input: one tensor, the hidden states. Half 1 lies behind the last projection of
+    its FFN: two tensors, the residual that the FFN read, and what the projection put out. Depths compare: a
+    deeper one is larger. The layer behind the last one is the end of the backbone.
+    """
+
+    layer: int
+    half: int
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors the states at this depth are."""
+        return 1 + self.half
+
+    @property
+    def key(self) -> str:
+        """A name for files, such as ``layer_3_ffn`` or ``layer_6``."""
+        return f"layer_{self.layer}_ffn" if self.half else f"layer_{self.layer}"
+
+
+EMBEDDED = Depth(0, 0)
+"""The input of the first layer: above it lies all that costs anything."""
+
+
+def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
+    """The deepest cut below the lowest site of an adapter; without an adapter the end of the backbone.
+
+    Raises:
+        AdapterError: a layer index is out of range.
+    """
+    layers = layer_count(backbone_config)
+    if config is None:
+        return Depth(layers, 0)
+    lowest, *_ = used = sites(config, layers)
+    below_attention = any(site.layer == lowest.layer and site.sublayer == "attention" for site in used)
+    return Depth(lowest.layer, 0 if below_attention else 1)
+
+
+def deepest(available: Iterable[Depth], limit: Depth) -> Depth | None:
+    """The deepest of some depths that is not beyond a limit, or None."""
+    return max((depth for depth in available if depth <= limit), default=None)

@@ -1,0 +1,208 @@
+"""A flat run of tokens through an unmodified Hugging Face model, from tokens or from frozen hidden states.
+
+Texts may enter at different depths: the run carries those that are in it, and the others join at the depth of
+their states. Below that depth nothing is computed for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.architectures import Architecture, architecture_of, first_position
+from adapters.depth import EMBEDDED, Depth, States
+from adapters.flat import Sequences
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Some texts, and what the backbone computed of them up to a depth.
+
+    Args:
+        depth: where they enter the run.
+        states: ``[tokens, hidden_size]`` each, as many as the depth has; on the device of the model.
+        sequences: where the texts lie in them.
+    """
+
+    depth: Depth
+    states: States
+    sequences: Sequences
+
+
+def flat_forward(
+    model: Any, input_ids: Tensor, token_type_ids: Tensor | None, sequences: Sequences
+) -> Tensor:
+    """Last hidden states of a flat run of tokens, ``[tokens, hidden_size]``, in the dtype of the model.
+
+    Args:
+        model: a backbone that went through :func:`adapters.flat.prepare`.
+        input_ids: int64 ``[tokens]``, on the device of the model.
+        token_type_ids: int64 ``[tokens]``, or None.
+        sequences: where the texts lie in it.
+    """
+    return run(model, [Entry(EMBEDDED, (embed(model, input_ids, token_type_ids, sequences),), sequences)])
+
+
+def embed(model: Any, input_ids: Tensor, token_type_ids: Tensor | None, sequences: Sequences) -> Tensor:
+    """The input of the first layer, ``[tokens, hidden_size]``; arguments as for :func:`flat_forward`."""
+    base = model.base_model
+    positions = (sequences.positions + first_position(model.config)).to(input_ids.device, non_blocking=True)
+    types = None if token_type_ids is None else token_type_ids.unsqueeze(0)
+    forward = architecture_of(model).forward
+    return forward.embed(base, input_ids.unsqueeze(0), types, positions.unsqueeze(0))[0]
+
+
+def run(model: Any, entries: Sequence[Entry]) -> Tensor:
+    """Last hidden states of all entries, one after the other, ``[tokens, hidden_size]``.
+
+    Args:
+        model: a prepared backbone; hooks on its modules act.
+        entries: at least one, in the order of their depths, the lowest first.
+    """
+    states = _Run(model, entries)
+    for index in range(entries[0].depth.layer, len(states.layers)):
+        states.attention(index)
+        states.ffn(index)
+    states.join(Depth(len(states.layers), 0))
+    assert states.hidden is not None and not states.waiting
+    return states.row.forward.finish(model.base_model, states.hidden)[0]
+
+
+@torch.no_grad()
+def frozen_states(
+    model: Any,
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    sequences: Sequences,
+    depths: Iterable[Depth],
+) -> dict[Depth, States]:
+    """What the bare backbone computes up to some depths; nothing beyond the deepest of them is computed.
+
+    Call it while no adapter is active. Arguments as for :func:`flat_forward`.
+    """
+    wanted = set(depths)
+    last = max(wanted)
+    embedded = embed(model, input_ids, token_type_ids, sequences)
+    states = _Run(model, [Entry(EMBEDDED, (embedded,), sequences)])
+    found: dict[Depth, States] = {}
+    for index in range(len(states.layers) + 1):
+        states.join(Depth(index, 0))
+        if (depth := Depth(index, 0)) in wanted:
+            found[depth] = (states.tokens,)
+        if depth == last:
+            break
+        states.attention(index)
+        residual = states.tokens
+        if (depth := Depth(index, 1)) not in wanted:
+            states.ffn(index)
+            continue
+        with _heard(states.projection(index)) as heard:
+            states.ffn(index)
+        found[depth] = (residual, heard[0][0])
+        if depth == last:
+            break
+    return found
+
+
+class _Run:
+    """A run under way: the hidden states of the texts that are in it, and the entries still to join."""
+
+    def __init__(self, model: Any, entries: Sequence[Entry]) -> None:
+        self.row: Architecture = architecture_of(model)
+        self.layers = model.base_model.get_submodule(self.row.layers)
+        self.waiting = list(entries)
+        self.hidden: Tensor | None = None
+        self.sequences: Sequences | None = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """The hidden states as ``[tokens, hidden_size]``."""
+        assert self.hidden is not None
+        return self.hidden[0]
+
+    def join(self, depth: Depth) -> list[Entry]:
+        """Take the entries of a depth into the run; at half 1 their states are left to the caller."""
+        joined = []
+        while self.waiting and self.waiting[0].depth == depth:
+            joined.append(self.waiting.pop(0))
+        if joined:
+            present = [] if self.sequences is None else [self.sequences]
+            self.sequences = Sequences.join([*present, *(entry.sequences for entry in joined)])
+            if depth.half == 0:
+                self.hidden = _joined(self.hidden, [entry.states[0] for entry in joined])
+        return joined
+
+    def attention(self, index: int) -> None:
+        """The first half of a layer."""
+        self.join(Depth(index, 0))
+        if self.hidden is not None:
+            arguments = {"attention_mask": None, "sequences": self.sequences}
+            self.hidden = self.row.forward.attention(self.layers[index], self.hidden, arguments)
+
+    def ffn(self, index: int) -> None:
+        """The second half of a layer; who joins here brings the output of its last projection along."""
+        joined = self.join(Depth(index, 1))
+        if not joined:
+            if self.hidden is not None:
+                self.hidden = self.row.forward.ffn(self.layers[index], self.hidden)
+            return
+        present = 0 if self.hidden is None else self.hidden.shape[1]
+        residual = _joined(self.hidden, [entry.states[0] for entry in joined])
+        known = _joined(None, [entry.states[1] for entry in joined])
+        expand = self.layers[index].get_submodule(self.row.forward.expand)
+        with _known_ffn(expand, self.projection(index), present, known):
+            self.hidden = self.row.forward.ffn(self.layers[index], residual)
+
+    def projection(self, index: int) -> nn.Module:
+        """The last projection of a layer's FFN."""
+        module: nn.Module = self.layers[index].get_submodule(self.row.ffn)
+        return module
+
+
+def _joined(hidden: Tensor | None, states: list[Tensor]) -> Tensor:
+    more = [state.unsqueeze(0) for state in states]
+    parts = more if hidden is None else [hidden, *more]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+@contextmanager
+def _known_ffn(expand: nn.Module, project: nn.Module, present: int, known: Tensor) -> Iterator[None]:
+    """Let an FFN compute the first `present` tokens alone, and take the projections of the others as known.
+
+    The modules are called as ever, so that the hooks of adapters on them act on all tokens.
+    """
+    expanded, projected = expand.forward, project.forward
+
+    def only_present(hidden_states: Tensor) -> Tensor:
+        return expanded(hidden_states[:, :present]) if present else hidden_states[:, :0]
+
+    def with_known(hidden_states: Tensor) -> Tensor:
+        return torch.cat([projected(hidden_states), known], dim=1) if present else known
+
+    with _replaced(expand, only_present), _replaced(project, with_known):
+        yield
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
+def _heard(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What a module puts out within the context."""
+    heard: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, arguments, output: heard.append(output))
+    try:
+        yield heard
+    finally:
+        handle.remove()

@@ -1,0 +1,153 @@
+"""A run from frozen hidden states gives what the whole model gives, from whatever depth its texts enter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import adapters
+from adapters import AdapterConfig
+from adapters.depth import EMBEDDED, Depth, deepest, depth_of
+from adapters.flat import Sequences
+from adapters.pack import FlatBatch, Pack
+from adapters.run import Entry
+from tests.tiny_models import VOCABULARY, tiny_config, tiny_model
+
+FAMILIES = ("bert", "roberta", "distilbert", "gpt2")
+PLACEMENTS = {"pfeiffer": 1, "parallel": 1, "attention": 0, "houlsby": 0}
+LENGTHS = (3, 3, 6)
+
+
+def batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> FlatBatch:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, VOCABULARY, (sum(lengths),), generator=generator)
+    return FlatBatch(ids, None, Sequences(lengths))
+
+
+def built(model: PreTrainedModel, config: AdapterConfig, seed: int = 0) -> adapters.Adapter:
+    adapter = adapters.build(config, model.config, torch.Generator().manual_seed(seed))
+    return adapter.to(model.dtype)
+
+
+def reference(model: PreTrainedModel, config: AdapterConfig | None, own: FlatBatch) -> torch.Tensor:
+    """Text by text, by the model's own forward pass with the adapter in it."""
+    model.set_attn_implementation("sdpa")
+    if config is not None:
+        adapters.attach(model, built(model, config), "reference")
+    texts = own.input_ids.split(list(own.sequences.lengths))
+    hidden = [model(input_ids=text.unsqueeze(0)).last_hidden_state[0] for text in texts]
+    if config is not None:
+        adapters.remove(model, "reference")
+    return torch.cat(hidden)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_depth_below_an_adapter_gives_what_the_model_gives(family: str, placement: str) -> None:
+    model = tiny_model(family).double()
+    config = AdapterConfig(
+        bottleneck_dim=4, initialization="normal", placement=placement, layers=(1, 2), scaling=3.0
+    )
+    own = batch()
+    expected = reference(model, config, own)
+    pack = Pack(model)
+    pack.put(0, built(model, config))
+    assert pack.depth(0) == Depth(1, PLACEMENTS[placement])
+    depths = [Depth(0, 0), Depth(0, 1), Depth(1, 0), Depth(1, 1)][: 3 + PLACEMENTS[placement]]
+    states = pack.frozen_states(own, depths)
+    assert set(states) == set(depths)
+    for depth in depths:
+        assert len(states[depth]) == depth.tensors
+        hidden = pack.forward([(0, Entry(depth, states[depth], own.sequences))])[0]
+        torch.testing.assert_close(hidden, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_that_enter_at_different_depths_do_not_disturb_each_other(family: str) -> None:
+    model = tiny_model(family).double()
+    configs = [
+        None,
+        AdapterConfig(bottleneck_dim=4, initialization="normal", layers=(2,)),
+        AdapterConfig(bottleneck_dim=3, initialization="normal", placement="houlsby"),
+        AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="parallel", layers=(1, 2)),
+        AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="attention", layers=(2,)),
+    ]
+    batches = [batch(seed, lengths) for seed, lengths in enumerate([(2, 5), (4,), (3, 3), (1, 7), (6,)])]
+    expected = [reference(model, *pair) for pair in zip(configs, batches, strict=True)]
+    pack = Pack(model, slots=len(configs))
+    for slot, config in enumerate(configs):
+        pack.put(slot, None if config is None else built(model, config))
+    hidden = pack.forward(list(enumerate(batches)))
+    for actual, wanted in zip(hidden, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_states_change_no_bit(family: str, dtype: torch.dtype) -> None:
+    model = tiny_model(family).to(dtype)
+    pack = Pack(model)
+    config = AdapterConfig(bottleneck_dim=4, initialization="normal", layers=(2,))
+    pack.put(0, built(model, config).float())
+    own = batch()
+    known = pack.frozen_states(own, [EMBEDDED, pack.depth(0)])
+    results = []
+    for parts in (own, *(Entry(depth, states, own.sequences) for depth, states in known.items())):
+        adapter = pack.clear(0)
+        assert adapter is not None
+        adapter.zero_grad()
+        pack.put(0, adapter)
+        hidden = pack.forward([(0, parts)])[0]
+        hidden.float().square().sum().backward()
+        results.append([hidden.detach(), *(p.grad.clone() for p in adapter.parameters())])
+    for other in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+def test_nothing_beyond_the_deepest_depth_is_computed() -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    called: list[int] = []
+    for index, layer in enumerate(model.encoder.layer):
+        layer.intermediate.register_forward_hook(
+            lambda module, _, output, index=index: called.extend([index] if output.numel() else [])
+        )
+    pack.frozen_states(batch(), [Depth(1, 0), EMBEDDED])
+    assert called == [0]
+    called.clear()
+    pack.put(0, built(model, AdapterConfig(bottleneck_dim=4, layers=(2,))))
+    states = pack.frozen_states(batch(), [pack.depth(0)])
+    called.clear()
+    pack.forward([(0, Entry(pack.depth(0), states[pack.depth(0)], batch().sequences))])
+    assert called == []  # all that is left lies behind the projection of the last FFN
+
+
+def test_states_from_beyond_an_adapter_are_refused() -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    pack.put(0, built(model, AdapterConfig(bottleneck_dim=4)))
+    states = pack.frozen_states(batch(), [Depth(2, 0)])[Depth(2, 0)]
+    with pytest.raises(ValueError, match="beyond slot 0"):
+        pack.forward([(0, Entry(Depth(2, 0), states, batch().sequences))])
+
+
+def test_a_failure_within_a_layer_leaves_the_model_as_it_was() -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    pack.put(0, built(model, AdapterConfig(bottleneck_dim=4, layers=(2,))))
+    own = batch()
+    residual, output = pack.frozen_states(own, [pack.depth(0)])[pack.depth(0)]
+    with pytest.raises(RuntimeError):
+        pack.forward([(0, Entry(pack.depth(0), (residual, output[:, :5]), own.sequences))])
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_the_deepest_of_the_depths_at_hand_is_taken() -> None:
+    config = tiny_config("bert")
+    assert depth_of(None, config) == Depth(3, 0)
+    assert depth_of(AdapterConfig(bottleneck_dim=4, placement="pfeiffer_original"), config) == Depth(0, 1)
+    assert deepest([Depth(0, 1), Depth(2, 0)], Depth(2, 1)) == Depth(2, 0)
+    assert deepest([Depth(0, 1), Depth(2, 0)], Depth(1, 0)) == Depth(0, 1)
+    assert deepest([Depth(2, 0)], Depth(1, 1)) is None
+    assert [Depth(3, 0).key, Depth(3, 1).key] == ["layer_3", "layer_3_ffn"]
