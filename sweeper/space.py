@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.architectures import check_fits, hidden_size, layer_count
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
+from adapters.depth import Depth, depth_of
 from adapters.errors import AdapterError
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
@@ -163,6 +164,17 @@ def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
     width, layers = hidden_size(backbone_config), layer_count(backbone_config)
     counts = [adapter_parameters(config, width, layers) for _, config in _corners(study)]
     return min(counts), max(counts)
+
+
+def depths(study: Study, backbone_config: Any) -> dict[Depth, float]:
+    """How many trials of the budget are expected to begin at each depth of the backbone.
+
+    Every placement and set of layers counts alike; the reference, a head alone, begins at the end.
+    """
+    found = [depth_of(config, backbone_config) for _, config in _corners(study)]
+    each = study.budget.trials / len(found)
+    uses = {depth: each * found.count(depth) for depth in found}
+    return {**uses, depth_of(None, backbone_config): 1.0}
 
 
 def _ends(spec: Spec) -> tuple[Value, ...]:

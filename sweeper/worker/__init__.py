@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
@@ -36,6 +37,10 @@ from sweeper.worker.packsize import PackSize, memory_file
 from sweeper.worker.systemmetrics import SystemMetrics
 from sweeper.worker.weights import write_weights
 
+if TYPE_CHECKING:
+    from adapters.pack import Pack
+    from sweeper.data import TaskData
+
 POLL_SECONDS = 1.0
 """How often a worker without work looks for some: others may be lost, or hand theirs back."""
 PATIENCE_SECONDS = 120.0
@@ -51,11 +56,13 @@ class Options:
     Args:
         device: ``cpu`` or ``cuda:0``.
         pack: how many trials it trains together; None to find the number with which it gets most done.
+        cache_bytes: how much of the frozen states may be kept; 0 for nothing, None for a share of the disk.
         lease_seconds: how long a trial stays with a worker that shows no sign of life.
     """
 
     device: str
     pack: int | None = None
+    cache_bytes: int | None = None
     lease_seconds: float = LEASE_SECONDS
 
 
@@ -96,6 +103,7 @@ def work(
     }
     size = PackSize(options.pack, memory_file(session.home.cache, about))
     pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
+    data = _with_frozen_states(session, data, pack, options.cache_bytes)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective
     problem = Problem(
@@ -123,6 +131,33 @@ def work(
                 worker.handle(event)
                 if on_event is not None:
                     on_event(event)
+
+
+def _with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int | None) -> TaskData:
+    """The data with what the frozen backbone makes of it; without, where the disk has no room."""
+    from sweeper import space
+    from sweeper.cache import FrozenCache, Layout, budget_bytes
+
+    row = session.row
+    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
+    bare = Layout(row.backbone_fingerprint, row.data_fingerprint, row.dtype, pack.hidden_size, tokens)
+    layout = bare.within(
+        budget_bytes(given, session.home.cache), space.depths(session.study, pack.backbone.config)
+    )
+    said = ""
+
+    def say(progress: str) -> None:
+        nonlocal said
+        if progress != said and progress.endswith("0%"):
+            print(f"computing the frozen part of the backbone, {progress}", file=sys.stderr, flush=True)
+        said = progress
+
+    try:
+        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)
+        return data
 
 
 class _Worker:
@@ -327,6 +362,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
     parser.add_argument("--pack", type=int, default=None, help="trials at a time (default: as many as pay)")
     parser.add_argument("--threads", type=int, default=None, help="of the CPU (default: torch's)")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=None, help="of frozen states (default: up to 8 GiB)"
+    )
     parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
     given = parser.parse_args(arguments)
     stop = threading.Event()
@@ -335,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.threads is not None:
             set_threads(given.threads)
         session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
-        work(session, Options(given.device, given.pack, given.lease_seconds), stop)
+        work(session, Options(given.device, given.pack, given.cache_bytes, given.lease_seconds), stop)
     except SweeperError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
