@@ -52,6 +52,44 @@ Devices = Annotated[
         help="`cpu` or `cuda:0`; repeat it for several. Default: all CUDA devices, or the CPU.",
     ),
 ]
+Workers = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        envvar="SWEEPER_WORKERS",
+        metavar="N",
+        help="Workers a device. `auto`: one a CUDA device; on a CPU up to one a core, sharing its threads.",
+    ),
+]
+PackOption = Annotated[
+    str,
+    typer.Option(
+        "--pack",
+        envvar="SWEEPER_PACK",
+        metavar="K",
+        help="Trials that a worker trains together. `auto` finds the number with which it gets most done.",
+    ),
+]
+CacheOption = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        envvar="SWEEPER_CACHE",
+        metavar="SIZE",
+        help="How much of what the frozen layers compute is kept, such as `4GiB`. `auto`: up to 8 GiB and "
+        "half of what the disk has free; `off`: nothing.",
+    ),
+]
+LeaseSeconds = Annotated[
+    float,
+    typer.Option(
+        "--lease-seconds",
+        envvar="SWEEPER_LEASE_SECONDS",
+        min=1.0,
+        metavar="SECONDS",
+        help="How long a trial stays with a worker that shows no sign of life.",
+    ),
+]
 Measure = Annotated[
     bool,
     typer.Option(

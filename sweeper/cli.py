@@ -10,15 +10,18 @@ import typer
 
 from sweeper import __version__, foreign_adapters
 from sweeper.arguments import (
+    CacheOption,
     Device,
     Devices,
     ExportFolder,
     Host,
     Json,
+    LeaseSeconds,
     MaybeStudy,
     Measure,
     MovedBackbone,
     Out,
+    PackOption,
     Port,
     StudyFile,
     StudyName,
@@ -26,6 +29,7 @@ from sweeper.arguments import (
     Top,
     Trial,
     TrialNumber,
+    Workers,
     example,
 )
 from sweeper.console import (
@@ -99,6 +103,10 @@ def check(
 def run(
     file: StudyFile,
     device: Devices = None,
+    workers: Workers = "auto",
+    pack: PackOption = "auto",
+    cache: CacheOption = "auto",
+    lease_seconds: LeaseSeconds = 60.0,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -106,9 +114,16 @@ def run(
     The first Ctrl-C hands the running trials back, the second stops at once; the same command goes on from
     either. A study file that changed since is refused, unless only its budget grew.
     """
+    from sweeper.engine.crew import WorkerOptions, parse_bytes, parse_count
     from sweeper.running import run_study
 
-    run_study(Output(json), file, device or ())
+    options = WorkerOptions(
+        parse_count("--workers", workers),
+        parse_count("--pack", pack),
+        parse_bytes("--cache", cache),
+        lease_seconds,
+    )
+    run_study(Output(json), file, device or (), options)
 
 
 @app.command(epilog=example("sweeper status", "sweeper status sst2 --json"))

@@ -13,17 +13,21 @@ from sweeper.live import View, display
 from sweeper.report import print_summary
 
 if TYPE_CHECKING:
+    from sweeper.engine.crew import WorkerOptions
     from sweeper.engine.local import Ending, Moment
     from sweeper.home import Home
     from sweeper.session import Session
 
 
-def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
+def run_study(
+    out: Output, file: Path, devices: Sequence[str] = (), options: WorkerOptions | None = None
+) -> None:
     """Runs a study to its end, or goes on with it, and prints what came of it.
 
     Args:
         file: the study file.
-        devices: one worker each; none for all that this machine has.
+        devices: none for all that this machine has.
+        options: how many workers there are on each, and what they are told.
 
     Raises:
         UsageError: the file, the data, the backbone or a device is wrong, or the file has changed.
@@ -44,7 +48,7 @@ def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
     _check_writable(home)
     out.note(f"study {study.name}: reading the data and the backbone")
     session = open_study(study, home)
-    ending = _watch(out, session, chosen)
+    ending = _watch(out, session, chosen, options)
     summary = summarize(session.ledger, session.name)
     if out.json:
         out.document(summary)
@@ -68,13 +72,13 @@ def _check_writable(home: Home) -> None:
             raise UsageError(f"{why}: set {variable} to a folder that can be written", folder)
 
 
-def _watch(out: Output, session: Session, devices: Sequence[str]) -> Ending:
+def _watch(out: Output, session: Session, devices: Sequence[str], options: WorkerOptions | None) -> Ending:
     """Shows the study until its workers have ended."""
     from sweeper.engine.local import run_workers
     from sweeper.tracking import Tracker
 
     tracker = Tracker(session.home, session.name, session.ledger)
-    moments = run_workers(session, devices, show=tracker.show)
+    moments = run_workers(session, devices, show=tracker.show, options=options)
     stopping = False
     with display(out) as shown:
         while True:

@@ -1,4 +1,4 @@
-"""One worker a device on this machine, started, watched and ended by a coordinator.
+"""The workers of this machine, started, watched and ended by a coordinator.
 
     for moment in run_workers(session, ["cpu"], show=Tracker(...).show):
         display.update(moment)
@@ -21,9 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from sweeper.device import DTYPES
+from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.engine.showing import Showing
 from sweeper.errors import NothingSucceededError, SweeperError, UnreachableError, UsageError
-from sweeper.ledger import LEASE_SECONDS, TrialView
+from sweeper.ledger import TrialView
 from sweeper.session import Session
 
 POLL_SECONDS = 0.5
@@ -70,10 +72,10 @@ def run_workers(
     devices: Sequence[str],
     *,
     show: Callable[[], object] | None = None,
-    lease_seconds: float = LEASE_SECONDS,
+    options: WorkerOptions | None = None,
     poll_seconds: float = POLL_SECONDS,
 ) -> Generator[Moment, None, Ending]:
-    """Run a study on some devices until it has ended, one worker each.
+    """Run a study on some devices until it has ended.
 
     The first SIGINT or SIGTERM makes the workers hand their trials back and end, the second kills them. Both
     are caught only while the generator runs, in the main thread.
@@ -81,7 +83,7 @@ def run_workers(
     Args:
         devices: such as ``["cuda:0", "cuda:1"]``.
         show: draws in MLflow what it lacks; called from a thread every few seconds, and at the end.
-        lease_seconds: how long a trial stays with a worker that shows no sign of life.
+        options: how many workers there are, and what they are told.
 
     Yields:
         the study, a few times a second.
@@ -96,7 +98,7 @@ def run_workers(
     signals = _Signals()
     with signals.caught(), Showing(show) as showing:
         if not _is_over(session):
-            crew = _Crew(session, lease_seconds)
+            crew = _Crew(session, options or WorkerOptions())
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
@@ -108,8 +110,8 @@ def run_workers(
 def _watch(
     session: Session, crew: _Crew, devices: Sequence[str], signals: _Signals, poll_seconds: float
 ) -> Iterator[Moment]:
-    for device in devices:
-        crew.start(device)
+    for post in posts(devices, crew.options, _left(session), _backbone_bytes(session)):
+        crew.start(post)
     stopping = False
     while crew.workers:
         if signals.count > 1:
@@ -121,6 +123,14 @@ def _watch(
         crew.collect(restart=not stopping)
         yield _moment(session, len(crew.workers), stopping)
         signals.wait(poll_seconds)
+
+
+def _left(session: Session) -> int:
+    return sum(view.state not in _ENDED for view in session.ledger.trials(session.name))
+
+
+def _backbone_bytes(session: Session) -> int:
+    return session.row.backbone_parameters * DTYPES[session.row.dtype].itemsize
 
 
 def _is_over(session: Session) -> bool:
@@ -165,7 +175,7 @@ class _Signals:
 class _Process:
     """A worker process, and where its part of the log begins."""
 
-    device: str
+    post: Post
     process: subprocess.Popen[bytes]
     log: Path
     begins: int
@@ -176,18 +186,19 @@ class _Crew:
     """The worker processes of one coordinator."""
 
     session: Session
-    lease_seconds: float
+    options: WorkerOptions
     workers: list[_Process] = field(default_factory=list)
     _deaths: int = 0
     _ended: int = 0
 
-    def start(self, device: str) -> None:
+    def start(self, post: Post) -> None:
         """Start a worker in a process group of its own: Ctrl-C in a terminal reaches only the coordinator."""
-        with _log(self.session, device) as log:
+        threads = [] if post.threads is None else ["--threads", str(post.threads)]
+        with _log(self.session, post) as log:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "sweeper.worker", self.session.name,
-                    "--device", device, "--lease-seconds", str(self.lease_seconds),
+                    "--device", post.device, *threads, *self.options.arguments(),
                 ],
                 env={**_THREADS, **os.environ, **self.session.home.environment()},
                 stdin=subprocess.DEVNULL,
@@ -195,7 +206,7 @@ class _Crew:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
-            self.workers.append(_Process(device, process, Path(log.name), log.tell()))
+            self.workers.append(_Process(post, process, Path(log.name), log.tell()))
 
     def collect(self, restart: bool) -> None:
         """Look after workers that ended: done, wrong, or dead and to be started again.
@@ -215,7 +226,7 @@ class _Crew:
             self.session.ledger.reap_dead(self.session.name)
             if restart:
                 self._count_death(worker, code)
-                self.start(worker.device)
+                self.start(worker.post)
 
     def _count_death(self, worker: _Process, code: int) -> None:
         ended = sum(view.state in _ENDED for view in self.session.ledger.trials(self.session.name))
@@ -224,8 +235,8 @@ class _Crew:
         if self._deaths > RESTARTS:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             raise SweeperError(
-                f"the worker on {worker.device} ended {how}, {self._deaths} times in a row before any trial "
-                f"ended: see {worker.log}"
+                f"the worker on {worker.post.device} ended {how}, {self._deaths} times in a row before any "
+                f"trial ended: see {worker.log}"
             )
 
     def hand_back(self) -> None:
@@ -258,11 +269,11 @@ class _Crew:
         self.kill()
 
 
-def _log(session: Session, device: str) -> IO[bytes]:
+def _log(session: Session, post: Post) -> IO[bytes]:
     folder = session.home.logs
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / f"{session.name}-{device.replace(':', '-')}.log", "ab")
+        return open(folder / f"{session.name}-{post.name}.log", "ab")
     except OSError as error:
         raise SweeperError(f"the log of a worker cannot be written: {error}") from error
 
@@ -271,4 +282,4 @@ def _last_error(worker: _Process) -> str:
     """What a worker said was wrong, without the word ``error`` in front of it."""
     text = worker.log.read_bytes()[worker.begins :].decode(errors="replace")
     said = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
-    return said[-1] if said else f"the worker on {worker.device} ended: see {worker.log}"
+    return said[-1] if said else f"the worker on {worker.post.device} ended: see {worker.log}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
 from sweeper.crash import point
-from sweeper.device import set_threads
+from sweeper.device import cpu_cores, set_threads
 from sweeper.errors import SweeperError, UsageError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.home import Home
@@ -135,6 +135,8 @@ def work(
 
 def _with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int | None) -> TaskData:
     """The data with what the frozen backbone makes of it; without, where the disk has no room."""
+    import torch
+
     from sweeper import space
     from sweeper.cache import FrozenCache, Layout, budget_bytes
 
@@ -152,12 +154,17 @@ def _with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int
             print(f"computing the frozen part of the backbone, {progress}", file=sys.stderr, flush=True)
         said = progress
 
+    threads = torch.get_num_threads()
+    if pack.backbone.device.type == "cpu":
+        set_threads(cpu_cores())  # the other workers of this machine wait for the states
     try:
         return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say)
     except OSError as error:
         reason = error.strerror or error
         print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)
         return data
+    finally:
+        set_threads(threads)
 
 
 class _Worker:

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sweeper.evaluate
+import sweeper.train
 from adapters import AdapterConfig
 from adapters.pack import Pack
 from sweeper.data import Split, TaskData
 from sweeper.evaluate import predict_logits
-from sweeper.events import Evaluated, Event, Failed, Finished, HandedBack, Progress, Stepped
-from sweeper.slot import Job, Problem, evaluation_steps, learning_rates, start
+from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
+from sweeper.slot import Job, Problem, Slot, evaluation_steps, learning_rates, start
 from sweeper.task import metrics
 from sweeper.train import step, train
 from sweeper.trainconfig import TrainConfig
@@ -244,3 +246,91 @@ def test_evaluations_lie_evenly_in_each_epoch() -> None:
         12: 5,
         14: 6,
     }
+
+
+def finished(events: list[Event]) -> dict[int | None, Finished]:
+    return {event.job.number: event for event in events if isinstance(event, Finished)}
+
+
+@pytest.mark.parametrize("what", ["step", "batch", "evaluation"])
+def test_an_exception_of_one_trial_leaves_its_neighbours_alone(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job(0, seed=1), job(1, seed=2, adapter=replace(ADAPTER, dropout=0.3)), job(2, seed=3)]
+    alone = {number: only(run(job_)) for number, job_ in enumerate(jobs) if number != 0}
+    break_the_first(what, monkeypatch)
+    events = run(*jobs, slots=3)
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert failed.job.number == 0 and failed.reason == "RuntimeError: broken on purpose"
+    packed = finished(events)
+    assert set(packed) == {1, 2}
+    for number, expected in alone.items():
+        assert torch.equal(packed[number].head.weight, expected.head.weight)
+        assert packed[number].metrics["validation/loss"] == expected.metrics["validation/loss"]
+
+
+def break_the_first(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trial 0 raise at its fifth step, in whatever runs it with others or alone."""
+
+    def broken(slot: Slot) -> None:
+        if slot.job.number == 0 and slot.step >= 5:
+            raise RuntimeError("broken on purpose")
+
+    if what == "evaluation":
+        real_metrics = sweeper.evaluate.forward_head
+
+        def forward_head(pack: Pack, parts: list, pooling: str) -> list[torch.Tensor]:
+            if any(not torch.is_grad_enabled() and slot == 0 for slot, _, _ in parts):
+                raise RuntimeError("broken on purpose")
+            return real_metrics(pack, parts, pooling)
+
+        monkeypatch.setattr(sweeper.evaluate, "forward_head", forward_head)
+        return
+    method = "update" if what == "step" else "next_batch"
+    real = getattr(Slot, method)
+
+    def called(self: Slot, *arguments: object) -> object:
+        broken(self)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Slot, method, called)
+
+
+def exhausting(slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose memory does not do for so many trials."""
+    real = sweeper.train.forward_head
+
+    def forward_head(pack: Pack, parts: list, pooling: str) -> list[torch.Tensor]:
+        if len(parts) >= slots:
+            raise torch.OutOfMemoryError("no room")
+        return real(pack, parts, pooling)
+
+    monkeypatch.setattr(sweeper.train, "forward_head", forward_head)
+
+
+def test_a_pack_that_is_too_large_is_nobodys_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhausting(3, monkeypatch)
+    waiting = [job(0), job(1), job(2)]
+    limit = 3
+    events = []
+    pack = Pack(tiny_model("bert"), 3)
+
+    def next_job() -> Job | None:
+        return waiting.pop(0) if waiting and len(pack._adapters) < limit else None
+
+    while waiting:
+        for event in train(pack, DATA, PROBLEM, next_job, device="cpu"):
+            if isinstance(event, Exhausted):
+                assert event.reason == "OutOfMemoryError: no room" and not event.device_lost
+                waiting += event.jobs
+                limit = 2
+            events.append(event)
+    assert sum(isinstance(event, Exhausted) for event in events) == 1
+    assert set(finished(events)) == {0, 1, 2}
+    assert not any(isinstance(event, Failed) for event in events)
+
+
+def test_a_trial_that_does_not_fit_alone_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhausting(1, monkeypatch)
+    [failed] = [event for event in run(job()) if isinstance(event, Failed)]
+    assert failed.reason == "OutOfMemoryError: no room"
