@@ -25,11 +25,12 @@ from sweeper.errors import SweeperError, UsageError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
+from sweeper.ledger.records import STOPPED
 from sweeper.metrics import METRICS
 from sweeper.pruning import should_prune
 from sweeper.session import Session, check_same, join_study, load_data
 from sweeper.slot import Job, Problem
-from sweeper.train import PRUNED, train
+from sweeper.train import HANDED_BACK, PRUNED, train
 from sweeper.worker.begin import Beginner
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize, memory_file
@@ -64,11 +65,13 @@ def work(
     options: Options,
     stop: threading.Event,
     *,
+    on_begin: Callable[[Job], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
     """Train trials of a study until it has ended or ``stop`` is set; then the running ones are handed back.
 
     Args:
+        on_begin: told of every trial before it is trained.
         on_event: told everything that training says, after it was written down.
 
     Raises:
@@ -118,8 +121,15 @@ def work(
             stop,
             options.lease_seconds,
         )
+
+        def supply() -> Job | None:
+            job = worker.next_job()
+            if job is not None and on_begin is not None:
+                on_begin(job)
+            return job
+
         while not worker.is_done():
-            for event in train(pack, data, problem, worker.next_job, device=device):
+            for event in train(pack, data, problem, supply, device=device):
                 worker.handle(event)
                 if on_event is not None:
                     on_event(event)
@@ -214,7 +224,7 @@ class _Worker:
         if isinstance(event, Stepped):
             self._heartbeat.advance()
             self._size.observe(event)
-            event.stop = self._stop.is_set()
+            event.stop = self._stop.is_set() or self._heartbeat.control == STOPPED
         elif isinstance(event, Exhausted):
             self._exhausted(event)
         else:
@@ -263,6 +273,8 @@ class _Worker:
         if not last:
             self._checkpoints.write(claim, event.job, event.state())
             point("after_checkpoint")
+            if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
+                event.stop = HANDED_BACK
         self._answer(event, claim)
 
     def _exhausted(self, event: Exhausted) -> None:
@@ -330,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
     given = parser.parse_args(arguments)
     stop = threading.Event()
-    _hand_back_on_signals(stop)
+    hand_back_on_signals(stop)
     try:
         if given.threads is not None:
             set_threads(given.threads)
@@ -345,7 +357,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _hand_back_on_signals(stop: threading.Event) -> None:
+def hand_back_on_signals(stop: threading.Event) -> None:
+    """Set ``stop`` at the first SIGTERM or SIGINT; the second ends the process at once."""
+
     def first(number: int, frame: FrameType | None) -> None:
         stop.set()
         for again in (signal.SIGTERM, signal.SIGINT):
