@@ -52,6 +52,8 @@ def run_study(out: Output, file: Path, devices: Sequence[str] = ()) -> None:
         print_summary(out, summary)
     if ending.not_shown is not None:
         out.note(f"MLflow does not show all of it yet, the next run will: {ending.not_shown}")
+    if session.row.is_stopped:
+        out.note(f"{session.name} is stopped: `sweeper resume {session.name}` and the same run let it go on")
     if ending.interrupted:
         raise InterruptedByUser("interrupted: the trials that ran were handed back, the same command goes on")
     if summary["best"] is None:
@@ -98,4 +100,5 @@ def _view(session: Session, moment: Moment) -> View:
         [trial.to_json() for trial in moment.trials],
         moment.steps,
         moment.workers,
+        session.row.is_paused,
     )

@@ -29,6 +29,7 @@ from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home, sqlite_url
 from sweeper.ledger import Ledger
 from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
+from sweeper.tracking.removing import drop_study, take_away
 
 if TYPE_CHECKING:
     import mlflow.entities
@@ -65,33 +66,62 @@ class Tracker:
         self._sender = uuid.uuid4().hex
         self._drawing: Drawing | None = None
 
-    def show(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> int:
+    def show(self, wait_seconds: float = SENDER_SECONDS + 1.0, *, anew: bool = False) -> int:
         """Draw what MLflow does not show yet; returns how many trials were drawn.
 
         Args:
+            anew: draw all of it, and put what MLflow has of the study into its bin.
             wait_seconds: how long to wait for another process that draws; 0 is returned if it goes on.
 
         Raises:
             UnreachableError: MLflow cannot be used now. Nothing is lost: call again later.
             UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
         """
+        with self._turn(wait_seconds) as mine:
+            if not mine:
+                return 0
+            try:
+                with _reachable(self._home.tracking_uri):
+                    return self._draw(anew)
+            except BaseException:
+                # Whether the last call did its work is not known: look again the next time.
+                self._drawing = None
+                raise
+
+    def _draw(self, anew: bool) -> int:
+        if self._drawing is None or anew:
+            from sweeper.tracking.drawing import Drawing
+
+            board = Board(self._home)
+            if anew:
+                take_away(board, self._ledger.study(self._name), self._stay)
+                self._ledger.hide_all(self._name)
+            self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)
+        return self._drawing.draw()
+
+    def delete(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> bool:
+        """Put what MLflow has of the study into its bin; False if it has nothing.
+
+        Raises:
+            UnreachableError: MLflow cannot be used now, or another process goes on drawing.
+            UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
+        """
+        with self._turn(wait_seconds) as mine, _reachable(self._home.tracking_uri):
+            if not mine:
+                raise UnreachableError("MLflow is being drawn by another process: try again")
+            return drop_study(Board(self._home), self._ledger.study(self._name), self._stay)
+
+    @contextmanager
+    def _turn(self, wait_seconds: float) -> Iterator[bool]:
+        """Be the one who draws; False if somebody else goes on being it."""
         deadline = time.monotonic() + wait_seconds
         while not self._stay():
             if time.monotonic() >= deadline:
-                return 0
+                yield False
+                return
             time.sleep(0.2)
         try:
-            with _reachable(self._home.tracking_uri):
-                if self._drawing is None:
-                    from sweeper.tracking.drawing import Drawing
-
-                    board = Board(self._home)
-                    self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)
-                return self._drawing.draw()
-        except BaseException:
-            # Whether the last call did its work is not known: look again the next time.
-            self._drawing = None
-            raise
+            yield True
         finally:
             self._ledger.drop_sender(self._name, self._sender)
 
@@ -161,6 +191,16 @@ class Board:
         """Make a run. ``began_at`` is in seconds since 1970."""
         made = self._client.create_run(experiment_id, round(began_at * 1000), tags, run_name=name)
         return Run.of(made)
+
+    def find(self, name: str) -> str | None:
+        """The id of the experiment of a study; None if there is none, or it is in the bin."""
+        found = self._client.get_experiment_by_name(name)
+        return None if found is None or found.lifecycle_stage != "active" else found.experiment_id
+
+    def drop(self, experiment_id: str, name: str) -> None:
+        """Put an experiment into the bin, under a name that no study can have: its own is free again."""
+        self._client.rename_experiment(experiment_id, f"{name} (deleted, {experiment_id})")
+        self._client.delete_experiment(experiment_id)
 
     def delete(self, run: Run) -> None:
         """Put a run into the bin."""
