@@ -14,7 +14,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
 import tempfile
 import time
 import uuid
@@ -23,11 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from sweeper.errors import SweeperError, UnreachableError, UsageError
+from sweeper.errors import UnreachableError, UsageError
 from sweeper.home import Home, sqlite_url
 from sweeper.ledger import Ledger
+from sweeper.tracking.address import database_file, reachable
 from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
 from sweeper.tracking.removing import drop_study, take_away
 
@@ -81,7 +80,7 @@ class Tracker:
             if not mine:
                 return 0
             try:
-                with _reachable(self._home.tracking_uri):
+                with reachable(self._home.tracking_uri):
                     return self._draw(anew)
             except BaseException:
                 # Whether the last call did its work is not known: look again the next time.
@@ -106,7 +105,7 @@ class Tracker:
             UnreachableError: MLflow cannot be used now, or another process goes on drawing.
             UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
         """
-        with self._turn(wait_seconds) as mine, _reachable(self._home.tracking_uri):
+        with self._turn(wait_seconds) as mine, reachable(self._home.tracking_uri):
             if not mine:
                 raise UnreachableError("MLflow is being drawn by another process: try again")
             return drop_study(Board(self._home), self._ledger.study(self._name), self._stay)
@@ -262,35 +261,6 @@ class Board:
         run.status, run.ended_at = status, end
 
 
-def shown_uri(uri: str) -> str:
-    """A tracking URI, or a text that holds one, without user and password, nor those among its options."""
-    return re.sub(
-        r"([?&][^=&\s]*password[^=&\s]*=)[^&\s]*", r"\1***", re.sub(r"//\S*@", "//", uri), flags=re.I
-    )
-
-
-@contextmanager
-def _reachable(uri: str) -> Iterator[None]:
-    """Failures of MLflow as one sentence without secrets."""
-    try:
-        yield
-    except SweeperError:
-        raise
-    except Exception as error:
-        # A database below MLflow reports its failures by itself at times.
-        origin = type(error).__module__.partition(".")[0]
-        if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "sqlite3", "alembic"):
-            raise
-        said = shown_uri(str(error).strip().partition("\n")[0])
-        advice = "MLFLOW_TRACKING_URI says where that is"
-        if _database_file(uri) is not None:
-            advice = "If its file is damaged, move it away: all of it is drawn anew"
-        raise UnreachableError(
-            f"MLflow at {shown_uri(uri)} cannot be used ({said}). Nothing is lost: the store has everything, "
-            f"and it is shown once MLflow answers. {advice}"
-        ) from error
-
-
 def _connect(home: Home) -> MlflowClient:
     """A client of the tracking server, or of the database with its tables made."""
     scheme = home.tracking_uri.partition(":")[0].partition("+")[0]
@@ -305,7 +275,7 @@ def _connect(home: Home) -> MlflowClient:
     # What fails is raised too, and said in one sentence; MLflow would print it with its traceback besides.
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    file = _database_file(home.tracking_uri)
+    file = database_file(home.tracking_uri)
     if file is None:
         return MlflowClient(tracking_uri=home.tracking_uri)
     from filelock import FileLock
@@ -315,12 +285,6 @@ def _connect(home: Home) -> MlflowClient:
         if not file.exists() or file.stat().st_size == 0:
             _make_database(home, file)
         return MlflowClient(tracking_uri=home.tracking_uri)
-
-
-def _database_file(uri: str) -> Path | None:
-    """The file of a SQLite database, None of anything else."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return None if found is None else Path(unquote(found[1])).absolute()
 
 
 def _make_database(home: Home, file: Path) -> None:

@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper import tracking
+from sweeper import cli, tracking
 from sweeper.asktell import create_optuna_study
 from sweeper.home import Home
 from sweeper.ledger import this_worker
@@ -35,8 +36,40 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home.root / "mlflow.db"
 
 
+@dataclass
+class InThisProcess:
+    """The command line without a process of its own, for what neither trains nor is interrupted."""
+
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            self.capsys.readouterr()
+            code = cli.main(list(arguments))
+        out, err = self.capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    def json(self, *arguments: str) -> Any:
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
 @pytest.fixture
-def sweeper(tmp_path: Path) -> CommandLine:
+def sweeper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InThisProcess:
+    for name in ("SWEEPER_JSON", "SWEEPER_STORE", "SWEEPER_ARTIFACTS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "sweeps"))
+    return InThisProcess(capsys, monkeypatch)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path)
 
 
@@ -57,10 +90,13 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 
 
 def test_a_study_is_paused_resumed_and_stopped_from_elsewhere(
-    sweeper: CommandLine, films: MadeStudy, tmp_path: Path
+    sweeper: InThisProcess, films: MadeStudy, tmp_path: Path
 ) -> None:
-    elsewhere = CommandLine(tmp_path, {"SWEEPER_HOME": str(tmp_path / "other")})
-    elsewhere.environment["SWEEPER_STORE"] = films.home.store_url
+    variables = {"SWEEPER_HOME": str(tmp_path / "other"), "SWEEPER_STORE": films.home.store_url}
+
+    def elsewhere(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return sweeper(*arguments, **variables)
+
     running = films.run_next(evaluations=1)
     paused = elsewhere("pause", "films")
     assert (paused.returncode, paused.stdout) == (0, "")
@@ -68,7 +104,7 @@ def test_a_study_is_paused_resumed_and_stopped_from_elsewhere(
         "films is paused, and 1 trial that runs is handed back at the next evaluation; "
         "`sweeper resume films` lets it go on\n"
     )
-    assert elsewhere.json("pause", "films")["state"] == "paused"
+    assert json.loads(elsewhere("pause", "films", "--json").stdout)["state"] == "paused"
     assert sweeper("status", "films").stdout.splitlines()[0] == "study films: paused"
     assert films.ledger.reserve("films", this_worker("cpu")) is None
     assert "films goes on" in elsewhere("resume", "films").stderr
@@ -87,7 +123,7 @@ def test_a_study_is_paused_resumed_and_stopped_from_elsewhere(
     assert "raise its budget" in refused(sweeper("resume", "films"))
 
 
-def test_a_trial_is_enqueued_and_a_failed_one_retried(sweeper: CommandLine, films: MadeStudy) -> None:
+def test_a_trial_is_enqueued_and_a_failed_one_retried(sweeper: InThisProcess, films: MadeStudy) -> None:
     trial = sweeper.json("enqueue", "films", "--set", "bottleneck_dim=64", "--set", "layers=[0,2,4]")
     assert (trial["number"], trial["state"]) == (None, "waiting")
     assert trial["params"] == {"bottleneck_dim": 64, "layers": "[0, 2, 4]"}
@@ -110,7 +146,7 @@ def test_a_trial_is_enqueued_and_a_failed_one_retried(sweeper: CommandLine, film
 
 
 def test_deleting_asks_and_deletes_what_was_made(
-    sweeper: CommandLine, films: MadeStudy, empty_mlflow: Path
+    sweeper: InThisProcess, process: CommandLine, films: MadeStudy, empty_mlflow: Path
 ) -> None:
     shutil.copy(empty_mlflow, films.home.root / "mlflow.db")
     drawn = sweeper.json("sync", "films")
@@ -127,10 +163,10 @@ def test_deleting_asks_and_deletes_what_was_made(
 
     question = f"Delete the study films with 3 trials, and all files in {weights}?"
     assert refused(sweeper("delete", "films")) == f"{question} Nobody is here to answer: give --yes"
-    code, said = answered(sweeper, "n", "delete", "films")
+    code, said = answered(process, "n", "delete", "films")
     assert code == 1 and f"{question} [y/N]" in said and "nothing was deleted" in said
     assert weights.is_dir() and films.ledger.studies() == ["films"]
-    code, said = answered(sweeper, "y", "delete", "films")
+    code, said = answered(process, "y", "delete", "films")
     assert code == 0 and "the study films is deleted, its experiment in MLflow is in the bin there" in said
     assert films.ledger.studies() == [] and not weights.exists()
     assert "there is no study 'films'" in refused(sweeper("delete", "films", "--yes"))
@@ -142,7 +178,7 @@ def test_deleting_asks_and_deletes_what_was_made(
     assert set(picture_of(films.home.tracking_uri)) == {"tags", "films", "trial-0000"}
 
 
-def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: CommandLine, films: MadeStudy) -> None:
+def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: InThisProcess, films: MadeStudy) -> None:
     films.ledger.note_drawn("films", "1", "a")
     done = sweeper("delete", "films", "--yes", "--json", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     assert done.returncode == 0, done.stderr
@@ -153,7 +189,7 @@ def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: CommandLine, fil
 
 
 def test_a_picture_is_completed_and_drawn_anew(
-    sweeper: CommandLine, films: MadeStudy, empty_mlflow: Path
+    sweeper: InThisProcess, films: MadeStudy, empty_mlflow: Path
 ) -> None:
     database = films.home.root / "mlflow.db"
     shutil.copy(empty_mlflow, database)
@@ -164,23 +200,23 @@ def test_a_picture_is_completed_and_drawn_anew(
     shutil.rmtree(films.home.mlflow_artifacts)
     assert sweeper.json("sync", "films", "--rebuild")["drawn"] == 3
     assert picture_of(films.home.tracking_uri) == whole
-    # All of it lost.
-    for file in database.parent.glob("mlflow.db*"):
-        file.unlink()
-    shutil.copy(empty_mlflow, database)
-    assert sweeper.json("sync", "films", "--rebuild") == {"study": "films", "drawn": 3, "missing": 0}
-    assert picture_of(films.home.tracking_uri) == whole
+    # All of it lost: what is there instead is empty.
+    shutil.copy(empty_mlflow, database.with_name("other.db"))
+    other = f"sqlite:///{database.with_name('other.db')}"
+    drawn = sweeper("sync", "films", "--rebuild", "--json", MLFLOW_TRACKING_URI=other)
+    assert json.loads(drawn.stdout) == {"study": "films", "drawn": 3, "missing": 0}
+    assert picture_of(other) == whole
     unreachable = sweeper("sync", "films", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     assert "Nothing is lost" in refused(unreachable, 4)
 
 
-def answered(sweeper: CommandLine, answer: str, *arguments: str) -> tuple[int, str]:
+def answered(process: CommandLine, answer: str, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a command on a terminal whose user answers its question."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        sweeper.arguments(*arguments),
-        cwd=sweeper.folder,
-        env={**sweeper.variables(), "COLUMNS": "500"},
+    started = subprocess.Popen(
+        process.arguments(*arguments),
+        cwd=process.folder,
+        env={**process.variables(), "COLUMNS": "500"},
         stdin=follower,
         stdout=follower,
         stderr=follower,
@@ -197,7 +233,7 @@ def answered(sweeper: CommandLine, answer: str, *arguments: str) -> tuple[int, s
     except OSError:  # the other end is closed
         pass
     os.close(leader)
-    return process.wait(PATIENCE_SECONDS), said.decode().replace("\r\n", "\n")
+    return started.wait(PATIENCE_SECONDS), said.decode().replace("\r\n", "\n")
 
 
 def begin(folder: Path, **overrides: Any) -> Any:
@@ -213,7 +249,7 @@ def until(condition: Any) -> None:
 
 
 def test_a_worker_joins_by_the_store_alone_and_says_what_it_trains(
-    sweeper: CommandLine, tmp_path: Path
+    process: CommandLine, tmp_path: Path
 ) -> None:
     session = begin(tmp_path, budget={"trials": 2})
     elsewhere = CommandLine(
@@ -238,26 +274,28 @@ def test_a_worker_joins_by_the_store_alone_and_says_what_it_trains(
     assert (again.returncode, again.stderr) == (0, "tiny has ended: all 2 trials are done\n")
 
 
-def test_an_interrupted_worker_hands_back_and_ends_with_130(sweeper: CommandLine, tmp_path: Path) -> None:
+def test_an_interrupted_worker_hands_back_and_ends_with_130(process: CommandLine, tmp_path: Path) -> None:
     session = begin(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
-    process = sweeper.start("worker", "tiny")
+    started = process.start("worker", "tiny")
     until(lambda: any(view.state == "running" for view in session.ledger.trials("tiny")))
     until(lambda: any(row.key == "objective" for row in session.ledger.metric_rows(1)))
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130
+    started.send_signal(signal.SIGTERM)
+    _, said = started.communicate(timeout=PATIENCE_SECONDS)
+    assert started.returncode == 130
     assert "trial-0000 handed back: interrupted" in said and said.splitlines()[-1].startswith("interrupted: ")
     assert [view.state for view in session.ledger.trials("tiny")] == ["waiting", "waiting"]
 
 
-def test_a_worker_refuses_with_a_sentence(sweeper: CommandLine, tmp_path: Path) -> None:
+def test_a_worker_refuses_with_a_sentence(
+    sweeper: InThisProcess, process: CommandLine, tmp_path: Path
+) -> None:
     assert "there is no study yet" in refused(sweeper("worker", "tiny"))
     session = begin(tmp_path, budget={"trials": 1})
     assert "Did you mean 'tiny'?" in refused(sweeper("worker", "tiyn"))
     assert "there is no device 'cuda:7' here" in refused(sweeper("worker", "tiny", "--device", "cuda:7"))
     with session.ledger.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE sweeper_studies SET dtype = 'float8'")
-    done = sweeper("worker", "tiny", "--device", "cpu")
+    done = process("worker", "tiny", "--device", "cpu")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "error: the study tiny computes in float8, which cpu cannot"
@@ -268,30 +306,30 @@ def test_a_worker_refuses_with_a_sentence(sweeper: CommandLine, tmp_path: Path) 
 
 
 def test_a_run_waits_while_its_study_is_paused_and_says_what_it_came_to_when_it_is_stopped(
-    sweeper: CommandLine, tmp_path: Path
+    process: CommandLine, tmp_path: Path
 ) -> None:
     session = begin(tmp_path, budget={"trials": 2}, train={"epochs": 3})
     assert session.ledger.pause("tiny")
-    process = sweeper.start("run", "study.yaml")
+    started = process.start("run", "study.yaml")
     try:
-        assert process.stderr is not None
+        assert started.stderr is not None
         said = []
         while not said or "is paused" not in said[-1]:
-            said.append(process.stderr.readline())
+            said.append(started.stderr.readline())
             assert said[-1], said
         assert said[-1] == "tiny is paused: `sweeper resume tiny` lets it go on\n"
-        assert sweeper("resume", "tiny").returncode == 0
+        assert process("resume", "tiny").returncode == 0
         while "trial-0000 complete" not in said[-1]:
-            said.append(process.stderr.readline())
+            said.append(started.stderr.readline())
             assert said[-1], said
         assert "tiny goes on\n" in said
-        assert sweeper("stop", "tiny").returncode == 0
+        assert process("stop", "tiny").returncode == 0
     finally:
-        out, rest = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, rest
+        out, rest = started.communicate(timeout=PATIENCE_SECONDS)
+    assert started.returncode == 0, rest
     if session.row.is_stopped:  # the last trial may have ended before it heard
         assert "its user stopped it" in out and "`sweeper resume tiny`, then the same run" in rest
-        again = sweeper("run", "study.yaml")
+        again = process("run", "study.yaml")
         assert again.returncode == 0 and "`sweeper resume tiny`, then the same run" in again.stderr
-        assert sweeper("resume", "tiny").returncode == 0
-    assert sweeper.json("run", "study.yaml")["ended_because"] == "all 2 trials are done"
+        assert process("resume", "tiny").returncode == 0
+    assert process.json("run", "study.yaml")["ended_because"] == "all 2 trials are done"
