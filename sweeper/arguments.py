@@ -121,6 +121,16 @@ Rebuild = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", envvar="SWEEPER_YES", help="Do not ask.")]
+Pack = Annotated[
+    int | None,
+    typer.Option(
+        "--pack",
+        envvar="SWEEPER_PACK",
+        min=1,
+        metavar="K",
+        help="Train K trials together. Default: as many as get most done, found while they train.",
+    ),
+]
 LeaseSeconds = Annotated[
     float,
     typer.Option(

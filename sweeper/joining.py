@@ -10,19 +10,26 @@ from sweeper.live import ENDED, end_line, start_line
 from sweeper.lookup import open_ledger, study_name
 
 if TYPE_CHECKING:
+    from sweeper.events import Event
     from sweeper.ledger import TrialView
     from sweeper.session import Session
     from sweeper.slot import Job
-    from sweeper.train import Event
 
 
-def join_as_worker(out: Output, name: str, device: str | None = None, lease_seconds: float = 60.0) -> None:
+def join_as_worker(
+    out: Output,
+    name: str,
+    device: str | None = None,
+    pack: int | None = None,
+    lease_seconds: float = 60.0,
+) -> None:
     """Train trials of a study until it has ended, or a signal says that this worker is to end.
 
     The first SIGTERM or SIGINT hands the running trials back, the second ends the process at once.
 
     Args:
         device: ``cpu`` or ``cuda:0``; None for the first that this machine has.
+        pack: how many trials it trains together; None to find the number with which it gets most done.
         lease_seconds: how long a trial stays with a worker that shows no sign of life.
 
     Raises:
@@ -38,7 +45,7 @@ def join_as_worker(out: Output, name: str, device: str | None = None, lease_seco
     from sweeper.device import choose
     from sweeper.home import Home
     from sweeper.session import join_study
-    from sweeper.worker import PATIENCE_SECONDS, hand_back_on_signals, work
+    from sweeper.worker import PATIENCE_SECONDS, Options, hand_back_on_signals, work
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)
@@ -50,7 +57,8 @@ def join_as_worker(out: Output, name: str, device: str | None = None, lease_seco
     out.note(f"study {name}: reading the data and the backbone for {chosen}")
     teller = _Teller(out, session, stop)
     teller.look_for_a_pause()
-    work(session, chosen, stop, on_begin=teller.begun, on_event=teller.told, lease_seconds=lease_seconds)
+    options = Options(chosen, pack, lease_seconds)
+    work(session, options, stop, on_begin=teller.begun, on_event=teller.told)
     if stop.is_set():
         raise InterruptedByUser("interrupted: what ran was handed back, and any worker can go on with it")
     out.note(_ended(session))
@@ -76,25 +84,27 @@ class _Teller:
         self._say(start_line(trial.to_json()), trial, "running")
 
     def told(self, event: Event) -> None:
-        from sweeper.train import Evaluated, Progress
-        from sweeper.worker import HANDED_BACK
+        from sweeper.events import Evaluated, Failed, Finished, HandedBack, Progress
+        from sweeper.worker import LOST
 
-        if isinstance(event, Progress | Evaluated) and event.stop in (None, "pruned"):
-            return
-        trial = self._trial(event.job)
-        if isinstance(event, Progress | Evaluated):
-            handed_back = event.stop == HANDED_BACK
-            why = self._why() if handed_back else "its lease ran out"
-            what = "handed back" if handed_back else "lost"
-            self._say(f"{trial.name} {what}: {why}", trial, what.replace(" ", "_"))
+        if isinstance(event, HandedBack):
+            trial = self._trial(event.job)
+            self._say(f"{trial.name} handed back: {self._why()}", trial, "handed_back")
             self.look_for_a_pause()
-        elif trial.state in ENDED:
-            metric = self._session.study.objective.metric
-            best = next(iter(self._session.ledger.best(self._session.name)), None)
-            is_best = best is not None and best.place_id == trial.place_id
-            self._say(end_line(metric, trial.to_json(), is_best), trial, trial.state)
-        else:  # its result was refused
-            self._say(f"{trial.name} lost: its lease ran out", trial, "lost")
+        elif isinstance(event, Finished | Failed):
+            trial = self._trial(event.job)
+            self._ended(trial) if trial.state in ENDED else self._lost(trial)
+        elif isinstance(event, Progress | Evaluated) and event.stop == LOST:
+            self._lost(self._trial(event.job))
+
+    def _ended(self, trial: TrialView) -> None:
+        best = next(iter(self._session.ledger.best(self._session.name)), None)
+        is_best = best is not None and best.place_id == trial.place_id
+        line = end_line(self._session.study.objective.metric, trial.to_json(), is_best)
+        self._say(line, trial, trial.state)
+
+    def _lost(self, trial: TrialView) -> None:
+        self._say(f"{trial.name} lost: another worker has it, since its lease ran out here", trial, "lost")
 
     def look_for_a_pause(self) -> None:
         name = self._session.name

@@ -12,6 +12,7 @@ from sweeper.arguments import (
     Device,
     Json,
     LeaseSeconds,
+    Pack,
     Rebuild,
     StudyName,
     Trials,
@@ -22,7 +23,9 @@ from sweeper.console import Output
 from sweeper.errors import UsageError
 
 
-def worker(study: StudyName, device: Device = None, lease_seconds: LeaseSeconds = 60.0) -> None:
+def worker(
+    study: StudyName, device: Device = None, pack: Pack = None, lease_seconds: LeaseSeconds = 60.0
+) -> None:
     """Join a running study as one worker, on any machine that reaches store, artifacts, data and backbone.
 
     It trains until the study has ended. The first Ctrl-C or SIGTERM hands the running trials back, the second
@@ -30,7 +33,7 @@ def worker(study: StudyName, device: Device = None, lease_seconds: LeaseSeconds 
     """
     from sweeper.joining import join_as_worker
 
-    join_as_worker(Output(), study, device, lease_seconds)
+    join_as_worker(Output(), study, device, pack, lease_seconds)
 
 
 def pause(study: StudyName, json: Json = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,9 @@ from sweeper import worker as worker_module
 from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
 from sweeper.errors import UsageError
+from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
 from sweeper.ledger import StudyGone, this_worker
-from sweeper.train import Evaluated, Event, Finished, Progress
-from sweeper.worker import work
+from sweeper.worker import Options, work
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
 from tests.integration.test_worker import begin, folder, parts, run
@@ -32,19 +33,23 @@ def trials_of(session: Any) -> list[Any]:
 
 def test_a_trial_of_a_paused_study_goes_on_to_its_next_evaluation_and_is_handed_back(folder: Path) -> None:
     session = begin(folder, budget={"trials": 2}, train={"epochs": 4}, pruner="none")
-    stop, handed_back = threading.Event(), []
+    evaluations: list[int] = []
+    handed_back: list[tuple[int | None, int]] = []
 
     def told(event: Event) -> None:
-        if isinstance(event, Evaluated) and event.evaluation == 1 and not handed_back:
-            assert session.ledger.pause("tiny")
-        if isinstance(event, Progress | Evaluated) and event.stop is not None:
-            handed_back.append((type(event), event.evaluation, event.stop, event.job.number))
+        if isinstance(event, Evaluated) and event.job.number == 0:
+            evaluations.append(event.evaluation)
+            if event.evaluation == 1:
+                assert session.ledger.pause("tiny")
+        if isinstance(event, HandedBack):
+            handed_back.append((event.job.number, event.state.numbers["evaluation"]))
             assert session.ledger.reserve("tiny", this_worker("cpu")) is None
             assert [view.state for view in trials_of(session)] == ["waiting", "waiting"]
             assert session.ledger.resume("tiny")
 
-    work(session, "cpu", stop, on_event=told)
-    assert handed_back == [(Evaluated, 2, "handed_back", 0)]
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    # It goes on from there: no evaluation is lost, and none is made twice.
+    assert handed_back == [(0, 2)] and evaluations == [1, 2, 3, 4]
     assert [view.attempts for view in trials_of(session)] == [2, 1]
     assert session.row.ended_because == "all 2 trials are done"
     check_agrees(session, 2)
@@ -57,11 +62,12 @@ def test_the_last_evaluation_of_a_trial_is_its_end_also_in_a_paused_study(folder
     def told(event: Event) -> None:
         events.append(event)
         if isinstance(event, Evaluated) and event.evaluation == 1:
-            session.ledger.resume("tiny") if event.stop else session.ledger.pause("tiny")
+            assert session.ledger.pause("tiny")
         if isinstance(event, Finished):
-            session.ledger.resume("tiny")
+            assert session.ledger.resume("tiny")
 
-    work(session, "cpu", threading.Event(), on_event=told)
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    assert not any(isinstance(event, HandedBack) for event in events)
     assert [view.attempts for view in trials_of(session)] == [1]
     check_agrees(session, 1)
 
@@ -75,8 +81,8 @@ def test_a_stopped_study_ends_its_workers_and_goes_on_when_it_is_told_to(folder:
         if isinstance(event, Evaluated) and event.evaluation == 2:
             session.ledger.stop("tiny")
 
-    work(session, "cpu", threading.Event(), on_event=told)
-    assert getattr(events[-1], "stop", None) == "handed_back"
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    assert [event.job.number for event in events if isinstance(event, HandedBack)] == [0]
     assert [view.state for view in trials_of(session)] == ["waiting", "waiting"]
     assert session.row.is_stopped and session.row.ended_because == "its user stopped it"
     run(session)  # there is nothing to do
@@ -97,8 +103,8 @@ def test_a_stop_is_heard_between_two_evaluations(folder: Path) -> None:
             session.ledger.stop("tiny")
 
     # The first evaluation is 3,000 steps away, the next heartbeat a twentieth of a second.
-    work(session, "cpu", threading.Event(), on_event=told, lease_seconds=1.5)
-    assert isinstance(events[-1], Progress) and events[-1].stop == "handed_back"
+    work(session, Options("cpu", 1, 1.5), threading.Event(), on_event=told)
+    assert [event.job.number for event in events if isinstance(event, HandedBack)] == [0]
     assert not any(isinstance(event, Evaluated) for event in events)
     assert [view.state for view in trials_of(session)] == ["waiting"]
 
@@ -202,19 +208,19 @@ def test_a_worker_of_a_study_that_is_deleted_ends_with_a_sentence(folder: Path) 
 
     def told(event: Event) -> None:
         session.ledger.pause("tiny")
-        if getattr(event, "stop", None) == "handed_back":
+        if isinstance(event, HandedBack):
             waits.set()
 
     def train() -> None:
         try:
-            work(session, "cpu", threading.Event(), on_event=told)
+            work(session, Options("cpu", 1), threading.Event(), on_event=told)
         except BaseException as error:
             caught.append(error)
 
     thread = threading.Thread(target=train)
     thread.start()
     assert waits.wait(120)
-    assert delete_study(session.ledger, session.home, "tiny").trials == 2
+    assert session.ledger.delete_study("tiny") == 0
     thread.join(120)
     assert not thread.is_alive() and [type(error) for error in caught] == [StudyGone]
 
@@ -250,7 +256,7 @@ def test_what_a_link_leads_to_is_not_deleted(folder: Path, tmp_path_factory: pyt
     outside = tmp_path_factory.mktemp("outside")
     (outside / "precious.txt").write_text("mine")
     (session.home.artifacts / "tiny" / "link").symlink_to(outside)
-    session.home.checkpoints.mkdir()
+    shutil.rmtree(session.home.checkpoints / "tiny")
     (session.home.checkpoints / "tiny").symlink_to(outside)
     deleted = delete_study(session.ledger, session.home, "tiny")
     assert (outside / "precious.txt").read_text() == "mine"
