@@ -133,6 +133,34 @@ Port = Annotated[
 ]
 
 
+Trials = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TRIAL…]", help="Numbers of trials that failed.", show_default=False),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        envvar="SWEEPER_SET",
+        metavar="NAME=VALUE",
+        help="A parameter and its value; repeat it for several. The sampler draws the others.",
+    ),
+]
+AllFailed = Annotated[
+    bool,
+    typer.Option("--failed", envvar="SWEEPER_FAILED", help="Every failed trial that has no retry yet."),
+]
+Rebuild = Annotated[
+    bool,
+    typer.Option(
+        "--rebuild",
+        envvar="SWEEPER_REBUILD",
+        help="Put what MLflow has of the study into its bin, and draw all of it anew.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", envvar="SWEEPER_YES", help="Do not ask.")]
+
+
 def example(*lines: str) -> str:
     """The end of a command's help, as Markdown."""
     return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)

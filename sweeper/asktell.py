@@ -7,7 +7,7 @@ crash finds it; a trial that was told is left as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sweeper.home import Home
@@ -37,6 +37,14 @@ def create_optuna_study(home: Home, study: Study) -> None:
             direction="maximize" if study.objective.direction == "maximize" else "minimize",
             load_if_exists=True,
         )
+
+
+def delete_optuna_study(home: Home, name: str) -> None:
+    """Delete Optuna's study and its trials, if they are there. One process at a time."""
+    import optuna
+
+    with optuna_errors(home), suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=_storage(home, create=False))
 
 
 class Trials:
@@ -202,4 +210,4 @@ def optuna_errors(home: Home) -> Iterator[None]:
         yield
 
 
-__all__ = ["Trials", "create_optuna_study", "optuna_errors"]
+__all__ = ["Trials", "create_optuna_study", "delete_optuna_study", "optuna_errors"]

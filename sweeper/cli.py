@@ -44,6 +44,7 @@ from sweeper.console import (
     wants_json,
 )
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
+from sweeper.steering import add_to
 
 app = typer.Typer(
     name="sweeper",
@@ -247,6 +248,9 @@ def predict(
         out.document(rows)
     else:
         print_predictions(out, rows, predictor.text_columns, texts)
+
+
+add_to(app)
 
 
 @app.command(epilog=example("sweeper ui", "sweeper ui sst2 --port 5001"))

@@ -143,7 +143,7 @@ def _store() -> Iterator[Finding]:
 
 def _tracking() -> Iterator[Finding]:
     from sweeper.home import Home
-    from sweeper.tracking import shown_uri
+    from sweeper.tracking.address import shown_uri
 
     uri = Home.from_environment().tracking_uri
     where = shown_uri(uri)

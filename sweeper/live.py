@@ -27,6 +27,7 @@ class View:
         trials: every trial, as in ``trials --json``, with the label of references.
         steps: steps done and steps in all of each running trial, by ``trial_name``.
         workers: how many train at once.
+        paused: no trial is begun now, as its user said so.
     """
 
     study: str
@@ -35,6 +36,7 @@ class View:
     trials: Sequence[Mapping[str, Any]]
     steps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     workers: int = 1
+    paused: bool = False
 
     @property
     def running(self) -> list[Mapping[str, Any]]:
@@ -83,12 +85,17 @@ class Display(Protocol):
 
 
 class _News:
-    """What is new in a view since the one before: which trials began and ended, as lines and as data."""
+    """What is new in a view since the one before, as lines and as data: a pause, a trial begun or ended."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
+        self._paused = False
 
     def of(self, view: View) -> Iterator[tuple[str, dict[str, Any]]]:
+        if view.paused != self._paused:
+            self._paused = view.paused
+            line = _paused_line(view) if view.paused else f"{view.study} goes on"
+            yield line, {"study": view.study, "state": "paused" if view.paused else "running"}
         known = self._states if self._states is not None else {}
         for trial in view.trials:
             name, state = trial_name(trial), trial["state"]
@@ -98,10 +105,12 @@ class _News:
             first_and_old = self._states is None and state in ENDED
             if state in ENDED and not first_and_old:
                 if known.get(name) != "running":  # begun and ended between two looks
-                    yield _start(trial), {"trial": name, "state": "running"}
-                yield _ending(view, trial), {"trial": name, "state": state, "objective": trial["objective"]}
+                    yield start_line(trial), {"trial": name, "state": "running"}
+                is_best = view.best is not None and trial_name(view.best) == name
+                line = end_line(view.metric, trial, is_best)
+                yield line, {"trial": name, "state": state, "objective": trial["objective"]}
             elif state == "running":
-                yield _start(trial), {"trial": name, "state": state}
+                yield start_line(trial), {"trial": name, "state": state}
         self._states = {trial_name(trial): trial["state"] for trial in view.trials}
 
 
@@ -166,7 +175,8 @@ def draw(view: View) -> Any:
 
     if not view.running:
         waiting = "the workers are starting" if view.left else "everything is done"
-        return Group(Text(headline(view)), Text(_best_line(view)), Text(waiting))
+        last = _paused_line(view) if view.paused else waiting
+        return Group(Text(headline(view)), Text(_best_line(view)), Text(last))
     table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
     for column in ("running", "progress", "", view.metric):
         table.add_column(column, no_wrap=True)
@@ -189,6 +199,8 @@ def headline(view: View) -> str:
     parts = [f"{len(view.ended)} of {len(view.trials)} done"]
     if view.running:
         parts.append(f"{len(view.running)} running")
+    if view.paused:
+        return f"{view.study}: paused, {', '.join(parts)}"
     seconds = view.seconds_left()
     if view.left and seconds is not None:
         parts.append(f"about {duration(seconds)} left")
@@ -204,15 +216,21 @@ def _best_line(view: View) -> str:
     return f"best so far: {found}, {configuration(best['params'])}"
 
 
-def _start(trial: Mapping[str, Any]) -> str:
+def _paused_line(view: View) -> str:
+    return f"{view.study} is paused: `sweeper resume {view.study}` lets it go on"
+
+
+def start_line(trial: Mapping[str, Any]) -> str:
+    """``trial-0003 started: bottleneck_dim=24 activation=gelu``."""
     params = configuration(trial["params"])
     return f"{trial_name(trial)} started" + (f": {params}" if params else "")
 
 
-def _ending(view: View, trial: Mapping[str, Any]) -> str:
+def end_line(metric: str, trial: Mapping[str, Any], is_best: bool = False) -> str:
+    """``trial-0003 complete: accuracy 0.88, best so far, 41 s``."""
     reason = f" ({one_line(trial['reason'])})" if trial["reason"] else ""
-    parts = [f"{view.metric} {number(trial['objective'])}"] if trial["objective"] is not None else []
-    if view.best is not None and trial_name(view.best) == trial_name(trial):
+    parts = [f"{metric} {number(trial['objective'])}"] if trial["objective"] is not None else []
+    if is_best:
         parts.append("best so far")
     parts.append(duration(trial["seconds"]))
     return f"{trial_name(trial)} {trial['state']}{reason}: {', '.join(parts)}"

@@ -147,6 +147,8 @@ def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
 def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = ()) -> None:
     """One trial, a fact a line."""
     facts: list[tuple[str, str]] = [("trial", trial_name(trial)), ("state", trial["state"])]
+    if trial.get("retry_of") is not None:
+        facts.append(("retry of", f"trial-{trial['retry_of']:04d}"))
     if trial["reason"]:
         facts.append(("reason", one_line(trial["reason"])))
     facts.append(("objective", _exact(trial["objective"])))

@@ -56,12 +56,15 @@ def run_study(
         print_summary(out, summary)
     if ending.not_shown is not None:
         out.note(f"MLflow does not show all of it yet, the next run will: {ending.not_shown}")
+    if session.row.is_stopped and not ending.interrupted:
+        out.note(
+            f"{session.name} is stopped: `sweeper resume {session.name}`, then the same run, let it go on"
+        )
     if ending.interrupted:
         raise InterruptedByUser("interrupted: the trials that ran were handed back, the same command goes on")
     if summary["best"] is None:
-        raise NothingSucceededError(
-            f"no trial of the study {session.name!r} has succeeded: `sweeper trials {session.name}` says why"
-        )
+        so_far = " so far" if session.row.is_stopped else f": `sweeper trials {session.name}` says why"
+        raise NothingSucceededError(f"no trial of the study {session.name!r} has succeeded{so_far}")
 
 
 def _check_writable(home: Home) -> None:
@@ -102,4 +105,5 @@ def _view(session: Session, moment: Moment) -> View:
         [trial.to_json() for trial in moment.trials],
         moment.steps,
         moment.workers,
+        session.row.is_paused,
     )

@@ -69,7 +69,7 @@ def open_study(study: Study, home: Home) -> Session:
     if there is not None:
         check_unchanged(there, study)
     facts = _Facts.of(study, home)
-    with _alone(home):
+    with alone(home):
         ledger.create()
         there = ledger.find_study(study.name)
         if there is None:
@@ -84,6 +84,7 @@ def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
 
     Raises:
         UsageError: there is none of this name.
+        SweeperError: the store has tables of another version.
         UnreachableError: the store cannot be reached.
     """
     ledger = Ledger(home.store_url, patience_seconds)
@@ -152,7 +153,7 @@ def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
     file = store_file(home.store_url)
     if file is not None and not file.exists():
         return None
-    with _alone(home):
+    with alone(home):
         ledger.create()
     return ledger.find_study(name)
 
@@ -265,7 +266,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def alone(home: Home) -> Iterator[None]:
     """One process at a time makes schemas and studies: Alembic and Optuna cannot do it in two at once."""
     from sweeper.ledger.database import Database
 

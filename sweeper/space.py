@@ -101,11 +101,12 @@ def check_params(study: Study, params: Mapping[str, Any]) -> None:
             raise SweeperError(f"{short(name)} is not a parameter of this study; it has: {', '.join(spaces)}")
         if name not in params:
             raise SweeperError(f"the parameter {name} is missing")
-        if not _contains(name, study.search[name], params[name]):
+        if not contains(name, study.search[name], params[name]):
             raise SweeperError(f"{name} is {short(params[name])}, which is outside of {spaces[name]}")
 
 
-def _contains(name: str, spec: Spec, value: Any) -> bool:
+def contains(name: str, spec: Spec, value: Any) -> bool:
+    """Whether a value, as the store keeps it, is one that a parameter may have."""
     if isinstance(spec, Choice):
         return any(
             encode(v) == value and isinstance(value, str) == isinstance(encode(v), str) for v in spec.values

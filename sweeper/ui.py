@@ -26,7 +26,8 @@ from pathlib import Path
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
-from sweeper.tracking import Tracker, shown_uri
+from sweeper.tracking import Tracker
+from sweeper.tracking.address import shown_uri
 from sweeper.tracking.views import link
 
 START_SECONDS = 90.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.ledger import migrate, outcomes, places, studyrows, trialview
+from sweeper.ledger import control, migrate, outcomes, places, studyrows, trialview
 from sweeper.ledger.database import Database
 from sweeper.ledger.processes import is_gone
 from sweeper.ledger.records import (
@@ -21,6 +21,7 @@ from sweeper.ledger.records import (
     MetricRow,
     NewStudy,
     Result,
+    StudyGone,
     StudyRow,
     TrialView,
     Untold,
@@ -67,10 +68,10 @@ class Ledger:
         return self._database.read(studyrows.find, name)
 
     def study(self, name: str) -> StudyRow:
-        """A study. Raises KeyError if there is none of that name."""
+        """A study. Raises StudyGone if there is none of that name."""
         row = self.find_study(name)
         if row is None:
-            raise KeyError(name)
+            raise StudyGone(name)
         return row
 
     def studies(self) -> list[str]:
@@ -78,7 +79,7 @@ class Ledger:
         return self._database.read(studyrows.names)
 
     def replace_spec(self, name: str, spec: Mapping[str, Any], path: str, text: str) -> None:
-        """Take over a study file whose budget grew; a study that had ended goes on."""
+        """Take over a study file whose budget grew; a study that had ended goes on, one stopped does not."""
         self._database.write(studyrows.replace_spec, name, spec, path, text)
 
     def move_study(self, name: str, path: str) -> None:
@@ -109,6 +110,40 @@ class Ledger:
     def past_limits_in_a_row(self, name: str) -> int:
         """How many configurations past the limits were drawn since the last one that was not."""
         return self._database.read(studyrows.past_limits_in_a_row, name)
+
+    # What a user says of it
+
+    def control(self, name: str) -> str | None:
+        """``paused``, ``stopped``, or None while a study goes on. Raises StudyGone."""
+        return self._database.read(control.control, name)
+
+    def pause(self, name: str) -> bool:
+        """Begin no more trials, hand those that run back at their next evaluation; False if it has ended."""
+        return self._database.write(control.pause, name)
+
+    def stop(self, name: str) -> bool:
+        """End a study, hand the trials that run back; False if it had ended before."""
+        return self._database.write(control.stop, name)
+
+    def resume(self, name: str) -> bool:
+        """Let a study go on that is paused or stopped; False if it is neither."""
+        return self._database.write(control.resume, name)
+
+    def enqueue(self, name: str, params: Mapping[str, Any]) -> int:
+        """Add a place with some parameters fixed, beside the budget and before it; returns its id."""
+        return self._database.write(control.enqueue, name, params, places.new_token())
+
+    def retry(self, name: str, place_ids: Sequence[int]) -> dict[int, int]:
+        """Add a place for each that failed or was cancelled and has no retry yet; the new ones by the old."""
+        return self._database.write(control.retry, name, place_ids)
+
+    def close_study(self, name: str) -> int:
+        """Stop a study for good, unless trials of it run; returns how many do. Raises StudyGone."""
+        return self._database.write(control.close, name)
+
+    def delete_study(self, name: str) -> int:
+        """Delete all that the ledger has of a study, unless trials of it run; returns how many do."""
+        return self._database.write(control.remove, name)
 
     # Claims
 
@@ -186,7 +221,10 @@ class Ledger:
         self._database.write(outcomes.mark_told, place_id)
 
     def count(self, name: str, state: str) -> int:
-        """How many trials of the search ended as ``complete``, ``pruned``, ``failed`` or ``cancelled``."""
+        """How many trials of the search ended as ``complete``, ``pruned``, ``failed`` or ``cancelled``.
+
+        One that is tried once more is not counted: its retry is.
+        """
         return self._database.read(outcomes.count, name, state)
 
     # Views

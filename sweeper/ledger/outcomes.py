@@ -204,11 +204,13 @@ def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluation
 
 
 def count(connection: Connection, study: str, state: str) -> int:
-    """How many trials of the search are in a state."""
+    """How many trials of the search are in a state; those that are tried once more are not counted."""
+    retry = places.alias("retry")
+    retried = select(retry.c.id).where(retry.c.study == study, retry.c.retry_of == places.c.id).exists()
     return connection.execute(
-        select(func.count()).where(
-            places.c.study == study, places.c.kind == "search", places.c.state == state
-        )
+        select(func.count())
+        .select_from(places)
+        .where(places.c.study == study, places.c.kind == "search", places.c.state == state, ~retried)
     ).scalar_one()
 
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from sweeper.ledger.database import now_seconds
@@ -24,13 +24,20 @@ RETRIES_OF_LOST = 3
 def reserve(
     connection: Connection, study: str, worker: WorkerIdentity, lease_seconds: float, token: str
 ) -> Claim | None:
-    """Take the first place that is free, or expired, while the study goes on; None if none is left."""
+    """Take the first place that is free, or expired, while the study goes on; None if none is left.
+
+    What was enqueued or is a retry comes first.
+    """
     expire(connection, study)
-    goes_on = select(studies.c.name).where(studies.c.name == study, studies.c.ended_at.is_(None)).exists()
+    goes_on = (
+        select(studies.c.name)
+        .where(studies.c.name == study, studies.c.ended_at.is_(None), studies.c.control.is_(None))
+        .exists()
+    )
     free = (
         select(places.c.id)
         .where(places.c.study == study, places.c.state == "waiting", goes_on, _first_has_its_number(study))
-        .order_by(places.c.position)
+        .order_by(places.c.budgeted, places.c.position)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -68,12 +75,15 @@ def reserve(
 
 
 def _first_has_its_number(study: str) -> ColumnElement[bool]:
-    """Nobody overtakes the first place on its way to a number: the default configuration is trial 0."""
+    """Nobody overtakes the first place on its way to a number: the default configuration is trial 0.
+
+    Those that come first otherwise do not, either, while it waits.
+    """
     first = places.alias("first")
     on_its_way = select(first.c.id).where(
         first.c.study == study,
         first.c.position == 0,
-        first.c.state == "running",
+        or_(first.c.state == "running", and_(first.c.state == "waiting", ~places.c.budgeted)),
         first.c.trial_number.is_(None),
         first.c.fixed_params.is_not(None),
     )
@@ -101,6 +111,7 @@ def _claim(row: Any, lease_seconds: float) -> Claim:
         trial_number=row.trial_number,
         trial_id=row.trial_id,
         params=row.params,
+        budgeted=row.budgeted,
     )
 
 

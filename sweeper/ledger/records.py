@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UsageError
+
+PAUSED, STOPPED = "paused", "stopped"
+"""What a user may have said of a study, besides letting it go on."""
+
+
+class StudyGone(UsageError, KeyError):
+    """The store has no such study, or no longer: it was deleted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the store has no study {name!r}, or no longer: `sweeper status` lists those that it has"
+        )
 
 
 class LeaseLost(SweeperError):
@@ -40,6 +52,7 @@ class Claim:
         attempt: counted from 1.
         fixed_params: what the sampler is not to draw; None if it draws everything.
         trial_number, trial_id, params: of the trial that an earlier attempt attached, else None.
+        budgeted: False for what was enqueued or is a retry: its parameters were asked for.
     """
 
     study: str
@@ -53,6 +66,7 @@ class Claim:
     trial_number: int | None = None
     trial_id: int | None = None
     params: dict[str, Any] | None = None
+    budgeted: bool = True
 
     @property
     def name(self) -> str:
@@ -137,6 +151,7 @@ class StudyRow(NewStudy):
         created_at, ended_at: seconds since 1970 by the database's clock.
         ended_because: a sentence; None while it goes on.
         experiment_id, run_id: of MLflow's picture of it, once there is one.
+        control: ``paused``, ``stopped``, or None while nobody holds it up.
     """
 
     created_at: float
@@ -144,6 +159,17 @@ class StudyRow(NewStudy):
     ended_because: str | None
     experiment_id: str | None
     run_id: str | None
+    control: str | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Nobody begins a trial, and those that run are handed back at their next evaluation."""
+        return self.control == PAUSED
+
+    @property
+    def is_stopped(self) -> bool:
+        """It has ended because its user said so, and goes on when its user says so."""
+        return self.control == STOPPED
 
 
 @dataclass(frozen=True)
@@ -180,7 +206,8 @@ class TrialView:
         number: of the trial; None for a reference, and for a place that has no trial yet.
         label: ``reference-head`` of a reference, else None.
         state: waiting, running, complete, pruned, failed or cancelled.
-        params: flat, as Optuna keeps them; an explicit set of layers is a JSON string.
+        params: flat, as Optuna keeps them; an explicit set of layers is a JSON string. Before there is a
+            trial, those that are fixed.
         objective, metrics: of a trial that ended; while it runs, of its last evaluation.
         trainable_percent: of the backbone's parameters.
         attempts: how often it was begun.
@@ -188,6 +215,7 @@ class TrialView:
         attempt: the one that counts, counted from 1; 0 before any.
         files: sha256 of each file, by its path relative to the artifact folder.
         version: grows with every change that is worth showing.
+        retry_of: the number of the failed trial that this one tries once more.
     """
 
     study: str
@@ -216,6 +244,7 @@ class TrialView:
     device: str | None
     host: str | None
     version: int
+    retry_of: int | None = None
 
     @property
     def name(self) -> str | None:
@@ -223,11 +252,12 @@ class TrialView:
         return self.label if self.number is None else f"trial-{self.number:04d}"
 
     def to_json(self) -> dict[str, Any]:
-        """What ``trials --json`` prints; a reference has its ``label``, too."""
+        """What ``trials --json`` prints; a reference has its ``label``, too, and a retry its ``retry_of``."""
         keys = (
             "number", "state", "params", "objective", "metrics", "adapter_parameters", "head_parameters",
             "trainable_parameters", "trainable_percent", "attempts", "seconds", "device_seconds", "reason",
             "mlflow_run_id",
         )  # fmt: skip
         shown = {key: getattr(self, key) for key in keys}
-        return shown if self.label is None else {**shown, "label": self.label}
+        more = {"label": self.label, "retry_of": self.retry_of}
+        return shown | {key: value for key, value in more.items() if value is not None}

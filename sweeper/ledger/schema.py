@@ -20,9 +20,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    true,
 )
 
-VERSION = "0001"
+VERSION = "0002"
 """The revision of the migrations that these tables are."""
 VERSION_TABLE = "sweeper_alembic_version"
 
@@ -53,6 +54,7 @@ studies = Table(
     Column("created_at", Double, nullable=False),
     Column("ended_at", Double),
     Column("ended_because", Text),
+    Column("control", String(16)),  # paused | stopped; stopped ones have ended, too
     Column("past_limits_in_a_row", Integer, nullable=False, server_default="0"),
     Column("experiment_id", Text),
     Column("run_id", Text),
@@ -84,9 +86,13 @@ places = Table(
     Column("version", Integer, nullable=False, server_default="0"),
     Column("shown", Integer, nullable=False, server_default="0"),
     Column("run_id", Text),
+    # False for what `enqueue` and `retry` added: that comes before what the budget pays for, and beside it.
+    Column("budgeted", Boolean, nullable=False, server_default=true()),
+    Column("retry_of", BigInteger),  # the place that this one tries once more
+    Column("request", String(32)),  # the call of `enqueue` that added it
     UniqueConstraint("study", "position", name="uq_places_position"),
     UniqueConstraint("study", "trial_number", name="uq_places_trial_number"),
-    Index("ix_places_state", "study", "state", "position"),
+    Index("ix_places_state", "study", "state", "budgeted", "position"),
     Index("ix_places_configuration", "study", "configuration"),
 )
 

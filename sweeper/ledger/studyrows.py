@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import NewStudy, StudyRow
+from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
 from sweeper.ledger.schema import places, studies
 
 
@@ -33,13 +33,19 @@ def names(connection: Connection) -> list[str]:
 
 
 def replace_spec(connection: Connection, name: str, spec: Mapping[str, Any], path: str, text: str) -> None:
-    """Take over a study file whose budget grew: the study goes on."""
+    """Take over a study file whose budget grew: the study goes on, unless its user stopped it."""
+    connection.execute(
+        update(studies).where(studies.c.name == name).values(spec=dict(spec), path=path, text=text)
+    )
+    reopen(connection, name)
+
+
+def reopen(connection: Connection, name: str) -> None:
+    """A study that had ended goes on, as there is more to do; not if its user stopped it."""
     connection.execute(
         update(studies)
-        .where(studies.c.name == name)
-        .values(
-            spec=dict(spec), path=path, text=text, ended_at=None, ended_because=None, past_limits_in_a_row=0
-        )
+        .where(studies.c.name == name, studies.c.control.is_distinct_from(STOPPED))
+        .values(ended_at=None, ended_because=None, past_limits_in_a_row=0)
     )
 
 
@@ -57,19 +63,15 @@ def add_places(
 ) -> int:
     """Add the places that the budget pays for and that are not there yet; returns how many.
 
-    The first trial has the given parameters; the references come behind it.
+    What was enqueued or is a retry is none of them. The first trial has the given parameters; the
+    references come behind it.
     """
-    # Growing twice at once would number places twice.
-    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
-    there = connection.execute(
-        select(places.c.kind, func.count(), func.max(places.c.position))
-        .where(places.c.study == study)
-        .group_by(places.c.kind)
-    ).all()
-    position = max((row[2] for row in there), default=-1) + 1
-    count = next((row[1] for row in there if row[0] == "search"), 0)
+    position = next_position(connection, study)
+    count = connection.execute(
+        select(func.count()).where(places.c.study == study, places.c.kind == "search", places.c.budgeted)
+    ).scalar_one()
     rows: list[dict[str, Any]] = []
-    if not there:
+    if position == 0:
         rows.append({"kind": "search", "label": None, "fixed_params": first_params})
         rows += [
             {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
@@ -87,20 +89,40 @@ def add_places(
     return len(rows)
 
 
+def next_position(connection: Connection, study: str) -> int:
+    """Where the next place of a study goes. Nobody else adds one before this transaction ends."""
+    # Two at once would number places twice.
+    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    last = connection.execute(select(func.max(places.c.position)).where(places.c.study == study)).scalar()
+    return 0 if last is None else last + 1
+
+
+def beyond_budget(connection: Connection, study: str) -> int:
+    """How many trials were enqueued or are retries."""
+    return connection.execute(
+        select(func.count()).where(places.c.study == study, ~places.c.budgeted)
+    ).scalar_one()
+
+
 def end(connection: Connection, name: str, because: str) -> bool:
     """No trial is begun any more; False if the study had ended before."""
     row = connection.execute(
         update(studies)
         .where(studies.c.name == name, studies.c.ended_at.is_(None))
-        .values(ended_at=now_seconds(), ended_because=because)
+        .values(ended_at=now_seconds(), ended_because=because, control=None)
         .returning(studies.c.name)
     ).first()
     return row is not None
 
 
 def end_if_done(connection: Connection, name: str) -> bool:
-    """End a study none of whose places waits or runs; returns whether it has ended, now or before."""
-    row = connection.execute(select(studies.c.ended_at, studies.c.spec).where(studies.c.name == name)).one()
+    """End a study none of whose places waits or runs; returns whether it has ended, now or before.
+
+    Raises StudyGone.
+    """
+    row = connection.execute(select(studies.c.ended_at, studies.c.spec).where(studies.c.name == name)).first()
+    if row is None:
+        raise StudyGone(name)
     if row.ended_at is not None:
         return True
     going = (
@@ -108,7 +130,7 @@ def end_if_done(connection: Connection, name: str) -> bool:
     )
     if connection.execute(going).first() is not None:
         return False
-    trials = row.spec["budget"]["trials"]
+    trials = row.spec["budget"]["trials"] + beyond_budget(connection, name)
     end(connection, name, "its one trial is done" if trials == 1 else f"all {trials} trials are done")
     return True
 

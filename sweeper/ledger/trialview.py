@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, func, select
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import TrialView
+from sweeper.ledger.records import PAUSED, StudyGone, TrialView
 from sweeper.ledger.schema import attempts, metrics, places, results, studies
+from sweeper.ledger.studyrows import beyond_budget
 
 STATES = ("waiting", "running", "complete", "pruned", "failed", "cancelled")
 _HOW_IT_RUNS = ("objective", "learning_rate", "examples_per_second", "peak_memory_bytes")
@@ -31,9 +32,12 @@ def trials(connection: Connection, study: str, place_id: int | None = None) -> l
         .correlate(places)
         .scalar_subquery()
     )
+    old = places.alias("old")
+    retry_of = select(old.c.trial_number).where(old.c.id == places.c.retry_of).scalar_subquery()
     query = (
         select(
             places,
+            retry_of.label("retried_number"),
             _STATE.label("seen_state"),
             begun.label("begun"),
             studies.c.backbone_parameters,
@@ -94,7 +98,7 @@ def _view(row: Any, latest: dict[str, float]) -> TrialView:
         label=row.label,
         number=row.trial_number,
         state=row.seen_state,
-        params=row.params or {},
+        params=row.params or row.fixed_params or {},
         objective=row.objective if ended else latest.get("objective") if running else None,
         metrics=row.metrics if ended else bare if running else {},
         adapter_parameters=adapter,
@@ -113,6 +117,7 @@ def _view(row: Any, latest: dict[str, float]) -> TrialView:
         device=row.device,
         host=row.host,
         version=row.version,
+        retry_of=row.retried_number,
     )
 
 
@@ -126,19 +131,23 @@ def best(views: list[TrialView], maximize: bool, count: int = 1) -> list[TrialVi
 
 
 def status(connection: Connection, study: str) -> dict[str, Any]:
-    """What ``status --json`` prints. References are in none of its counts."""
-    row = connection.execute(select(studies).where(studies.c.name == study)).one()
+    """What ``status --json`` prints. References are in none of its counts. Raises StudyGone."""
+    row = connection.execute(select(studies).where(studies.c.name == study)).first()
+    if row is None:
+        raise StudyGone(study)
     views = trials(connection, study)
     counts = dict.fromkeys(STATES, 0)
     for view in views:
         if view.kind == "search":
             counts[view.state] += 1
-    budget = row.spec["budget"]
+    budget = dict(row.spec["budget"])
+    budget["trials"] += beyond_budget(connection, study)
     found = best(views, row.spec["objective"]["direction"] == "maximize")
     at_work = any(view.state == "running" for view in views)
+    state = "running" if at_work else "waiting" if row.ended_at is None else "ended"
     return {
         "study": study,
-        "state": "running" if at_work else "waiting" if row.ended_at is None else "ended",
+        "state": PAUSED if row.control == PAUSED else state,
         "trials": counts,
         "budget": {key: budget[key] for key in ("trials", "hours", "failures")},
         "best": found[0].to_json() if found else None,

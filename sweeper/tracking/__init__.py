@@ -14,7 +14,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
 import tempfile
 import time
 import uuid
@@ -23,12 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from sweeper.errors import SweeperError, UnreachableError, UsageError
+from sweeper.errors import UnreachableError, UsageError
 from sweeper.home import Home, sqlite_url
 from sweeper.ledger import Ledger
+from sweeper.tracking.address import database_file, reachable
 from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
+from sweeper.tracking.removing import drop_study, take_away
 
 if TYPE_CHECKING:
     import mlflow.entities
@@ -65,33 +65,62 @@ class Tracker:
         self._sender = uuid.uuid4().hex
         self._drawing: Drawing | None = None
 
-    def show(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> int:
+    def show(self, wait_seconds: float = SENDER_SECONDS + 1.0, *, anew: bool = False) -> int:
         """Draw what MLflow does not show yet; returns how many trials were drawn.
 
         Args:
+            anew: draw all of it, and put what MLflow has of the study into its bin.
             wait_seconds: how long to wait for another process that draws; 0 is returned if it goes on.
 
         Raises:
             UnreachableError: MLflow cannot be used now. Nothing is lost: call again later.
             UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
         """
+        with self._turn(wait_seconds) as mine:
+            if not mine:
+                return 0
+            try:
+                with reachable(self._home.tracking_uri):
+                    return self._draw(anew)
+            except BaseException:
+                # Whether the last call did its work is not known: look again the next time.
+                self._drawing = None
+                raise
+
+    def _draw(self, anew: bool) -> int:
+        if self._drawing is None or anew:
+            from sweeper.tracking.drawing import Drawing
+
+            board = Board(self._home)
+            if anew:
+                take_away(board, self._ledger.study(self._name), self._stay)
+                self._ledger.hide_all(self._name)
+            self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)
+        return self._drawing.draw()
+
+    def delete(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> bool:
+        """Put what MLflow has of the study into its bin; False if it has nothing.
+
+        Raises:
+            UnreachableError: MLflow cannot be used now, or another process goes on drawing.
+            UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
+        """
+        with self._turn(wait_seconds) as mine, reachable(self._home.tracking_uri):
+            if not mine:
+                raise UnreachableError("MLflow is being drawn by another process: try again")
+            return drop_study(Board(self._home), self._ledger.study(self._name), self._stay)
+
+    @contextmanager
+    def _turn(self, wait_seconds: float) -> Iterator[bool]:
+        """Be the one who draws; False if somebody else goes on being it."""
         deadline = time.monotonic() + wait_seconds
         while not self._stay():
             if time.monotonic() >= deadline:
-                return 0
+                yield False
+                return
             time.sleep(0.2)
         try:
-            with _reachable(self._home.tracking_uri):
-                if self._drawing is None:
-                    from sweeper.tracking.drawing import Drawing
-
-                    board = Board(self._home)
-                    self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)
-                return self._drawing.draw()
-        except BaseException:
-            # Whether the last call did its work is not known: look again the next time.
-            self._drawing = None
-            raise
+            yield True
         finally:
             self._ledger.drop_sender(self._name, self._sender)
 
@@ -162,6 +191,16 @@ class Board:
         made = self._client.create_run(experiment_id, round(began_at * 1000), tags, run_name=name)
         return Run.of(made)
 
+    def find(self, name: str) -> str | None:
+        """The id of the experiment of a study; None if there is none, or it is in the bin."""
+        found = self._client.get_experiment_by_name(name)
+        return None if found is None or found.lifecycle_stage != "active" else found.experiment_id
+
+    def drop(self, experiment_id: str, name: str) -> None:
+        """Put an experiment into the bin, under a name that no study can have: its own is free again."""
+        self._client.rename_experiment(experiment_id, f"{name} (deleted, {experiment_id})")
+        self._client.delete_experiment(experiment_id)
+
     def delete(self, run: Run) -> None:
         """Put a run into the bin."""
         self._client.delete_run(run.run_id)
@@ -222,35 +261,6 @@ class Board:
         run.status, run.ended_at = status, end
 
 
-def shown_uri(uri: str) -> str:
-    """A tracking URI, or a text that holds one, without user and password, nor those among its options."""
-    return re.sub(
-        r"([?&][^=&\s]*password[^=&\s]*=)[^&\s]*", r"\1***", re.sub(r"//\S*@", "//", uri), flags=re.I
-    )
-
-
-@contextmanager
-def _reachable(uri: str) -> Iterator[None]:
-    """Failures of MLflow as one sentence without secrets."""
-    try:
-        yield
-    except SweeperError:
-        raise
-    except Exception as error:
-        # A database below MLflow reports its failures by itself at times.
-        origin = type(error).__module__.partition(".")[0]
-        if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "sqlite3", "alembic"):
-            raise
-        said = shown_uri(str(error).strip().partition("\n")[0])
-        advice = "MLFLOW_TRACKING_URI says where that is"
-        if _database_file(uri) is not None:
-            advice = "If its file is damaged, move it away: all of it is drawn anew"
-        raise UnreachableError(
-            f"MLflow at {shown_uri(uri)} cannot be used ({said}). Nothing is lost: the store has everything, "
-            f"and it is shown once MLflow answers. {advice}"
-        ) from error
-
-
 def _connect(home: Home) -> MlflowClient:
     """A client of the tracking server, or of the database with its tables made."""
     scheme = home.tracking_uri.partition(":")[0].partition("+")[0]
@@ -265,7 +275,7 @@ def _connect(home: Home) -> MlflowClient:
     # What fails is raised too, and said in one sentence; MLflow would print it with its traceback besides.
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    file = _database_file(home.tracking_uri)
+    file = database_file(home.tracking_uri)
     if file is None:
         return MlflowClient(tracking_uri=home.tracking_uri)
     from filelock import FileLock
@@ -275,12 +285,6 @@ def _connect(home: Home) -> MlflowClient:
         if not file.exists() or file.stat().st_size == 0:
             _make_database(home, file)
         return MlflowClient(tracking_uri=home.tracking_uri)
-
-
-def _database_file(uri: str) -> Path | None:
-    """The file of a SQLite database, None of anything else."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return None if found is None else Path(unquote(found[1])).absolute()
 
 
 def _make_database(home: Home, file: Path) -> None:

@@ -19,7 +19,7 @@ from sweeper.tracking import note, picture, views
 if TYPE_CHECKING:
     from sweeper.tracking import Board, Run
 
-_BEGUN_TAG, _FILE_TAG, _FILES_TAG = "sweeper.begun", "sweeper.study_file", "sweeper.files"
+_FILE_TAG, _FILES_TAG = "sweeper.study_file", "sweeper.files"
 _ALL = 1_000_000
 
 
@@ -70,7 +70,7 @@ class Drawing:
 
     def _open(self, row: StudyRow, study: Study) -> Run:
         """Find or make the parent run, and see which child runs there are."""
-        mine = {picture.STUDY_TAG: row.name, _BEGUN_TAG: repr(row.created_at)}
+        mine = picture.own_tags(row)
         found = {run.run_id: run for run in self._board.search(self._experiment_id, mine)}
         noted = {row.run_id, *(trial.mlflow_run_id for trial in self._ledger.trials(row.name))} - {None}
         if not noted <= set(found):
@@ -130,7 +130,7 @@ class Drawing:
                 **picture.common_tags(row, study),
                 **picture.trial_tags(study, trial),
                 picture.PARENT_TAG: self._parent.run_id,
-                _BEGUN_TAG: repr(row.created_at),
+                **picture.own_tags(row),
             }
             began = trial.started_at or row.created_at
             run = self._board.create(self._experiment_id, trial.name or "", began, tags)

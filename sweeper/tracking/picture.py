@@ -36,6 +36,7 @@ STATUS = {
 """MLflow's word for each state of a trial."""
 FINAL = ("FINISHED", "KILLED", "FAILED")
 ENDED = ("complete", "pruned", "failed", "cancelled")
+_BEGUN_TAG = "sweeper.begun"
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_TAG, _LONGEST_PARAM = 5000, 6000
 
@@ -84,6 +85,11 @@ def common_tags(row: StudyRow, study: Study) -> dict[str, str]:
     return _cut(tags)
 
 
+def own_tags(row: StudyRow) -> dict[str, str]:
+    """What tells the runs of a study from those of another one of its name."""
+    return {STUDY_TAG: row.name, _BEGUN_TAG: repr(row.created_at)}
+
+
 def trial_key(trial: TrialView) -> tuple[str, str]:
     """What tells one child run from another: the place, and the trial or reference that is in it."""
     return str(trial.place_id), str(trial.number) if trial.number is not None else trial.label or ""
@@ -100,6 +106,8 @@ def trial_tags(study: Study, trial: TrialView) -> dict[str, str]:
         "sweeper.attempts": str(trial.attempts),
         "sweeper.device": trial.device or "",
     }
+    if trial.retry_of is not None:
+        tags["sweeper.retry_of"] = f"trial-{trial.retry_of:04d}"
     if trial.reason is not None:
         tags |= {REASON_TAG: trial.reason, NOTE_TAG: note.plain(trial.reason)}
     return _cut(tags)

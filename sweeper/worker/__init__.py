@@ -1,52 +1,30 @@
 """A worker: claim, train, record, tell, until nothing is left. Any number of them work on one study.
 
-    python -m sweeper.worker STUDY --device cpu
-
-The first SIGTERM or SIGINT hands the running trials back and ends the worker, the second ends it at once.
+python -m sweeper.worker STUDY --device cpu
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
-from typing import TYPE_CHECKING
 
 from sweeper.asktell import Trials
-from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
-from sweeper.crash import point
-from sweeper.device import cpu_cores, set_threads
-from sweeper.errors import SweeperError, UsageError
-from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
-from sweeper.home import Home
-from sweeper.ledger import LEASE_SECONDS, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
-from sweeper.metrics import METRICS
-from sweeper.pruning import should_prune
-from sweeper.session import Session, check_same, join_study, load_data
+from sweeper.checkpoint import CheckpointWriter
+from sweeper.errors import UsageError
+from sweeper.events import Event
+from sweeper.ledger import LEASE_SECONDS, this_worker
+from sweeper.session import Session, check_same, load_data
 from sweeper.slot import Job, Problem
-from sweeper.train import PRUNED, train
+from sweeper.train import train
 from sweeper.worker.begin import Beginner
+from sweeper.worker.frozen import with_frozen_states
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize, memory_file
+from sweeper.worker.rounds import LOST, Rounds
 from sweeper.worker.systemmetrics import SystemMetrics
-from sweeper.worker.weights import write_weights
 
-if TYPE_CHECKING:
-    from adapters.pack import Pack
-    from sweeper.data import TaskData
-
-POLL_SECONDS = 1.0
-"""How often a worker without work looks for some: others may be lost, or hand theirs back."""
-PATIENCE_SECONDS = 120.0
-"""How long a worker waits for a store that is gone."""
-LOST = "lost"
-"""The answer that takes a trial out of its slot since another worker has it."""
+__all__ = ["LOST", "Options", "work"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +49,13 @@ def work(
     options: Options,
     stop: threading.Event,
     *,
+    on_begin: Callable[[Job], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
     """Train trials of a study until it has ended or ``stop`` is set; then the running ones are handed back.
 
     Args:
+        on_begin: told of every trial before it is trained.
         on_event: told everything that training says, after it was written down.
 
     Raises:
@@ -103,7 +83,7 @@ def work(
     }
     size = PackSize(options.pack, memory_file(session.home.cache, about))
     pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
-    data = _with_frozen_states(session, data, pack, options.cache_bytes)
+    data = with_frozen_states(session, data, pack, options.cache_bytes)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective
     problem = Problem(
@@ -114,7 +94,7 @@ def work(
         Heartbeat(session.ledger, options.lease_seconds) as heartbeat,
         CheckpointWriter(session.home.checkpoints) as checkpoints,
     ):
-        worker = _Worker(
+        worker = Rounds(
             session,
             this_worker(device),
             trials,
@@ -126,275 +106,15 @@ def work(
             stop,
             options.lease_seconds,
         )
+
+        def supply() -> Job | None:
+            job = worker.next_job()
+            if job is not None and on_begin is not None:
+                on_begin(job)
+            return job
+
         while not worker.is_done():
-            for event in train(pack, data, problem, worker.next_job, device=device):
+            for event in train(pack, data, problem, supply, device=device):
                 worker.handle(event)
                 if on_event is not None:
                     on_event(event)
-
-
-def _with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int | None) -> TaskData:
-    """The data with what the frozen backbone makes of it; without, where the disk has no room."""
-    import torch
-
-    from sweeper import space
-    from sweeper.cache import FrozenCache, Layout, budget_bytes
-
-    row = session.row
-    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
-    bare = Layout(row.backbone_fingerprint, row.data_fingerprint, row.dtype, pack.hidden_size, tokens)
-    layout = bare.within(
-        budget_bytes(given, session.home.cache), space.depths(session.study, pack.backbone.config)
-    )
-    said = ""
-
-    def say(progress: str) -> None:
-        nonlocal said
-        if progress != said and progress.endswith("0%"):
-            print(f"computing the frozen part of the backbone, {progress}", file=sys.stderr, flush=True)
-        said = progress
-
-    threads = torch.get_num_threads()
-    if pack.backbone.device.type == "cpu":
-        set_threads(cpu_cores())  # the other workers of this machine wait for the states
-    try:
-        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say)
-    except OSError as error:
-        reason = error.strerror or error
-        print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)
-        return data
-    finally:
-        set_threads(threads)
-
-
-class _Worker:
-    """One worker's claims, and what follows from each event of their training."""
-
-    def __init__(
-        self,
-        session: Session,
-        identity: WorkerIdentity,
-        trials: Trials,
-        beginner: Beginner,
-        heartbeat: Heartbeat,
-        checkpoints: CheckpointWriter,
-        size: PackSize,
-        system: SystemMetrics,
-        stop: threading.Event,
-        lease_seconds: float,
-    ) -> None:
-        self._session = session
-        self._identity = identity
-        self._trials = trials
-        self._beginner = beginner
-        self._heartbeat = heartbeat
-        self._checkpoints = checkpoints
-        self._size = size
-        self._system = system
-        self._stop = stop
-        self._lease_seconds = lease_seconds
-        self._claims: dict[int, Claim] = {}
-        self._idle = False
-
-    @property
-    def _ledger(self) -> Ledger:
-        return self._session.ledger
-
-    @property
-    def _name(self) -> str:
-        return self._session.name
-
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do here; waits a little if there was nothing to do before."""
-        if (self._idle and self._stop.wait(POLL_SECONDS)) or self._stop.is_set():
-            return True
-        self._idle = True
-        self._tell_results()
-        if self._ledger.end_if_done(self._name):
-            self._trials.hide_if_left_over(self._ledger)
-            return True
-        return False
-
-    def next_job(self) -> Job | None:
-        """The next trial to train; None if there is none now, or none may begin any more."""
-        if len(self._claims) >= self._size.limit:
-            return None
-        while not self._stop.is_set() and self._may_begin():
-            self._ledger.reap_dead(self._name)
-            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
-            if claim is None:
-                return None
-            point("after_reserve")
-            self._idle = False
-            self._heartbeat.add(claim)
-            try:
-                begun = self._beginner.begin(claim)
-            except LeaseLost:
-                begun = None
-            if begun is not None:
-                self._claims[claim.place_id] = begun.claim
-                return begun.job
-            self._heartbeat.drop(claim)
-            self._tell_results()
-        return None
-
-    def _may_begin(self) -> bool:
-        """Whether the budget allows another trial; ends the study if it does not."""
-        budget = self._session.row.spec["budget"]
-        hours, failures = budget["hours"], budget["failures"]
-        if hours is not None and self._ledger.hours_used(self._name) >= hours:
-            self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
-            return False
-        if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
-            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
-            self._ledger.end_study(self._name, f"{said}, and budget.failures is {failures}")
-            return False
-        return True
-
-    def handle(self, event: Event) -> None:
-        """Write down what happened, and answer."""
-        if isinstance(event, Stepped):
-            self._heartbeat.advance()
-            self._size.observe(event)
-            event.stop = self._stop.is_set()
-        elif isinstance(event, Exhausted):
-            self._exhausted(event)
-        else:
-            claim = self._claims[event.job.place_id]
-            try:
-                self._trial_event(event, claim)
-            except LeaseLost:
-                if isinstance(event, Progress | Evaluated):
-                    event.stop = LOST
-                self._drop(claim)
-
-    def _trial_event(
-        self, event: Progress | Evaluated | HandedBack | Finished | Failed, claim: Claim
-    ) -> None:
-        if isinstance(event, Progress):
-            self._heartbeat.step(claim, event.step, event.steps)
-            self._answer(event, claim)
-        elif isinstance(event, Evaluated):
-            self._evaluated(event, claim)
-        elif isinstance(event, HandedBack):
-            self._checkpoints.write(claim, event.job, event.state)
-            self._checkpoints.flush()
-            self._ledger.release(claim)
-            self._drop(claim)
-        else:
-            self._ended(event, claim)
-
-    def _answer(self, event: Progress | Evaluated, claim: Claim) -> None:
-        """Take the trial out of its slot if another worker has it."""
-        if self._heartbeat.is_lost(claim):
-            event.stop = LOST
-            self._drop(claim)
-
-    def _evaluated(self, event: Evaluated, claim: Claim) -> None:
-        objective = self._session.study.objective
-        values = {**event.metrics, "objective": event.metrics[objective.metric], **self._system.sample()}
-        self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
-        point("after_evaluation")
-        last = event.evaluation == event.job.train.evaluations
-        pruner = self._session.study.pruner
-        if not last and claim.kind == "search" and pruner.name != "none":
-            curves = self._ledger.curves(self._name)
-            if should_prune(pruner, objective.direction, curves, claim.place_id):
-                event.stop = PRUNED
-                return
-        if not last:
-            self._checkpoints.write(claim, event.job, event.state())
-            point("after_checkpoint")
-        self._answer(event, claim)
-
-    def _exhausted(self, event: Exhausted) -> None:
-        """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
-        print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
-        self._size.shrink()
-        for job in event.jobs:
-            claim = self._claims[job.place_id]
-            with contextlib.suppress(LeaseLost):
-                self._ledger.release(claim, "handed_back", f"in a pack: {event.reason}")
-            self._drop(claim)
-        if event.device_lost:
-            raise SweeperError(f"the device failed: {event.reason}")
-
-    def _ended(self, event: Finished | Failed, claim: Claim) -> None:
-        point("after_training")
-        result = self._result(event, claim) if isinstance(event, Finished) else _failed(event)
-        point("after_files")
-        self._ledger.record_result(claim, result)
-        point("after_record")
-        self._drop(claim)
-        self._checkpoints.flush()
-        drop_checkpoints(self._session.home.checkpoints, claim)
-        self._tell_results()
-
-    def _result(self, event: Finished, claim: Claim) -> Result:
-        study = self._session.study
-        metrics = {key: event.metrics[key] for key in METRICS[study.task.kind] if key in event.metrics}
-        objective = metrics.get(study.objective.metric)
-        files: dict[str, str] = {}
-        # The weights of a trial that diverged are none that anybody could use.
-        if event.reason != "diverged":
-            try:
-                files = write_weights(self._session.home.artifacts, claim, event.adapter, event.head)
-            except OSError as error:
-                reason = f"its weights could not be written: {error.strerror or error}"
-                return Result("failed", None, {}, event.device_seconds, {}, reason)
-        return Result(event.outcome, objective, metrics, event.device_seconds, files, event.reason)
-
-    def _tell_results(self) -> None:
-        """Tell Optuna what the ledger has and Optuna has not, whoever recorded it."""
-        for untold in self._ledger.untold(self._name):
-            self._trials.tell(untold)
-            point("after_tell")
-            self._ledger.mark_told(untold.place_id)
-            point("after_told")
-
-    def _drop(self, claim: Claim) -> None:
-        self._heartbeat.drop(claim)
-        self._claims.pop(claim.place_id, None)
-
-
-def _failed(event: Failed) -> Result:
-    print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
-    return Result("failed", reason=event.reason)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one worker, as a process; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sweeper.worker", description=__doc__)
-    parser.add_argument("study", help="the name of a study in the store")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
-    parser.add_argument("--pack", type=int, default=None, help="trials at a time (default: as many as pay)")
-    parser.add_argument("--threads", type=int, default=None, help="of the CPU (default: torch's)")
-    parser.add_argument(
-        "--cache-bytes", type=int, default=None, help="of frozen states (default: up to 8 GiB)"
-    )
-    parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
-    given = parser.parse_args(arguments)
-    stop = threading.Event()
-    _hand_back_on_signals(stop)
-    try:
-        if given.threads is not None:
-            set_threads(given.threads)
-        session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
-        work(session, Options(given.device, given.pack, given.cache_bytes, given.lease_seconds), stop)
-    except SweeperError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def _hand_back_on_signals(stop: threading.Event) -> None:
-    def first(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        for again in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(again, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, first)

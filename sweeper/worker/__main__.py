@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeper.worker import main
+from sweeper.worker.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

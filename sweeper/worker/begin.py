@@ -13,7 +13,7 @@ from sweeper import space
 from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
 from sweeper.crash import point
-from sweeper.ledger import Attached, Claim
+from sweeper.ledger import Attached, Claim, Result
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.space import Configuration, Params
@@ -123,7 +123,13 @@ class Beginner:
             return False
         self._trials.refuse(attached.trial_id)
         ledger, name = self._session.ledger, self._session.name
-        ledger.release(claim, "past_limits", f"{excess} trainable parameters past the limit")
+        reason = f"{excess} trainable parameters past the limit"
+        if not claim.budgeted:
+            # Its parameters were asked for: another configuration would be an answer to another question.
+            ledger.attach(claim, attached)
+            ledger.record_result(claim, Result("pruned", reason=reason))
+            return True
+        ledger.release(claim, "past_limits", reason)
         if ledger.past_limits_in_a_row(name) >= PAST_LIMITS_IN_A_ROW:
             ledger.end_study(name, f"{PAST_LIMITS_IN_A_ROW} configurations in a row were past the limits")
         return True

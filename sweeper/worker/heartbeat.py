@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from sweeper.errors import UnreachableError
-from sweeper.ledger import Claim, Ledger
+from sweeper.ledger import Claim, Ledger, StudyGone
 
 BEATS_A_LEASE = 30
 
@@ -30,6 +31,8 @@ class Heartbeat:
         self._steps: dict[int, tuple[int, int | None]] = {}
         self._lost: set[str] = set()
         self._advanced = 0
+        self.control: str | None = None
+        """What a user has said of the study, as of the last beat: ``paused``, ``stopped`` or None."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -51,6 +54,7 @@ class Heartbeat:
         """Keep a claim alive from now on."""
         with self._lock:
             self._claims[claim.place_id] = claim
+            self.control = None  # it could be begun
 
     def drop(self, claim: Claim) -> None:
         """A claim has ended."""
@@ -83,3 +87,6 @@ class Heartbeat:
             # A claim that ended while its lease was renewed is not lost.
             with self._lock:
                 self._lost |= {claim.token for claim in gone if claim.place_id in self._claims}
+            # Of a study that was deleted, every claim is lost.
+            with suppress(UnreachableError, StudyGone):
+                self.control = self._ledger.control(claims[0].study)

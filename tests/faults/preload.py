@@ -6,7 +6,7 @@ import transformers
 from sklearn import metrics
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-import sweeper.worker
+import sweeper.worker.process
 
 __all__ = [
     "AutoConfig",

@@ -79,7 +79,7 @@ def _work(name: str, environment: dict[str, str], crash_at: str | None) -> None:
     os.environ.update(environment)
     if crash_at is not None:
         os.environ["SWEEPER_CRASH_AT"] = crash_at
-    from sweeper.worker import main
+    from sweeper.worker.process import main
 
     raise SystemExit(main([name]))
 

@@ -14,13 +14,24 @@ import pytest
 import sweeper
 from sweeper import cli
 
-COMMANDS = ("check", "run", "status", "trials", "show", "best", "export", "predict", "ui", "doctor")
+COMMANDS = (
+    *("check", "run", "status", "trials", "show", "best", "export", "predict", "ui", "doctor"),
+    *("worker", "pause", "resume", "stop", "enqueue", "retry", "sync", "delete"),
+)
 NEEDS_A_STUDY = (
     ["trials", "x"],
     ["show", "x", "1"],
     ["best", "x"],
     ["export", "x", "--out", "d"],
     ["status", "x"],
+    ["worker", "x"],
+    ["pause", "x"],
+    ["resume", "x"],
+    ["stop", "x"],
+    ["enqueue", "x", "--set", "bottleneck_dim=2"],
+    ["retry", "x", "--failed"],
+    ["sync", "x"],
+    ["delete", "x", "--yes"],
     ["status"],
 )
 
@@ -66,7 +77,7 @@ def test_every_option_can_be_given_by_the_environment(command, capsys):
     _, out, _ = run([command, "--help"], capsys)
     text = " ".join(out.split())
     for option in set(re.findall(r"--[a-z-]+", out.partition("Examples:")[0])) - {"--help", "--no-measure"}:
-        assert f"SWEEPER_{option[2:].upper()}" in text, option
+        assert f"SWEEPER_{option[2:].upper().replace('-', '_')}" in text, option
 
 
 def test_the_version_is_the_distributions(capsys):
@@ -88,6 +99,8 @@ def test_the_version_is_the_distributions(capsys):
         (["run", "missing.yaml"], "missing.yaml"),
         (["predict", "missing", "texts.txt"], "no such folder"),
         (["ui", "--port", "70000"], "--port"),
+        (["enqueue"], "Missing argument 'STUDY'"),
+        (["delete", "x", "--ye"], "--yes"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])

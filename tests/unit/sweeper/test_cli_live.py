@@ -109,6 +109,27 @@ def test_plain_lines_tell_each_start_and_each_end_once(capsys):
     ]
 
 
+def test_a_pause_is_told_once_and_so_is_its_end(capsys):
+    plain = PlainDisplay(Output())
+    for paused in (False, True, True, False, False):
+        plain.update(view(waiting(), paused=paused))
+    assert capsys.readouterr().err.splitlines() == [
+        "sst2 is paused: `sweeper resume sst2` lets it go on",
+        "sst2 goes on",
+    ]
+    PlainDisplay(Output(json=True)).update(view(waiting(), paused=True))
+    said = json.loads(capsys.readouterr().err)
+    assert (said["study"], said["state"]) == ("sst2", "paused")
+
+
+def test_the_live_table_says_that_a_study_is_paused_and_how_to_go_on():
+    assert headline(view(trial(0), waiting(), paused=True)) == "sst2: paused, 1 of 2 done"
+    text = io.StringIO()
+    Console(file=text, width=160).print(draw(view(trial(0), waiting(), paused=True)))
+    assert "sst2 is paused: `sweeper resume sst2` lets it go on" in text.getvalue()
+    assert "the workers are starting" not in text.getvalue()
+
+
 def test_a_trial_too_quick_to_be_seen_running_has_both_its_lines(capsys):
     plain = PlainDisplay(Output())
     plain.update(view(waiting()))

@@ -23,7 +23,7 @@ from sweeper.ledger.database import Database, now_seconds
 from sweeper.ledger.migrate import configuration, upgrade
 from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
 from sweeper.study import load_study
-from sweeper.tracking import _database_file, shown_uri
+from sweeper.tracking.address import database_file, shown_uri
 from tests.stores import new_ledger, sqlite_url
 from tests.tiny_folder import write_study
 
@@ -138,7 +138,7 @@ def test_a_store_without_tables_knows_no_study(
 def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
     home = Home.from_environment({"SWEEPER_HOME": str(tmp_path / name)})
     assert store_file(home.store_url) == tmp_path / name / "store.db"
-    assert _database_file(home.tracking_uri) == tmp_path / name / "mlflow.db"
+    assert database_file(home.tracking_uri) == tmp_path / name / "mlflow.db"
     Ledger(home.store_url).create()
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
     assert (tmp_path / name / "store.db").is_file()

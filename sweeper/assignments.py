@@ -1,0 +1,95 @@
+"""``--set NAME=VALUE``: values of parameters, checked against the space of a study.
+
+read_assignments(study, ["bottleneck_dim=64", "layers=[0, 2, 4]"])   # as the store keeps them
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from sweeper.errors import UsageError
+from sweeper.space import Params, contains
+from sweeper.study import Choice, Fixed, Range, Spec, Study
+from sweeper.study.search import WHOLE_FIELDS, encode
+from sweeper.words import nearest, short
+
+
+def read_assignments(study: Study, assignments: Sequence[str]) -> Params:
+    """The parameters that are set; those that are not named are left to the sampler.
+
+    Raises:
+        UsageError: what is no assignment, a name that does not vary in this study, or a value that its space
+            does not hold; the message says what may be there.
+    """
+    params: Params = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name, text = name.strip(), text.strip()
+        if not equals or not name or not text:
+            raise UsageError(f"--set takes NAME=VALUE, such as bottleneck_dim=64, not {short(assignment)}")
+        if name in params:
+            raise UsageError(f"--set names {name} twice")
+        params[name] = _value(name, _spec(study, name), text)
+    return params
+
+
+def _spec(study: Study, name: str) -> Choice | Range:
+    spec = study.search.get(name)
+    if spec is None:
+        raise UsageError(
+            f"--set: {short(name)} is no parameter that varies in this study{nearest(name, study.searched)}"
+        )
+    if isinstance(spec, Fixed):
+        varying = ", ".join(study.searched)
+        raise UsageError(
+            f"--set: {name} is {encode(spec.value)} in every trial of this study; those that vary: {varying}"
+        )
+    return spec
+
+
+def _value(name: str, spec: Spec, text: str) -> str | int | float:
+    if isinstance(spec, Choice):
+        for value in spec.values:
+            if _is_written(encode(value), text):
+                return encode(value)
+        allowed = [str(encode(value)) for value in spec.values]
+        raise UsageError(f"--set: {name} cannot be {short(text)} in this study{nearest(text, allowed)}")
+    assert isinstance(spec, Range)
+    number = _number(text)
+    whole = name in WHOLE_FIELDS
+    if number is not None and whole and number == int(number):
+        number = int(number)
+    if number is None or not contains(name, spec, number):
+        kind = "a whole number" if whole else "a number"
+        steps = f" in steps of {spec.step}" if spec.step is not None else ""
+        raise UsageError(
+            f"--set: {name} cannot be {short(text)}; it is {kind} from {spec.low} to {spec.high}{steps}"
+        )
+    return number if whole else float(number)
+
+
+def _is_written(value: str | int | float, text: str) -> bool:
+    """Whether a text means a value of a choice; sets of layers may be written with other spaces."""
+    if isinstance(value, str):
+        return value in (text, _layers(text))
+    return _number(text) == value
+
+
+def _layers(text: str) -> str | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return json.dumps(found) if isinstance(found, list) else None
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else None
+    return None

@@ -1,0 +1,47 @@
+"""What the frozen backbone makes of a study's texts, for a worker that begins."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sweeper.device import cpu_cores, set_threads
+from sweeper.session import Session
+
+if TYPE_CHECKING:
+    from adapters.pack import Pack
+    from sweeper.data import TaskData
+
+
+def with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int | None) -> TaskData:
+    """The data with what the frozen backbone makes of it; without, where the disk has no room."""
+    import torch
+
+    from sweeper import space
+    from sweeper.cache import FrozenCache, Layout, budget_bytes
+
+    row = session.row
+    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
+    bare = Layout(row.backbone_fingerprint, row.data_fingerprint, row.dtype, pack.hidden_size, tokens)
+    layout = bare.within(
+        budget_bytes(given, session.home.cache), space.depths(session.study, pack.backbone.config)
+    )
+    said = ""
+
+    def say(progress: str) -> None:
+        nonlocal said
+        if progress != said and progress.endswith("0%"):
+            print(f"computing the frozen part of the backbone, {progress}", file=sys.stderr, flush=True)
+        said = progress
+
+    threads = torch.get_num_threads()
+    if pack.backbone.device.type == "cpu":
+        set_threads(cpu_cores())  # the other workers of this machine wait for the states
+    try:
+        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)
+        return data
+    finally:
+        set_threads(threads)

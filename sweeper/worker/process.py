@@ -1,0 +1,63 @@
+"""One worker as a process of its own.
+
+The first SIGTERM or SIGINT hands the running trials back and ends the worker, the second ends it at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType
+
+from sweeper.device import set_threads
+from sweeper.errors import SweeperError
+from sweeper.home import Home
+from sweeper.ledger import LEASE_SECONDS
+from sweeper.session import join_study
+from sweeper.worker import Options, work
+
+PATIENCE_SECONDS = 120.0
+"""How long a worker waits for a store that is gone."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one worker, as a process; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sweeper.worker", description=__doc__)
+    parser.add_argument("study", help="the name of a study in the store")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--pack", type=int, default=None, help="trials at a time (default: as many as pay)")
+    parser.add_argument("--threads", type=int, default=None, help="of the CPU (default: torch's)")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=None, help="of frozen states (default: up to 8 GiB)"
+    )
+    parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    stop = threading.Event()
+    hand_back_on_signals(stop)
+    try:
+        if given.threads is not None:
+            set_threads(given.threads)
+        session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
+        work(session, Options(given.device, given.pack, given.cache_bytes, given.lease_seconds), stop)
+    except SweeperError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def hand_back_on_signals(stop: threading.Event) -> None:
+    """Set ``stop`` at the first SIGTERM or SIGINT; the second ends the process at once."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, first)

@@ -1,0 +1,227 @@
+"""One worker's claims, and what follows from each event of their training."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+
+from sweeper.asktell import Trials
+from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
+from sweeper.crash import point
+from sweeper.errors import SweeperError
+from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
+from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
+from sweeper.ledger.records import STOPPED
+from sweeper.metrics import METRICS
+from sweeper.pruning import should_prune
+from sweeper.session import Session
+from sweeper.slot import Job
+from sweeper.train import HANDED_BACK, PRUNED
+from sweeper.worker.begin import Beginner
+from sweeper.worker.heartbeat import Heartbeat
+from sweeper.worker.packsize import PackSize
+from sweeper.worker.systemmetrics import SystemMetrics
+from sweeper.worker.weights import write_weights
+
+POLL_SECONDS = 1.0
+"""How often a worker without work looks for some: others may be lost, or hand theirs back."""
+LOST = "lost"
+"""The answer that takes a trial out of its slot since another worker has it."""
+
+
+class Rounds:
+    """One worker's claims, and what follows from each event of their training."""
+
+    def __init__(
+        self,
+        session: Session,
+        identity: WorkerIdentity,
+        trials: Trials,
+        beginner: Beginner,
+        heartbeat: Heartbeat,
+        checkpoints: CheckpointWriter,
+        size: PackSize,
+        system: SystemMetrics,
+        stop: threading.Event,
+        lease_seconds: float,
+    ) -> None:
+        self._session = session
+        self._identity = identity
+        self._trials = trials
+        self._beginner = beginner
+        self._heartbeat = heartbeat
+        self._checkpoints = checkpoints
+        self._size = size
+        self._system = system
+        self._stop = stop
+        self._lease_seconds = lease_seconds
+        self._claims: dict[int, Claim] = {}
+        self._idle = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._session.ledger
+
+    @property
+    def _name(self) -> str:
+        return self._session.name
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do here; waits a little if there was nothing to do before."""
+        if (self._idle and self._stop.wait(POLL_SECONDS)) or self._stop.is_set():
+            return True
+        self._idle = True
+        self._tell_results()
+        if self._ledger.end_if_done(self._name):
+            self._trials.hide_if_left_over(self._ledger)
+            return True
+        return False
+
+    def next_job(self) -> Job | None:
+        """The next trial to train; None if there is none now, or none may begin any more."""
+        if len(self._claims) >= self._size.limit:
+            return None
+        while not self._stop.is_set() and self._may_begin():
+            self._ledger.reap_dead(self._name)
+            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
+            if claim is None:
+                return None
+            point("after_reserve")
+            self._idle = False
+            self._heartbeat.add(claim)
+            try:
+                begun = self._beginner.begin(claim)
+            except LeaseLost:
+                begun = None
+            if begun is not None:
+                self._claims[claim.place_id] = begun.claim
+                return begun.job
+            self._heartbeat.drop(claim)
+            self._tell_results()
+        return None
+
+    def _may_begin(self) -> bool:
+        """Whether the budget allows another trial; ends the study if it does not."""
+        budget = self._session.row.spec["budget"]
+        hours, failures = budget["hours"], budget["failures"]
+        if hours is not None and self._ledger.hours_used(self._name) >= hours:
+            self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
+            return False
+        if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
+            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
+            self._ledger.end_study(self._name, f"{said}, and budget.failures is {failures}")
+            return False
+        return True
+
+    def handle(self, event: Event) -> None:
+        """Write down what happened, and answer."""
+        if isinstance(event, Stepped):
+            self._heartbeat.advance()
+            self._size.observe(event)
+            event.stop = self._stop.is_set() or self._heartbeat.control == STOPPED
+        elif isinstance(event, Exhausted):
+            self._exhausted(event)
+        else:
+            claim = self._claims[event.job.place_id]
+            try:
+                self._trial_event(event, claim)
+            except LeaseLost:
+                if isinstance(event, Progress | Evaluated):
+                    event.stop = LOST
+                self._drop(claim)
+
+    def _trial_event(
+        self, event: Progress | Evaluated | HandedBack | Finished | Failed, claim: Claim
+    ) -> None:
+        if isinstance(event, Progress):
+            self._heartbeat.step(claim, event.step, event.steps)
+            self._answer(event, claim)
+        elif isinstance(event, Evaluated):
+            self._evaluated(event, claim)
+        elif isinstance(event, HandedBack):
+            self._checkpoints.write(claim, event.job, event.state)
+            self._checkpoints.flush()
+            self._ledger.release(claim)
+            self._drop(claim)
+        else:
+            self._ended(event, claim)
+
+    def _answer(self, event: Progress | Evaluated, claim: Claim) -> None:
+        """Take the trial out of its slot if another worker has it."""
+        if self._heartbeat.is_lost(claim):
+            event.stop = LOST
+            self._drop(claim)
+
+    def _evaluated(self, event: Evaluated, claim: Claim) -> None:
+        objective = self._session.study.objective
+        values = {**event.metrics, "objective": event.metrics[objective.metric], **self._system.sample()}
+        self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
+        point("after_evaluation")
+        last = event.evaluation == event.job.train.evaluations
+        pruner = self._session.study.pruner
+        if not last and claim.kind == "search" and pruner.name != "none":
+            curves = self._ledger.curves(self._name)
+            if should_prune(pruner, objective.direction, curves, claim.place_id):
+                event.stop = PRUNED
+                return
+        if not last:
+            self._checkpoints.write(claim, event.job, event.state())
+            point("after_checkpoint")
+            if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
+                event.stop = HANDED_BACK
+        self._answer(event, claim)
+
+    def _exhausted(self, event: Exhausted) -> None:
+        """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
+        print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
+        self._size.shrink()
+        for job in event.jobs:
+            claim = self._claims[job.place_id]
+            with contextlib.suppress(LeaseLost):
+                self._ledger.release(claim, "handed_back", f"in a pack: {event.reason}")
+            self._drop(claim)
+        if event.device_lost:
+            raise SweeperError(f"the device failed: {event.reason}")
+
+    def _ended(self, event: Finished | Failed, claim: Claim) -> None:
+        point("after_training")
+        result = self._result(event, claim) if isinstance(event, Finished) else _failed(event)
+        point("after_files")
+        self._ledger.record_result(claim, result)
+        point("after_record")
+        self._drop(claim)
+        self._checkpoints.flush()
+        drop_checkpoints(self._session.home.checkpoints, claim)
+        self._tell_results()
+
+    def _result(self, event: Finished, claim: Claim) -> Result:
+        study = self._session.study
+        metrics = {key: event.metrics[key] for key in METRICS[study.task.kind] if key in event.metrics}
+        objective = metrics.get(study.objective.metric)
+        files: dict[str, str] = {}
+        # The weights of a trial that diverged are none that anybody could use.
+        if event.reason != "diverged":
+            try:
+                files = write_weights(self._session.home.artifacts, claim, event.adapter, event.head)
+            except OSError as error:
+                reason = f"its weights could not be written: {error.strerror or error}"
+                return Result("failed", None, {}, event.device_seconds, {}, reason)
+        return Result(event.outcome, objective, metrics, event.device_seconds, files, event.reason)
+
+    def _tell_results(self) -> None:
+        """Tell Optuna what the ledger has and Optuna has not, whoever recorded it."""
+        for untold in self._ledger.untold(self._name):
+            self._trials.tell(untold)
+            point("after_tell")
+            self._ledger.mark_told(untold.place_id)
+            point("after_told")
+
+    def _drop(self, claim: Claim) -> None:
+        self._heartbeat.drop(claim)
+        self._claims.pop(claim.place_id, None)
+
+
+def _failed(event: Failed) -> Result:
+    print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
+    return Result("failed", reason=event.reason)

@@ -1,0 +1,265 @@
+"""What workers do when a user pauses, stops, adds to, retries or deletes the study that they train."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper import worker as worker_module
+from sweeper.control import enqueue_trial, retry_trials
+from sweeper.deleting import delete_study
+from sweeper.errors import UsageError
+from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
+from sweeper.ledger import StudyGone, this_worker
+from sweeper.worker import Options, work
+from sweeper.worker.heartbeat import Heartbeat
+from tests.agreement import check_agrees, optuna_trials
+from tests.integration.test_worker import begin, folder, parts, run
+from tests.stores import new_ledger
+from tests.tiny_folder import make_data
+
+__all__ = ["folder", "parts"]
+
+
+def trials_of(session: Any) -> list[Any]:
+    return [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+
+
+def test_a_trial_of_a_paused_study_goes_on_to_its_next_evaluation_and_is_handed_back(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 2}, train={"epochs": 4}, pruner="none")
+    evaluations: list[int] = []
+    handed_back: list[tuple[int | None, int]] = []
+
+    def told(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.job.number == 0:
+            evaluations.append(event.evaluation)
+            if event.evaluation == 1:
+                assert session.ledger.pause("tiny")
+        if isinstance(event, HandedBack):
+            handed_back.append((event.job.number, event.state.numbers["evaluation"]))
+            assert session.ledger.reserve("tiny", this_worker("cpu")) is None
+            assert [view.state for view in trials_of(session)] == ["waiting", "waiting"]
+            assert session.ledger.resume("tiny")
+
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    # It goes on from there: no evaluation is lost, and none is made twice.
+    assert handed_back == [(0, 2)] and evaluations == [1, 2, 3, 4]
+    assert [view.attempts for view in trials_of(session)] == [2, 1]
+    assert session.row.ended_because == "all 2 trials are done"
+    check_agrees(session, 2)
+
+
+def test_the_last_evaluation_of_a_trial_is_its_end_also_in_a_paused_study(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 1}, pruner="none")
+    events: list[Event] = []
+
+    def told(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Evaluated) and event.evaluation == 1:
+            assert session.ledger.pause("tiny")
+        if isinstance(event, Finished):
+            assert session.ledger.resume("tiny")
+
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    assert not any(isinstance(event, HandedBack) for event in events)
+    assert [view.attempts for view in trials_of(session)] == [1]
+    check_agrees(session, 1)
+
+
+def test_a_stopped_study_ends_its_workers_and_goes_on_when_it_is_told_to(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 2}, train={"epochs": 4}, pruner="none")
+    events: list[Event] = []
+
+    def told(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Evaluated) and event.evaluation == 2:
+            session.ledger.stop("tiny")
+
+    work(session, Options("cpu", 1), threading.Event(), on_event=told)
+    assert [event.job.number for event in events if isinstance(event, HandedBack)] == [0]
+    assert [view.state for view in trials_of(session)] == ["waiting", "waiting"]
+    assert session.row.is_stopped and session.row.ended_because == "its user stopped it"
+    run(session)  # there is nothing to do
+    assert [view.attempts for view in trials_of(session)] == [1, 0]
+    assert session.ledger.resume("tiny")
+    run(session)
+    check_agrees(session, 2)
+
+
+def test_a_stop_is_heard_between_two_evaluations(folder: Path) -> None:
+    make_data(folder / "data", (3000, 16, 16))
+    session = begin(folder, budget={"trials": 1}, train={"epochs": 2, "batch_size": 1}, pruner="none")
+    events: list[Event] = []
+
+    def told(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Progress):
+            session.ledger.stop("tiny")
+
+    # The first evaluation is 3,000 steps away, the next heartbeat a twentieth of a second.
+    work(session, Options("cpu", 1, 1.5), threading.Event(), on_event=told)
+    assert [event.job.number for event in events if isinstance(event, HandedBack)] == [0]
+    assert not any(isinstance(event, Evaluated) for event in events)
+    assert [view.state for view in trials_of(session)] == ["waiting"]
+
+
+def test_a_heartbeat_carries_what_the_user_says(url: str) -> None:
+    ledger = new_ledger(url)
+    claim = ledger.reserve("one", this_worker("cpu"))
+    assert claim is not None
+
+    def hears(heartbeat: Heartbeat, wanted: str) -> bool:
+        deadline = time.monotonic() + 60
+        while heartbeat.control != wanted and time.monotonic() < deadline:
+            heartbeat.advance()
+            time.sleep(0.01)
+        return heartbeat.control == wanted
+
+    with Heartbeat(ledger, 0.3) as heartbeat:
+        heartbeat.add(claim)
+        assert heartbeat.control is None
+        ledger.pause("one")
+        assert hears(heartbeat, "paused")
+        ledger.stop("one")
+        assert hears(heartbeat, "stopped")
+
+
+def test_enqueued_parameters_are_tried_next_and_the_rest_is_drawn(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 2}, pruner="none")
+    trial, said = enqueue_trial(session.ledger, "tiny", ["bottleneck_dim=7", "activation=gelu"])
+    assert (trial.number, trial.state) == (None, "waiting") and "3 in all" in said
+    run(session)
+    default, enqueued, drawn = trials_of(session)
+    assert (default.number, enqueued.number, drawn.number) == (0, 1, 2)
+    assert default.params["bottleneck_dim"] == 2 and enqueued.place_id == trial.place_id
+    assert {"bottleneck_dim": 7, "activation": "gelu"}.items() <= enqueued.params.items()
+    assert len(enqueued.params) == len(default.params)
+    check_agrees(session, 3)
+    # The same file again is no change of the study, and trains nothing.
+    again = begin(folder, budget={"trials": 2}, pruner="none")
+    assert again.row.ended_because == "all 3 trials are done" and len(trials_of(again)) == 3
+    enqueue_trial(again.ledger, "tiny", ["bottleneck_dim=5"])
+    run(again)
+    assert trials_of(again)[3].params["bottleneck_dim"] == 5
+    check_agrees(again, 4)
+
+
+def test_an_enqueued_trial_past_the_limits_says_so_and_no_other_takes_its_place(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 1}, limits={"trainable_parameters": 900})
+    enqueue_trial(session.ledger, "tiny", ["bottleneck_dim=16", "placement=houlsby", "layers=all"])
+    run(session)
+    _, enqueued = trials_of(session)
+    assert enqueued.state == "pruned" and enqueued.params["bottleneck_dim"] == 16
+    assert enqueued.reason.endswith("trainable parameters past the limit")
+    assert enqueued.objective is None and enqueued.trainable_parameters > 900
+    check_agrees(session, 2)
+
+
+def test_a_failed_trial_is_tried_again_with_the_same_parameters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, budget={"trials": 3, "failures": 2}, sampler="random", pruner="none")
+
+    def full(artifacts: Path, claim: Any, *weights: Any) -> dict[str, str]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_module, "write_weights", full)
+        run(session)
+    failed = [view for view in trials_of(session) if view.state == "failed"]
+    assert [view.number for view in failed] == [0, 1]
+    assert session.row.ended_because == "2 trials failed, and budget.failures is 2"
+    for wrong, message in (
+        ((), "name the trials to retry"),
+        (("9",), "has no trial '9'"),
+        (("reference-head",), "only trials of the search"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            retry_trials(session.ledger, "tiny", wrong)
+    [first], _ = retry_trials(session.ledger, "tiny", ["0", "trial-0000"])
+    with pytest.raises(UsageError, match="trial-0000 has a retry already"):
+        retry_trials(session.ledger, "tiny", ["0"])
+    [second], said = retry_trials(session.ledger, "tiny", failed=True)
+    assert (first.retry_of, second.retry_of) == (0, 1) and "trial-0001" in said
+    assert retry_trials(session.ledger, "tiny", failed=True) == (
+        [],
+        "no trial of tiny failed that has no retry yet",
+    )
+    run(session)
+    check_agrees(session, 5)
+    views = {view.place_id: view for view in trials_of(session)}
+    for old, new in zip(failed, (first, second), strict=True):
+        again = views[new.place_id]
+        assert (again.state, again.params, again.retry_of) == ("complete", old.params, old.number)
+    with pytest.raises(UsageError, match="is complete: only a trial that failed"):
+        retry_trials(session.ledger, "tiny", [str(views[first.place_id].number)])
+
+
+def test_a_worker_of_a_study_that_is_deleted_ends_with_a_sentence(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 2}, train={"epochs": 4}, pruner="none")
+    caught: list[BaseException] = []
+    waits = threading.Event()
+
+    def told(event: Event) -> None:
+        session.ledger.pause("tiny")
+        if isinstance(event, HandedBack):
+            waits.set()
+
+    def train() -> None:
+        try:
+            work(session, Options("cpu", 1), threading.Event(), on_event=told)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert waits.wait(120)
+    assert session.ledger.delete_study("tiny") == 0
+    thread.join(120)
+    assert not thread.is_alive() and [type(error) for error in caught] == [StudyGone]
+
+
+def test_a_deleted_study_leaves_nothing_and_can_be_begun_anew(folder: Path) -> None:
+    other = begin(folder, study="other", budget={"trials": 1})
+    run(other)
+    session = begin(folder, budget={"trials": 2})
+    run(session)
+    checkpoints = session.home.checkpoints / "tiny" / "trial-0000"
+    checkpoints.mkdir(parents=True)
+    before = [view.to_json() for view in trials_of(session)]
+    deleted = delete_study(session.ledger, session.home, "tiny")
+    assert deleted.folders == [str(session.home.artifacts / "tiny"), str(session.home.checkpoints / "tiny")]
+    assert not any(Path(path).exists() for path in deleted.folders)
+    assert deleted.notes == [] and not deleted.in_mlflow
+    assert session.ledger.studies() == ["other"]
+    check_agrees(other, 1)
+    with pytest.raises(KeyError):
+        optuna_trials(session)
+    again = begin(folder, budget={"trials": 2})
+    run(again)
+    check_agrees(again, 2)
+    same = ("number", "state", "params", "objective")
+    assert [[view.to_json()[key] for key in same] for view in trials_of(again)] == [
+        [trial[key] for key in same] for trial in before
+    ]
+
+
+def test_what_a_link_leads_to_is_not_deleted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    session = begin(folder, budget={"trials": 1})
+    run(session)
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "precious.txt").write_text("mine")
+    (session.home.artifacts / "tiny" / "link").symlink_to(outside)
+    shutil.rmtree(session.home.checkpoints / "tiny")
+    (session.home.checkpoints / "tiny").symlink_to(outside)
+    deleted = delete_study(session.ledger, session.home, "tiny")
+    assert (outside / "precious.txt").read_text() == "mine"
+    assert not (session.home.artifacts / "tiny").exists()
+    assert not (session.home.checkpoints / "tiny").is_symlink()
+    assert deleted.notes == [f"{session.home.checkpoints / 'tiny'} was a link: what it led to is left there"]

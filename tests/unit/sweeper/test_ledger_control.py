@@ -1,0 +1,218 @@
+"""What a user says of a study, in the ledger: the same on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from threading import Barrier, Thread
+
+import pytest
+
+from sweeper.errors import UsageError
+from sweeper.ledger import Ledger, Result, StudyGone, this_worker
+from sweeper.ledger import control as statements
+from tests.stores import new_ledger, new_study
+from tests.unit.sweeper.test_ledger import ELSEWHERE, ME, attach, complete, reserve, states
+
+
+def fail(ledger: Ledger, number: int) -> int:
+    claim = reserve(ledger)
+    attach(ledger, claim, number)
+    ledger.record_result(claim, Result("failed", reason="RuntimeError: no"))
+    return claim.place_id
+
+
+def test_a_paused_study_begins_nothing_and_keeps_what_runs(url: str) -> None:
+    ledger = new_ledger(url)
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    assert ledger.control("one") is None and ledger.status("one")["state"] == "running"
+    assert ledger.pause("one") and ledger.pause("one")
+    assert ledger.control("one") == "paused" and ledger.study("one").is_paused
+    assert ledger.status("one")["state"] == "paused"
+    assert ledger.reserve("one", ELSEWHERE) is None
+    assert ledger.heartbeat([claim]) == []
+    ledger.record_metrics(claim, 1, 10, 1.0, {"objective": 0.5})
+    ledger.release(claim)
+    assert states(ledger) == ["waiting"] * 3
+    assert ledger.reserve("one", ME) is None
+    assert not ledger.end_if_done("one")
+    assert ledger.resume("one") and not ledger.resume("one")
+    assert ledger.status("one")["state"] == "waiting"
+    assert reserve(ledger).trial_number == 0
+
+
+def test_a_study_that_ends_while_it_is_paused_is_no_longer_paused(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    assert ledger.pause("one")
+    ledger.record_result(claim, Result("complete", 0.5))
+    assert ledger.end_if_done("one")
+    assert ledger.control("one") is None and ledger.status("one")["state"] == "ended"
+    assert not ledger.pause("one") and not ledger.resume("one") and not ledger.stop("one")
+    assert ledger.status("one")["ended_because"] == "its one trial is done"
+
+
+def test_a_stopped_study_has_ended_and_goes_on_when_told_to(url: str) -> None:
+    ledger = new_ledger(url)
+    complete(ledger, 0, 0.5)
+    claim = reserve(ledger)
+    assert ledger.stop("one") and not ledger.stop("one")
+    row = ledger.study("one")
+    assert row.is_stopped and row.ended_at is not None and row.ended_because == "its user stopped it"
+    assert ledger.reserve("one", ELSEWHERE) is None and ledger.end_if_done("one")
+    ledger.release(claim)
+    assert not ledger.pause("one")
+    assert ledger.status("one")["state"] == "ended"
+    # A larger budget is taken over, but does not undo what the user said.
+    ledger.replace_spec("one", new_study(trials=4).spec, "/here/study.yaml", "study: one")
+    assert ledger.set_budget("one", 4) == 1
+    assert ledger.study("one").is_stopped and ledger.study("one").ended_at is not None
+    assert ledger.resume("one")
+    row = ledger.study("one")
+    assert (row.control, row.ended_at, row.ended_because) == (None, None, None)
+    assert reserve(ledger).place_id == claim.place_id
+
+
+def test_a_paused_study_can_be_stopped(url: str) -> None:
+    ledger = new_ledger(url)
+    assert ledger.pause("one") and ledger.stop("one")
+    assert ledger.status("one")["state"] == "ended" and ledger.control("one") == "stopped"
+
+
+def test_what_is_enqueued_comes_next_with_its_parameters_and_beside_the_budget(url: str) -> None:
+    ledger = new_ledger(url, trials=2, references=True)
+    place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    # The default configuration has its number before anything overtakes it.
+    first = reserve(ledger)
+    assert first.fixed_params == {"bottleneck_dim": 2} and first.budgeted
+    assert ledger.reserve("one", ELSEWHERE) is None
+    attach(ledger, first, 0)
+    claim = reserve(ledger)
+    assert (claim.place_id, claim.fixed_params, claim.budgeted) == (place, {"bottleneck_dim": 64}, False)
+    assert reserve(ledger).label == "reference-head"
+    assert ledger.status("one")["budget"]["trials"] == 3
+    # The file's budget pays for its own trials only, whatever was enqueued.
+    assert ledger.set_budget("one", 2) == 0 and ledger.set_budget("one", 3) == 1
+    assert [view.params for view in ledger.trials("one") if view.place_id == place] == [
+        {"bottleneck_dim": 64}
+    ]
+
+
+def test_an_enqueued_trial_reopens_a_study_that_has_ended(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    complete(ledger, 0, 0.5)
+    assert ledger.end_if_done("one") and ledger.study("one").ended_because == "its one trial is done"
+    place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    assert ledger.study("one").ended_at is None and not ledger.end_if_done("one")
+    claim = reserve(ledger)
+    assert claim.place_id == place
+    attach(ledger, claim, 1)
+    ledger.record_result(claim, Result("complete", 0.6))
+    assert ledger.end_if_done("one") and ledger.study("one").ended_because == "all 2 trials are done"
+
+
+def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) -> None:
+    ledger = new_ledger(url)
+    assert ledger.stop("one")
+    place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    assert ledger.study("one").is_stopped and ledger.reserve("one", ME) is None
+    assert ledger.resume("one")
+    attach(ledger, reserve(ledger), 0)
+    assert reserve(ledger).place_id == place
+
+
+def test_enqueueing_is_done_once_where_its_commit_was_not_confirmed(url: str) -> None:
+    ledger = new_ledger(url)
+    places = {
+        ledger.database.write(statements.enqueue, "one", {"bottleneck_dim": 64}, "request") for _ in range(2)
+    }
+    assert len(places) == 1 and len(states(ledger)) == 4
+
+
+def test_many_enqueue_at_once_and_each_has_its_place(url: str) -> None:
+    new_ledger(url, trials=1).close()
+    barrier, places = Barrier(6), []
+
+    def enqueue(number: int) -> None:
+        ledger = Ledger(url)
+        barrier.wait()
+        places.extend(ledger.enqueue("one", {"bottleneck_dim": number}) for _ in range(3))
+        ledger.close()
+
+    threads = [Thread(target=enqueue, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    positions = [view.position for view in Ledger(url).trials("one")]
+    assert len(set(places)) == 18 and sorted(positions) == list(range(19))
+
+
+def test_a_retry_has_the_same_parameters_and_a_link(url: str) -> None:
+    ledger = new_ledger(url, trials=2, failures=1)
+    place = fail(ledger, 0)
+    complete(ledger, 1, 0.5)
+    assert ledger.end_if_done("one") and ledger.count("one", "failed") == 1
+    [(old, new)] = ledger.retry("one", [place]).items()
+    assert old == place and ledger.study("one").ended_at is None
+    # What is tried again no longer counts as a failure: the study would end at once for it.
+    assert ledger.count("one", "failed") == 0
+    assert ledger.retry("one", [place]) == {}
+    claim = reserve(ledger)
+    assert (claim.place_id, claim.fixed_params) == (new, {"bottleneck_dim": 2})
+    attach(ledger, claim, 2)
+    view = next(view for view in ledger.trials("one") if view.place_id == new)
+    assert view.retry_of == 0 and view.to_json()["retry_of"] == 0
+    ledger.record_result(claim, Result("failed", reason="again"))
+    assert ledger.count("one", "failed") == 1
+    assert list(ledger.retry("one", [place, new])) == [new]
+
+
+def test_only_what_failed_is_retried(url: str) -> None:
+    ledger = new_ledger(url, trials=3, references=True)
+    done = complete(ledger, 0, 0.5).place_id
+    ids = [view.place_id for view in ledger.trials("one")]
+    assert done in ids and ledger.retry("one", ids) == {}
+    assert len(states(ledger)) == 4 and "retry_of" not in ledger.trials("one")[0].to_json()
+
+
+def test_a_study_whose_trials_run_is_not_deleted(url: str) -> None:
+    ledger = new_ledger(url)
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    assert ledger.close_study("one") == 1 and ledger.control("one") is None
+    assert ledger.delete_study("one") == 1
+    ledger.record_metrics(claim, 1, 10, 1.0, {"objective": 0.5})
+    ledger.release(claim)
+    assert ledger.close_study("one") == 0
+    assert ledger.reserve("one", ME) is None
+    assert ledger.study("one").ended_because == "its user stopped it"
+
+
+def test_deleting_takes_all_of_one_study_and_nothing_of_another(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    ledger.add_study(new_study("two"))
+    ledger.set_budget("two", 1)
+    kept = ledger.reserve("two", ME)
+    assert kept is not None
+    attach(ledger, kept, 0)
+    ledger.record_metrics(kept, 1, 10, 1.0, {"objective": 0.5})
+    gone = complete(ledger, 0, 0.5)
+    assert reserve(ledger, ELSEWHERE, lease_seconds=-1.0) is not None  # its worker is lost
+    assert ledger.close_study("one") == 0 and ledger.delete_study("one") == 0
+    assert ledger.studies() == ["two"] and ledger.find_study("one") is None
+    with ledger.database.engine.connect() as connection:
+        for table in ("places", "attempts", "metrics", "results"):
+            key = "id" if table == "places" else "place_id"
+            rows = connection.exec_driver_sql(f"SELECT {key} FROM {table}").scalars().all()
+            assert set(rows) <= {kept.place_id}, table
+    assert len(ledger.metric_rows(kept.place_id)) == 1 and ledger.metric_rows(gone.place_id) == []
+    assert ledger.delete_study("one") == 0
+    for read in (ledger.control, ledger.end_if_done, ledger.status, ledger.study, ledger.close_study):
+        with pytest.raises(StudyGone, match="the store has no study 'one', or no longer") as caught:
+            read("one")
+        assert isinstance(caught.value, UsageError)
+    # Its name is free again.
+    ledger.add_study(new_study(trials=1))
+    assert ledger.set_budget("one", 1) == 1
+    assert ledger.reserve("one", this_worker("cpu")) is not None
