@@ -248,5 +248,5 @@ def budget_bytes(given: int | None, cache: Path) -> int:
     """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free."""
     if given is not None:
         return given
-    cache.mkdir(parents=True, exist_ok=True)
-    return min(DEFAULT_BYTES, shutil.disk_usage(cache).free // 2)
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    return min(DEFAULT_BYTES, shutil.disk_usage(there).free // 2)

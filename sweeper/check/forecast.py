@@ -17,7 +17,9 @@ import torch
 from adapters.architectures import hidden_size
 from adapters.pack import Pack
 from sweeper import space, task
-from sweeper.device import devices, peak_memory_bytes
+from sweeper.cache import Layout, budget_bytes
+from sweeper.device import devices, peak_memory_bytes, set_threads
+from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.evaluate import predict_logits
 from sweeper.slot import Job, Problem, Slot, start
 from sweeper.train import step
@@ -48,7 +50,8 @@ class Forecast:
         seconds_per_trial: for one trial of the default configuration, trained to its end.
         seconds: for all trials of the budget and the reference, within ``budget.hours``.
         memory_bytes: of one worker: allocated on a CUDA device, resident otherwise.
-        disk_bytes: weights of all trials, the largest adapter each, and their copies in MLflow.
+        disk_bytes: weights of all trials, the largest adapter each, their copies in MLflow, and what is kept
+            of the frozen layers.
         disk_free_bytes: where ``SWEEPER_HOME`` is or will be.
     """
 
@@ -80,16 +83,20 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     )
     job = Job(0, 0, 0, default.adapter, default.train, space.trial_seed(study, 0))
     pack = Pack(backbone)
+    crew = _crew(study, backbone, device)
     slot = start(pack, 0, job, data.train, problem, where)
+    threads = torch.get_num_threads()
     try:
+        set_threads(crew[0].threads or threads)
         seconds_a_token, examples_a_second, steps = _training_speed(pack, slot, problem)
         evaluation_seconds = _evaluation_seconds(pack, slot, data.validation, problem)
     finally:
+        set_threads(threads)
         pack.clear(0)
     train_tokens = int(data.train.lengths.sum())
     epochs, evaluations = default.train.epochs, default.train.epochs * default.train.evaluations_per_epoch
     trial = seconds_a_token * train_tokens * epochs + evaluation_seconds * evaluations
-    workers = len(devices())
+    workers = len(crew)
     # The reference is one trial more, though a cheaper one.
     seconds = trial * (study.budget.trials + 1) / workers
     if study.budget.hours is not None:
@@ -102,7 +109,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
         seconds_per_trial=trial,
         seconds=seconds,
         memory_bytes=peak_memory_bytes(where),
-        disk_bytes=_disk_bytes(study, backbone, problem.outputs),
+        disk_bytes=_disk_bytes(study, backbone, problem.outputs) + _cache_bytes(study, backbone, data),
         disk_free_bytes=_disk_free_bytes(),
     )
 
@@ -159,6 +166,24 @@ def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
     _, largest = space.extremes(study, backbone.config)
     head = outputs * (hidden_size(backbone.config) + 1)
     return FLOAT_BYTES * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
+
+
+def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
+    """The workers that the study will have on devices of this kind."""
+    kind = device.partition(":")[0]
+    alike = [there for there in devices() if there.startswith(kind)] or [device]
+    size = sum(weight.nbytes for weight in backbone.parameters())
+    return posts(alike, WorkerOptions(), study.budget.trials + 1, size)
+
+
+def _cache_bytes(study: Study, backbone: PreTrainedModel, data: TaskData) -> int:
+    from sweeper.home import Home
+
+    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    budget = budget_bytes(None, Home.from_environment().cache)
+    uses = space.depths(study, backbone.config)
+    return Layout("", "", dtype, hidden_size(backbone.config), tokens).within(budget, uses).bytes
 
 
 def _disk_free_bytes() -> int:

@@ -104,7 +104,7 @@ def folded(modules: Sequence[str]) -> list[str]:
 def _forecast(forecast: Mapping[str, Any]) -> list[str]:
     speed = f"{forecast['examples_per_second']:.0f} examples a second"
     where = f"{forecast['device']}, {forecast['measured_steps']} steps of trial 0 measured"
-    workers = f" on {forecast['workers']} devices" if forecast["workers"] > 1 else ""
+    workers = f" by {forecast['workers']} workers" if forecast["workers"] > 1 else ""
     return [
         f"forecast   {speed} ({where})",
         f"           {duration(forecast['seconds_per_trial'])} a trial, "
