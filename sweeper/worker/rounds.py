@@ -160,7 +160,8 @@ class Rounds:
         point("after_evaluation")
         last = event.evaluation == event.job.train.evaluations
         pruner = self._session.study.pruner
-        if not last and claim.kind == "search" and pruner.name != "none":
+        # Trial 0, the default configuration, is what the others are measured against: it is always whole.
+        if not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none":
             curves = self._ledger.curves(self._name)
             if should_prune(pruner, objective.direction, curves, claim.place_id):
                 event.stop = PRUNED
