@@ -9,7 +9,7 @@ the last one leaves, everything is as it was before.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,7 +118,9 @@ def activate(model: nn.Module, name: str | None) -> None:
 
 
 @contextmanager
-def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
+def route(
+    model: nn.Module, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]] | None = None
+) -> Iterator[None]:
     """Within this context, each adapter acts on its own tokens of a flat input, instead of the active one.
 
     The tokens that no route covers see the backbone alone; gradients flow through all of them. A backward
@@ -128,6 +130,8 @@ def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
         model: takes a flat input, with hidden states [1, tokens, d].
         routes: (name, start, stop) each: `name` acts on the tokens start:stop. They may not overlap, and may
             leave gaps. None at all means the backbone alone.
+        last_ffn: where the FFN of the last layer sees other rows than the tokens: (start, stop) there, by
+            name.
 
     Raises:
         AdapterError: an unknown name, a range that is empty, negative or overlaps another, a context inside
@@ -143,7 +147,7 @@ def route(model: nn.Module, routes: Sequence[Route]) -> Iterator[None]:
     ordered = _checked_routes(inserted, routes)
     inserted.in_route = True
     try:
-        inserted.hook_routes(ordered)
+        inserted.hook_routes(ordered, last_ffn or {})
         yield
     finally:
         inserted.in_route = False

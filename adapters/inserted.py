@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import nn
@@ -23,6 +23,7 @@ class Place(NamedTuple):
     module: Bottleneck
     hooked: nn.Module
     point: HookPoint
+    in_last_ffn: bool
 
 
 class Inserted(nn.Module):
@@ -60,14 +61,19 @@ class Inserted(nn.Module):
         for place in self.places[self.active]:
             self.handles.append(register(place.hooked, place.point, whole(adapter, place.module)))
 
-    def hook_routes(self, routes: Sequence[Route]) -> None:
-        """Set hooks that give each adapter its own tokens, in place of those that are on."""
+    def hook_routes(self, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]]) -> None:
+        """Set hooks that give each adapter its own tokens, in place of those that are on.
+
+        Args:
+            last_ffn: (start, stop) in the FFN of the last layer, by name, where that differs.
+        """
         self.unhook()
         segments: dict[tuple[nn.Module, HookPoint], list[Segment]] = {}
         for name, start, stop in routes:
             adapter = self._adapter(name)
             for place in self.places[name]:
-                segment = Segment(adapter, place.module, start, stop)
+                ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
+                segment = Segment(adapter, place.module, *ends)
                 segments.setdefault((place.hooked, place.point), []).append(segment)
         for (hooked, point), entries in segments.items():
             self.handles.append(register(hooked, point, routed(entries)))
@@ -104,7 +110,8 @@ def places_of(adapter: Adapter, backbone: Any) -> tuple[Place, ...]:
         layer_path = f"{row.layers}.{site.layer}"
         hooked = _submodule(backbone, f"{layer_path}.{point.path}", row.model_type)
         device = next(backbone.get_submodule(layer_path).parameters()).device
-        places.append(Place(modules[site.key].to(device), hooked, point))
+        in_last_ffn = site.sublayer == "ffn" and site.layer == adapter.layer_count - 1
+        places.append(Place(modules[site.key].to(device), hooked, point, in_last_ffn))
     return tuple(places)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,7 +18,7 @@ from adapters.architectures import hidden_size, layer_count
 from adapters.depth import Depth, States, depth_of
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
-from adapters.run import Entry, frozen_states, run
+from adapters.run import Entry, Pooled, frozen_states, run
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Pack:
         """How deep the backbone is frozen below what is in a slot."""
         return self._depths[slot]
 
-    def forward(self, parts: Sequence[tuple[int, Batch]]) -> list[Tensor]:
-        """Last hidden states of each part, ``[its tokens, hidden_size]``, through its slot's adapter.
+    def forward(self, parts: Sequence[tuple[int, Batch]], pooled: Pooled | None = None) -> list[Tensor]:
+        """Last hidden states of each part through its slot's adapter.
 
         What lies below the lowest site of a slot is computed without gradients, or not at all where the part
         brings frozen states along.
@@ -96,16 +96,20 @@ class Pack:
         Args:
             parts: ``(slot, batch)`` pairs, at least one, tensors on the device of the backbone; frozen states
                 not from beyond the slot's depth.
+            pooled: "cls" or "last" for one token of each text; see :func:`adapters.run.run`.
+
+        Returns:
+            ``[its tokens, hidden_size]`` each, or ``[its texts, hidden_size]`` if pooled.
         """
         entries = [self._entry(slot, batch) for slot, batch in parts]
         order = sorted(range(len(parts)), key=lambda part: entries[part].depth)
-        stops = [0]
-        for part in order:
-            stops.append(stops[-1] + entries[part].sequences.tokens)
-        ranges = dict(zip(order, pairwise(stops), strict=True))
-        with self._through({parts[part][0]: ranges[part] for part in order}):
-            hidden = run(self.backbone, [entries[part] for part in order])
-        return [hidden[slice(*ranges[part])] for part in range(len(parts))]
+        tokens = _ranges(order, [entry.sequences.tokens for entry in entries])
+        texts = _ranges(order, [len(entry.sequences.lengths) for entry in entries])
+        slots = [slot for slot, _ in parts]
+        with self._through(slots, tokens, texts if pooled else tokens):
+            hidden = run(self.backbone, [entries[part] for part in order], pooled)
+        rows = texts if pooled else tokens
+        return [hidden[slice(*rows[part])] for part in range(len(parts))]
 
     def frozen_states(self, batch: FlatBatch, depths: Iterable[Depth]) -> dict[Depth, States]:
         """What the backbone alone makes of a batch up to some depths, whatever is in the slots."""
@@ -120,16 +124,26 @@ class Pack:
             raise ValueError(f"states of {batch.depth} lie beyond slot {slot}, which begins at {depth}")
         return batch
 
-    def _through(self, ranges: dict[int, tuple[int, int]]) -> AbstractContextManager[None]:
-        """A context in which each slot's adapter acts on its own tokens."""
-        if len(ranges) == 1:
-            (slot,) = ranges
+    def _through(
+        self, slots: list[int], tokens: list[tuple[int, int]], at_the_end: list[tuple[int, int]]
+    ) -> AbstractContextManager[None]:
+        """A context in which each adapter acts on its own tokens, and in the last FFN on its own rows."""
+        if len(slots) == 1:
+            (slot,) = slots
             wanted = _name(slot) if self._adapters[slot] is not None else None
             if active(self.backbone) != wanted:
                 activate(self.backbone, wanted)
             return nullcontext()
-        routes = [(_name(slot), *ends) for slot, ends in ranges.items() if self._adapters[slot] is not None]
-        return route(self.backbone, routes)
+        here = [part for part, slot in enumerate(slots) if self._adapters[slot] is not None]
+        routes = [(_name(slots[part]), *tokens[part]) for part in here]
+        return route(self.backbone, routes, {_name(slots[part]): at_the_end[part] for part in here})
+
+
+def _ranges(order: list[int], sizes: list[int]) -> list[tuple[int, int]]:
+    """From where to where each part goes, by part, when they lie one after the other in an order."""
+    stops = list(accumulate((sizes[part] for part in order), initial=0))
+    by_part = dict(zip(order, pairwise(stops), strict=True))
+    return [by_part[part] for part in range(len(sizes))]
 
 
 def _name(slot: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from adapters.architectures import Architecture, architecture_of, first_position
 from adapters.depth import EMBEDDED, Depth, States
 from adapters.flat import Sequences
+
+Pooled = Literal["cls", "last"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,19 @@ def embed(model: Any, input_ids: Tensor, token_type_ids: Tensor | None, sequence
     return forward.embed(base, input_ids.unsqueeze(0), types, positions.unsqueeze(0))[0]
 
 
-def run(model: Any, entries: Sequence[Entry]) -> Tensor:
-    """Last hidden states of all entries, one after the other, ``[tokens, hidden_size]``.
+def run(model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> Tensor:
+    """Last hidden states of all entries, one after the other.
 
     Args:
         model: a prepared backbone; hooks on its modules act.
         entries: at least one, in the order of their depths, the lowest first.
+        pooled: "cls" or "last" for the first or the last token of each text alone: behind the attention of
+            the last layer nothing is computed for the others. None for all tokens.
+
+    Returns:
+        ``[tokens, hidden_size]``, or ``[texts, hidden_size]`` if pooled.
     """
-    states = _Run(model, entries)
+    states = _Run(model, entries, pooled)
     for index in range(entries[0].depth.layer, len(states.layers)):
         states.attention(index)
         states.ffn(index)
@@ -112,10 +119,11 @@ def frozen_states(
 class _Run:
     """A run under way: the hidden states of the texts that are in it, and the entries still to join."""
 
-    def __init__(self, model: Any, entries: Sequence[Entry]) -> None:
+    def __init__(self, model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> None:
         self.row: Architecture = architecture_of(model)
         self.layers = model.base_model.get_submodule(self.row.layers)
         self.waiting = list(entries)
+        self.pooled = pooled
         self.hidden: Tensor | None = None
         self.sequences: Sequences | None = None
 
@@ -134,7 +142,9 @@ class _Run:
             present = [] if self.sequences is None else [self.sequences]
             self.sequences = Sequences.join([*present, *(entry.sequences for entry in joined)])
             if depth.half == 0:
-                self.hidden = _joined(self.hidden, [entry.states[0] for entry in joined])
+                at_the_end = depth.layer == len(self.layers)
+                states = [self._pooled(entry.states[0], entry.sequences, at_the_end) for entry in joined]
+                self.hidden = _joined(self.hidden, states)
         return joined
 
     def attention(self, index: int) -> None:
@@ -146,17 +156,30 @@ class _Run:
 
     def ffn(self, index: int) -> None:
         """The second half of a layer; who joins here brings the output of its last projection along."""
+        last = index == len(self.layers) - 1
+        if self.hidden is not None and self.sequences is not None:
+            self.hidden = self._pooled(self.tokens, self.sequences, last).unsqueeze(0)
         joined = self.join(Depth(index, 1))
         if not joined:
             if self.hidden is not None:
                 self.hidden = self.row.forward.ffn(self.layers[index], self.hidden)
             return
         present = 0 if self.hidden is None else self.hidden.shape[1]
-        residual = _joined(self.hidden, [entry.states[0] for entry in joined])
-        known = _joined(None, [entry.states[1] for entry in joined])
+        residuals, outputs = (
+            [self._pooled(entry.states[tensor], entry.sequences, last) for entry in joined]
+            for tensor in (0, 1)
+        )
+        residual, known = _joined(self.hidden, residuals), _joined(None, outputs)
         expand = self.layers[index].get_submodule(self.row.forward.expand)
         with _known_ffn(expand, self.projection(index), present, known):
             self.hidden = self.row.forward.ffn(self.layers[index], residual)
+
+    def _pooled(self, states: Tensor, sequences: Sequences, last: bool) -> Tensor:
+        """Of ``[tokens, hidden_size]`` only the rows that are asked for, once no text needs its others."""
+        if self.pooled is None or not last:
+            return states
+        offsets = sequences.offsets.to(states.device, non_blocking=True)
+        return states.index_select(0, offsets[:-1] if self.pooled == "cls" else offsets[1:] - 1)
 
     def projection(self, index: int) -> nn.Module:
         """The last projection of a layer's FFN."""

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from adapters.pack import Batch, Pack
+from adapters.run import Pooled
 from sweeper.batches import evaluation_batches, gather
 from sweeper.data import Split
 from sweeper.task import pool
 
 EVALUATION_TOKENS = 2048
+_ONE_TOKEN: dict[str, Pooled] = {"cls": "cls", "last": "last"}
 
 
 class Predicting:
@@ -89,12 +91,15 @@ def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling
 
 def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, Batch]], pooling: str) -> list[Tensor]:
     """Logits of each part's texts, through its slot's adapter and its own head."""
-    hidden = pack.forward([(slot, batch) for slot, _, batch in parts])
-    return [
-        head(
-            pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling).to(
-                head.weight.dtype
-            )
-        )
-        for states, (_, head, batch) in zip(hidden, parts, strict=True)
-    ]
+    batches = [(slot, batch) for slot, _, batch in parts]
+    one_token = _ONE_TOKEN.get(pooling)
+    if one_token is not None:
+        vectors = pack.forward(batches, one_token)
+    else:
+        hidden = pack.forward(batches)
+        vectors = [
+            pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling)
+            for states, (_, batch) in zip(hidden, batches, strict=True)
+        ]
+    heads = [head for _, head, _ in parts]
+    return [head(own.to(head.weight.dtype)) for head, own in zip(heads, vectors, strict=True)]

@@ -11,7 +11,7 @@ from adapters import AdapterConfig
 from adapters.depth import EMBEDDED, Depth, deepest, depth_of
 from adapters.flat import Sequences
 from adapters.pack import FlatBatch, Pack
-from adapters.run import Entry
+from adapters.run import Entry, Pooled
 from tests.tiny_models import VOCABULARY, tiny_config, tiny_model
 
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2")
@@ -151,3 +151,54 @@ def test_the_deepest_of_the_depths_at_hand_is_taken() -> None:
     assert deepest([Depth(0, 1), Depth(2, 0)], Depth(1, 0)) == Depth(0, 1)
     assert deepest([Depth(2, 0)], Depth(1, 1)) is None
     assert [Depth(3, 0).key, Depth(3, 1).key] == ["layer_3", "layer_3_ffn"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooled", ["cls", "last"])
+def test_one_token_of_each_text_is_what_it_would_be_among_all(family: str, pooled: Pooled) -> None:
+    model = tiny_model(family).double()
+    configs = [
+        None,
+        AdapterConfig(bottleneck_dim=4, initialization="normal", layers=(2,)),
+        AdapterConfig(bottleneck_dim=3, initialization="normal", placement="houlsby"),
+        AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="parallel"),
+        AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="attention", layers=(2,)),
+    ]
+    batches = [batch(seed, lengths) for seed, lengths in enumerate([(2, 5), (4,), (3, 3), (1, 7), (6,)])]
+    pack = Pack(model, slots=len(configs))
+    built_here = [None if config is None else built(model, config) for config in configs]
+    for slot, adapter in enumerate(built_here):
+        pack.put(slot, adapter)
+    gradients = []
+    for parts in (list(enumerate(batches)), [(1, batches[1])], [(3, batches[3])], [(0, batches[0])]):
+        rows = [own.sequences.offsets for _, own in parts]
+        rows = [offsets[:-1] if pooled == "cls" else offsets[1:] - 1 for offsets in rows]
+        everything = [states[row] for states, row in zip(pack.forward(parts), rows, strict=True)]
+        alone = pack.forward(parts, pooled)
+        for one, other in zip(alone, everything, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        for outputs in (everything, alone):
+            total = sum(states.square().sum() for states in outputs)
+            assert isinstance(total, torch.Tensor)
+            if not total.requires_grad:
+                continue
+            total.backward()
+            found = [p.grad.clone() for a in built_here if a for p in a.parameters() if p.grad is not None]
+            for adapter in built_here:
+                if adapter is not None:
+                    adapter.zero_grad()
+            gradients.append(found)
+    for one, other in zip(gradients[::2], gradients[1::2], strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_the_last_ffn_sees_one_token_of_each_text() -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    pack.put(0, built(model, AdapterConfig(bottleneck_dim=4)))
+    seen: list[int] = []
+    for layer in model.encoder.layer:
+        layer.output.register_forward_hook(lambda module, _, output: seen.append(output.shape[1]))
+    pack.forward([(0, batch())], "cls")
+    assert seen[-1] == len(LENGTHS) and set(seen[:-1]) == {sum(LENGTHS)}
