@@ -273,7 +273,7 @@ def ui(
 def migrate(json: Json = False) -> None:
     """Make the tables of the store, or bring older ones up to date. Stop the workers first.
 
-    `sweeper run` does so by itself; a server that many workers share is better prepared once, before they start.
+    `sweeper run` does so by itself; a server that many workers share is better prepared once, before them.
     """
     from sweeper.home import Home
     from sweeper.ledger import shown_url
@@ -281,7 +281,9 @@ def migrate(json: Json = False) -> None:
 
     out, home = Output(json), Home.from_environment()
     made = {"store": shown_url(home.store_url), "version": prepare_store(home)}
-    out.document(made) if json else out.data(f"the store {made['store']} has tables of version {made['version']}")
+    out.document(made) if json else out.data(
+        f"the store {made['store']} has tables of version {made['version']}"
+    )
 
 
 @app.command(epilog=example("sweeper doctor", "sweeper doctor --json"))

@@ -89,7 +89,7 @@ def prepare_store(home: Home) -> str:
     from sweeper.asktell import create_optuna_tables
 
     ledger = Ledger(home.store_url)
-    with _alone(home):
+    with alone(home):
         ledger.create()
         create_optuna_tables(home)
     return ledger.version()

@@ -10,7 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Double, Engine, column, create_engine, event, exc, inspect, select, table, text
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    column,
+    create_engine,
+    event,
+    exc,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
