@@ -180,6 +180,18 @@ def answer(address: str, host: str) -> int:
         return error.code
 
 
+def begin(deployed: Deployed) -> None:
+    """Begins the study and trains nothing, as a coordinator does that is killed at once."""
+    code = """
+from sweeper.home import Home
+from sweeper.session import open_study
+from sweeper.study import load_study
+open_study(load_study("study.yaml"), Home.from_environment())
+"""
+    variables = CommandLine(deployed.folder, deployed.environment("worker")).variables()
+    subprocess.run([sys.executable, "-c", code], cwd=deployed.folder, env=variables, check=True)
+
+
 def test_a_study_runs_against_the_servers_and_a_worker_of_the_file_joins_it(migrated: Deployed) -> None:
     hosts = migrated.services["mlflow"]["command"][-1].split(",")
     port = int(hosts[1].rpartition(":")[2])
@@ -189,15 +201,18 @@ def test_a_study_runs_against_the_servers_and_a_worker_of_the_file_joins_it(migr
         # The one name that no variable of PostgreSQL's can lead elsewhere.
         migrated.services["worker"]["environment"]["MLFLOW_TRACKING_URI"] = address
         assert migrated.sweeper("worker").returncode == 2  # no study yet: compose starts it again
-        begun = migrated.sweeper("worker", "sweeper", "run", "study.yaml", "--device", "cpu", "--json")
-        assert begun.returncode == 0, begun.stderr
+        begin(migrated)
         worked = migrated.sweeper("worker")
         assert worked.returncode == 0, worked.stderr
+        followed = migrated.sweeper("worker", "sweeper", "run", "study.yaml", "--device", "cpu", "--json")
+        assert followed.returncode == 0, followed.stderr
+        assert "trial-0001 complete" in worked.stderr and "trial-" not in followed.stderr
         drawn = picture_of(address, "tiny")
         assert sum("trial-" in name for name in drawn) == 2
         assert any(part.name == "adapter.safetensors" for part in (migrated.folder / "mlart").rglob("*"))
     said = migrated.database.log.read_text() + (migrated.folder / "mlflow.log").read_text()
-    assert "c4n4ry" not in said + begun.stdout + begun.stderr + worked.stdout + worked.stderr
+    said += worked.stdout + worked.stderr + followed.stdout + followed.stderr
+    assert "c4n4ry" not in said
 
 
 def test_the_image_s_install_steps_work_from_what_it_copies(tmp_path: Path) -> None:
