@@ -58,35 +58,62 @@ def test_every_directive_of_the_slurm_script_is_known_and_read() -> None:
         assert value is None if pattern is None else value is not None and re.fullmatch(pattern, value), name
 
 
+SRUN = """#!/bin/sh
+printf '%s\\n' "$@"
+test -z "$CANCEL" || kill -TERM $PPID
+exit "$CODE"
+"""
+
+
 def run_slurm(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script where ``srun`` prints what it is given, an argument a line: there is no Slurm here."""
-    srun = folder / "srun"
-    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n')
-    srun.chmod(0o755)
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    """Runs the script where ``srun`` and ``scontrol`` print what they are given: there is no Slurm here.
+
+    ``srun`` ends with ``CODE``, and with ``CANCEL`` it signals the script as Slurm does for a cancelled job.
+    """
+    for name, text in {"srun": SRUN, "scontrol": '#!/bin/sh\necho "scontrol $*"\n'}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SWEEPER_")}
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", str(ROOT / "deploy" / "slurm.sbatch")],
-        env={**kept, "PATH": path, **environment},
+        env={**kept, "PATH": path, "CODE": "0", "CANCEL": "", "SLURM_JOB_ID": "34", **environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+GIVEN = {"SWEEPER_STUDY": "films", "SWEEPER_STORE": "postgresql://a/b", "SWEEPER_ARTIFACTS": "/shared"}
+
+
 def test_the_slurm_script_starts_a_worker_and_ends_as_it_does(tmp_path: Path) -> None:
-    given = {"SWEEPER_STUDY": "films", "SWEEPER_STORE": "postgresql://a/b", "SWEEPER_ARTIFACTS": "/shared"}
-    done = run_slurm(tmp_path, **given, SLURM_CPUS_PER_TASK="6", SWEEPER_DEVICE="cuda:0")
+    done = run_slurm(tmp_path, **GIVEN, CODE="7", SLURM_CPUS_PER_TASK="6", SWEEPER_DEVICE="cuda:0")
     assert done.returncode == 7, done.stderr
     arguments = done.stdout.split()
     assert arguments[:2] == ["--ntasks=1", "--cpus-per-task=6"]
     assert arguments[2:] == ["sweeper", "worker", "films", "--device", "cuda:0"]
     check_sweeper(arguments[2:])
-    for name in given:
-        done = run_slurm(tmp_path, **{key: value for key, value in given.items() if key != name})
-        assert done.returncode not in (0, 7)
-        assert f"{name}: " in done.stderr
-        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_slurm_script_stops_without_a_variable(name: str, tmp_path: Path) -> None:
+    done = run_slurm(tmp_path, **{key: value for key, value in GIVEN.items() if key != name})
+    assert done.returncode != 0
+    assert f"{name}: " in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "cancel", "again"),
+    [("130", "", True), ("130", "yes", False), ("0", "", False), ("2", "", False), ("137", "", False)],
+)
+def test_a_job_whose_worker_handed_back_goes_into_the_queue_again_unless_cancelled(
+    code: str, cancel: str, again: bool, tmp_path: Path
+) -> None:
+    done = run_slurm(tmp_path, **GIVEN, CODE=code, CANCEL=cancel)
+    assert ("scontrol requeue 34" in done.stdout) is again
+    assert done.returncode == int(code)
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -149,7 +176,8 @@ def test_pods_are_confined_and_their_volumes_and_commands_exist() -> None:
         ]
         if command[0] == "sh":
             found = re.fullmatch(r'until (sweeper status "\$SWEEPER_STUDY"); do sleep 10; done', command[2])
-            assert found and command[1] == "-c"
+            assert found
+            assert command[1] == "-c"
             command = shlex.split(found[1].replace("$SWEEPER_STUDY", settings["SWEEPER_STUDY"]))
         commands.append(command)
         check_sweeper(command)
