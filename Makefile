@@ -68,9 +68,10 @@ docs: $(VENV)/installed-dev
 	@.venv-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit==2.10.1'
 	@touch $@
 
-# In an environment of its own, so that the tool's packages are not among those that it looks at.
+# In an environment of its own, so that the tool's packages are not among those that it looks at. Strict: a package
+# that could not be asked about is no good news.
 audit: .venv-audit/installed
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 .venv-adapterhub/installed: benchmarks/adapterhub/requirements.txt
 	$(subst $(VENV),.venv-adapterhub,$(need_python))
