@@ -6,6 +6,7 @@ is set: MLflow's pages can change and delete everything that they show. A passwo
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import secrets
@@ -178,6 +179,8 @@ def _free_port(host: str, port: int) -> int:
         try:
             probe.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(f"--host {host} is no address of this machine") from None
             raise UsageError(
                 f"port {port} of {host} cannot be used ({error.strerror}): choose another with --port, such "
                 f"as --port {port + 1 if port < 65535 else port - 1}"

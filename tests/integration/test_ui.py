@@ -75,7 +75,7 @@ def test_a_password_guards_loopback_too_and_is_not_short(sweeper: CommandLine, t
 
 def test_an_address_of_nobody_is_refused(sweeper: CommandLine) -> None:
     done = sweeper("ui", "--host", "192.0.2.1", SWEEPER_UI_PASSWORD="x" * 12)
-    assert done.returncode == 2 and "--host" in done.stderr
+    assert done.returncode == 2 and "--host 192.0.2.1 is no address of this machine" in done.stderr
 
 
 def test_a_server_that_is_there_is_linked_to(sweeper: CommandLine, tmp_path: Path) -> None:
