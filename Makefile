@@ -1,6 +1,7 @@
 # make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
 # make test         every test
-# make check        formatting, lint, types, rules between packages, generated pages
+# make check        formatting, lint, types, rules between packages, insecure code, generated pages
+# make audit        known vulnerabilities of the pinned packages; asks a service on the network
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -11,7 +12,7 @@ HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install dev test check format docs bench-adapterhub bench-tasks clean
+.PHONY: help quickstart install dev test check format docs audit bench-adapterhub bench-tasks clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive adapters sweeper benchmarks docs
 	$(BIN)/python docs/commands.py --check
 
 format: $(VENV)/installed-dev
@@ -60,6 +62,16 @@ format: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/commands.py
+
+.venv-audit/installed: Makefile
+	$(subst $(VENV),.venv-audit,$(need_python))
+	@.venv-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit==2.10.1'
+	@touch $@
+
+# In an environment of its own, so that the tool's packages are not among those that it looks at. Strict: a package
+# that could not be asked about is no good news.
+audit: .venv-audit/installed
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 .venv-adapterhub/installed: benchmarks/adapterhub/requirements.txt
 	$(subst $(VENV),.venv-adapterhub,$(need_python))

@@ -26,6 +26,18 @@ PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits
 _CONSTRAINT = "trainable_parameters"
 
 
+def create_optuna_tables(home: Home) -> None:
+    """Make Optuna's tables, or bring older ones up to date. One process at a time.
+
+    Raises:
+        UnreachableError: the database fails.
+    """
+    with optuna_errors(home):
+        storage = _storage(home, create=True, any_version=True)
+        if storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
+
+
 def create_optuna_study(home: Home, study: Study) -> None:
     """Make Optuna's tables and its study, if they are not there. One process at a time."""
     import optuna
@@ -184,7 +196,7 @@ def _template(claim: Claim) -> FrozenTrial:
     )
 
 
-def _storage(home: Home, create: bool) -> optuna.storages.RDBStorage:
+def _storage(home: Home, create: bool, any_version: bool = False) -> optuna.storages.RDBStorage:
     from optuna.storages import RDBStorage
 
     url = parse_url(home.store_url)
@@ -192,7 +204,10 @@ def _storage(home: Home, create: bool) -> optuna.storages.RDBStorage:
     if url.get_backend_name() == "sqlite":
         options = {"connect_args": {"timeout": BUSY_SECONDS}}
     return RDBStorage(
-        url.render_as_string(hide_password=False), engine_kwargs=options, skip_table_creation=not create
+        url.render_as_string(hide_password=False),
+        engine_kwargs=options,
+        skip_table_creation=not create,
+        skip_compatibility_check=any_version,
     )
 
 

@@ -269,6 +269,23 @@ def ui(
     serve(Home.from_environment(), host=host, port=port, study=name)
 
 
+@app.command(epilog=example("sweeper migrate"))
+def migrate(json: Json = False) -> None:
+    """Make the tables of the store, or bring older ones up to date. Stop the workers first.
+
+    `sweeper run` does so by itself; a server that many workers share is better prepared once, before them.
+    """
+    from sweeper.home import Home
+    from sweeper.ledger import shown_url
+    from sweeper.session import prepare_store
+
+    out, home = Output(json), Home.from_environment()
+    made = {"store": shown_url(home.store_url), "version": prepare_store(home)}
+    out.document(made) if json else out.data(
+        f"the store {made['store']} has tables of version {made['version']}"
+    )
+
+
 @app.command(epilog=example("sweeper doctor", "sweeper doctor --json"))
 def doctor(json: Json = False) -> int:
     """Check this machine: versions, devices, store, tracking, disk. Exit code 1 if something is broken."""

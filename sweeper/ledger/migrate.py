@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, exc, inspect, text
+from sqlalchemy import Connection, column, exc, inspect, select, table
 
 import sweeper.migrations
 from sweeper.errors import SweeperError
@@ -50,7 +50,7 @@ def configuration(connection: Connection | None = None) -> Config:
 def _refuse_later(connection: Connection, database: Database) -> None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found = connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE))).scalar()
     if found is not None and found > VERSION:
         raise SweeperError(
             f"the store {database.shown} has tables of version {found}, this program of {VERSION}: install "

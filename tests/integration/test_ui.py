@@ -64,9 +64,18 @@ def test_others_need_a_password(sweeper: CommandLine, password: str) -> None:
     assert "SWEEPER_UI_PASSWORD" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_password_guards_loopback_too_and_is_not_short(sweeper: CommandLine, tmp_path: Path) -> None:
+    done = sweeper("ui", "--port", "0", SWEEPER_UI_PASSWORD="short")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SWEEPER_UI_PASSWORD" in done.stderr and len(done.stderr.splitlines()) == 1
+    command = ui._command(home_in(tmp_path), "127.0.0.1", 5000, {"MLFLOW_AUTH_CONFIG_PATH": "auth.ini"})
+    assert command[command.index("--app-name") + 1] == "basic-auth"
+    assert command[command.index("--allowed-hosts") + 1] == "127.0.0.1:5000,localhost:5000"
+
+
 def test_an_address_of_nobody_is_refused(sweeper: CommandLine) -> None:
     done = sweeper("ui", "--host", "192.0.2.1", SWEEPER_UI_PASSWORD="x" * 12)
-    assert done.returncode == 2 and "--host" in done.stderr
+    assert done.returncode == 2 and "--host 192.0.2.1 is no address of this machine" in done.stderr
 
 
 def test_a_server_that_is_there_is_linked_to(sweeper: CommandLine, tmp_path: Path) -> None:

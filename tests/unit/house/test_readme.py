@@ -12,6 +12,12 @@ from sweeper.study import load_study
 from tests.tiny_folder import make_backbone, make_data
 
 ROOT = Path(__file__).resolve().parents[3]
+PAGES = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md")),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -43,7 +49,7 @@ def test_the_library_example_runs(folder: Path) -> None:
     assert (folder / "reviews.safetensors").is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/commands.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
