@@ -11,7 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,8 @@ def arguments() -> argparse.Namespace:
     return settings
 
 
-def timed(call: object, device: torch.device) -> float:
+def timed(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call, until the device has done it."""
-    assert callable(call)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
@@ -103,7 +102,12 @@ def shapes_rate(shape: Shape, tokens: int, dtype: torch.dtype, device: torch.dev
 
     products()
     layers = max(1, round(flops / layer))
-    return layers * layer / timed(lambda: [products() for _ in range(layers)], device)
+
+    def all_layers() -> None:
+        for _ in range(layers):
+            products()
+
+    return layers * layer / timed(all_layers, device)
 
 
 class Bench:

@@ -21,8 +21,9 @@ from benchmarks.makespan.report import interval
 from benchmarks.makespan.trials import draw
 from benchmarks.material import Material, draw_rows, prepare_material, write_study
 from sweeper.backbone import load_config
+from sweeper.events import Exhausted, Failed, Finished
 from sweeper.slot import Job
-from sweeper.train import Failed, Finished, train
+from sweeper.train import train
 
 EPOCHS, BATCH_SIZES, SLOTS = (1, 2), (8, 16, 32), (2, 3, 4, 6, 8)
 
@@ -63,6 +64,8 @@ def run(pack: Pack, jobs: Sequence[Job], material: Material) -> dict[int, Finish
     for event in train(pack, material.data, material.problem, supply, device=material.device):
         if isinstance(event, Failed):
             raise SystemExit(f"error: trial {event.job.number} failed:\n{event.traceback_text}")
+        if isinstance(event, Exhausted):
+            raise SystemExit(f"error: packs of {pack.slots} need more memory than there is: {event.reason}")
         if isinstance(event, Finished):
             assert event.job.number is not None
             finished[event.job.number] = event
@@ -117,7 +120,8 @@ def report(pairs: Sequence[Pair], diverged: Sequence[int], rows: int) -> str:
             f"accuracy, packed minus alone: mean {interval(points)} points (95 %), {equal} pairs are equal",
             f"size of the difference: mean {statistics.fmean(sizes):.3f}, "
             f"median {statistics.median(sizes):.3f}, largest {max(sizes):.3f} points",
-            f"validation loss: mean difference {statistics.fmean(losses):.2e}, largest {max(losses):.2e}",
+            f"validation loss: mean difference {statistics.fmean(losses):.2e}, largest {max(losses):.2e}, "
+            f"{losses.count(0.0)} pairs equal to the last bit",
         ]
     )
 

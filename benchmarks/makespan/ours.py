@@ -16,23 +16,24 @@ import torch
 from adapters.pack import Pack
 from benchmarks.makespan.trials import Trial
 from benchmarks.material import Material, prepare_material
+from sweeper.data import TaskData
 from sweeper.device import peak_memory_bytes
+from sweeper.events import Event, Exhausted, Failed, Finished
 from sweeper.slot import Job
 from sweeper.study import load_study
-from sweeper.train import Event, Failed, Finished, train
+from sweeper.train import train
 
 CACHES = False
-"""Whether this engine has caches of the frozen part. Where not, what is asked to use them says so."""
+"""Whether this engine has caches of the frozen part. Where it has none, what is asked to use them says so."""
 
 
-def make_pack(material: Material, slots: int, cached: bool) -> Pack:
-    """The pack that the trials are trained in.
+def with_caches(material: Material, pack: Pack, trials: list[Trial]) -> TaskData:
+    """The data with the frozen states of its texts at the depths that the trials need.
 
-    HERE GO THE CACHES: with ``cached``, the pack (or `train`, in `main`) is to be given the frozen states of
-    `material.data`, built by this very process, in this folder, so that building them is counted.
+    HERE GO THE CACHES: give `train` and `validation` of the data their ``frozen`` mapping, built by this very
+    process (or by whichever of them comes first) in the folder of the study file, so that building counts.
     """
-    backbone = material.load_backbone(material.study.train.dtype)
-    return Pack(backbone, slots=slots)
+    return material.data
 
 
 class Supply:
@@ -57,6 +58,8 @@ def answer(event: Event) -> dict[str, Any] | None:
     """What is told of an event: how a trial ended."""
     if isinstance(event, Failed):
         raise SystemExit(f"trial {event.job.number} failed:\n{event.traceback_text}")
+    if isinstance(event, Exhausted):
+        raise SystemExit(f"the pack needs more memory than there is, ask for fewer slots: {event.reason}")
     if not isinstance(event, Finished):
         return None
     parameters = sum(p.numel() for p in event.adapter.parameters()) if event.adapter is not None else 0
@@ -78,9 +81,10 @@ def main() -> None:
 
     trials = [Trial.from_dict(values) for values in json.loads(settings.trials.read_text(encoding="utf-8"))]
     material = prepare_material(load_study(settings.study), settings.device, settings.study.parent)
-    pack = make_pack(material, settings.slots, settings.cached)
+    pack = Pack(material.load_backbone(material.study.train.dtype), slots=settings.slots)
+    data = with_caches(material, pack, trials) if settings.cached else material.data
     supply = Supply(trials, settings.claims)
-    for event in train(pack, material.data, material.problem, supply, device=settings.device):
+    for event in train(pack, data, material.problem, supply, device=settings.device):
         told = answer(event)
         if told is not None:
             print(json.dumps(told), flush=True)

@@ -20,25 +20,28 @@ from sweeper.trainconfig import TrainConfig
 WIDTH, OUTPUTS, DIM = 32, 2, 5
 
 
-def watched(material: Material, config: AdapterConfig, slots: int) -> tuple[int, list[int], Shape]:
-    """All operations of one step, the lengths of its texts, and the shape of the backbone."""
+def watched(material: Material, configs: list[AdapterConfig]) -> tuple[int, list[list[int]], Shape]:
+    """All operations of one step, the lengths of each slot's texts, and the shape of the backbone."""
     model = material.load_backbone()
-    train = TrainConfig(batch_size=6)
-    jobs = [Job(n, n, 1, config, train, seed=n) for n in range(slots)]
-    steps = Steps(Pack(model, slots=slots), material, jobs)
+    jobs = [Job(n, n, 1, config, TrainConfig(batch_size=6), seed=n) for n, config in enumerate(configs)]
+    steps = Steps(Pack(model, slots=len(jobs)), material, jobs)
     # Only the plain kernel shows its products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         steps.run(1)
     [seen] = steps.seen
-    return counter.get_total_flops(), [n for part in seen for n in part.tolist()], shape_of(model.config)
+    return counter.get_total_flops(), [part.tolist() for part in seen], shape_of(model.config)
 
 
-def trained_flops(config: AdapterConfig, layers: int, tokens: int, texts: int) -> int:
-    """Of adapters and heads: each product forward, for its weight, and for its input where that is asked."""
+def trained_flops(config: AdapterConfig, layers: int, tokens: int, texts: int, joins: bool = False) -> int:
+    """Of adapters and heads: each product forward, for its weight, and for its input where that is asked.
+
+    Args:
+        joins: the slot enters a run in which others are already, so that all its inputs are asked.
+    """
     product = 2 * tokens * WIDTH * DIM
     modules = len(sites(config, layers))
-    # What the lowest module reads depends on nothing that is trained.
-    return 6 * modules * product - product + 3 * 2 * texts * WIDTH * OUTPUTS
+    # What the lowest module reads depends on nothing that is trained; autograd sees that in a run of its own.
+    return 6 * modules * product - (0 if joins else product) + 3 * 2 * texts * WIDTH * OUTPUTS
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -48,9 +51,23 @@ def test_a_step_costs_what_the_closed_form_says(
     make_material: Callable[[str], Material], family: str, placement: str, layers: str
 ) -> None:
     config = AdapterConfig(bottleneck_dim=DIM, placement=placement, layers=layers)
-    counted, lengths, shape = watched(make_material(family), config, slots=2)
+    counted, [lengths], shape = watched(make_material(family), [config])
     trained = trained_flops(config, shape.layers, sum(lengths), len(lengths))
     assert counted - trained == step_flops(shape, lengths, config)
+
+
+def test_a_pack_costs_the_sum_of_its_trials(make_material: Callable[[str], Material]) -> None:
+    configs = [
+        AdapterConfig(bottleneck_dim=DIM, placement=placement, layers=layers)
+        for placement, layers in [("houlsby", "all"), ("parallel", "all"), ("pfeiffer", "upper_third")]
+    ]
+    counted, parts, shape = watched(make_material("bert"), configs)
+    pairs = list(zip(configs, parts, strict=True))
+    trained = sum(
+        trained_flops(config, shape.layers, sum(part), len(part), joins=config is not configs[0])
+        for config, part in pairs
+    )
+    assert counted - trained == sum(step_flops(shape, part, config) for config, part in pairs)
 
 
 def test_linears_alone_are_the_two_sums_of_the_design() -> None:
