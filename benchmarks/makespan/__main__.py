@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benchmarks.common import cores, machine, parse, parser
 from benchmarks.makespan.columns import Columns, Results
-from benchmarks.makespan.ours import CACHES
 from benchmarks.makespan.report import report
 from benchmarks.makespan.trials import SPACES, Trial, draw, inexact
 from benchmarks.material import backbone_folder, draw_rows, write_study
@@ -94,8 +93,6 @@ def main() -> None:
         if {"a", "b"} & set(settings.columns):
             print("AdapterHub trains with the backbone's dropout on, as its documents do; this project never")
             print("\n".join(inexact(trials)) or "every trial has its equal in AdapterHub")
-        if not CACHES and {"e", "e2"} & set(settings.columns):
-            print("this engine has no caches yet: (e) and (e2) run without them")
         rounds = measure(columns, trials, settings)
         print("\n" + report(rounds, {name: meaning for name, (meaning, _) in columns.columns.items()}))
         if settings.json:

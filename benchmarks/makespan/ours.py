@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,32 @@ import torch
 from adapters.pack import Pack
 from benchmarks.makespan.trials import Trial
 from benchmarks.material import Material, prepare_material
+from sweeper.backbone import fingerprint
+from sweeper.cache import FrozenCache, Layout, budget_bytes
 from sweeper.data import TaskData
 from sweeper.device import peak_memory_bytes
 from sweeper.events import Event, Exhausted, Failed, Finished
 from sweeper.slot import Job
+from sweeper.space import depths
 from sweeper.study import load_study
 from sweeper.train import train
 
-CACHES = False
-"""Whether this engine has caches of the frozen part. Where it has none, what is asked to use them says so."""
 
+def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
+    """The data with the frozen states that its study's space needs.
 
-def with_caches(material: Material, pack: Pack, trials: list[Trial]) -> TaskData:
-    """The data with the frozen states of its texts at the depths that the trials need.
-
-    HERE GO THE CACHES: give `train` and `validation` of the data their ``frozen`` mapping, built by this very
-    process (or by whichever of them comes first) in the folder of the study file, so that building counts.
+    They are kept beside the study file, which is new in every round: building them, by whichever process
+    comes first, is counted.
     """
-    return material.data
+    study, data = material.study, material.data
+    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
+    bare = Layout(fingerprint(study.backbone), data.fingerprint, study.train.dtype, pack.hidden_size, tokens)
+    layout = bare.within(budget_bytes(None, folder), depths(study, pack.backbone.config))
+
+    def say(progress: str) -> None:
+        print(f"frozen states: {progress}", file=sys.stderr)
+
+    return FrozenCache(folder / "frozen", layout).attach(data, pack, say)
 
 
 class Supply:
@@ -82,7 +91,7 @@ def main() -> None:
     trials = [Trial.from_dict(values) for values in json.loads(settings.trials.read_text(encoding="utf-8"))]
     material = prepare_material(load_study(settings.study), settings.device, settings.study.parent)
     pack = Pack(material.load_backbone(material.study.train.dtype), slots=settings.slots)
-    data = with_caches(material, pack, trials) if settings.cached else material.data
+    data = with_caches(material, pack, settings.study.parent) if settings.cached else material.data
     supply = Supply(trials, settings.claims)
     for event in train(pack, data, material.problem, supply, device=settings.device):
         told = answer(event)
