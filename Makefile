@@ -1,5 +1,6 @@
 # make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
 # make test         every test
+# make bench        every benchmark, one after the other: benchmarks/README.md
 # make check        formatting, lint, types, rules between packages, insecure code, generated pages
 # make audit        known vulnerabilities of the pinned packages; asks a service on the network
 
@@ -12,7 +13,7 @@ HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install dev test check format docs audit bench-adapterhub bench-tasks clean
+.PHONY: help quickstart install dev test check format docs audit bench bench-adapterhub bench-tasks clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -79,9 +80,13 @@ audit: .venv-audit/installed
 	@$(HUB_BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+bench: $(VENV)/installed .venv-adapterhub/installed
+	@$(BIN)/python -m sweeper.quickstart studies/quickstart
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 bench-adapterhub: $(VENV)/installed .venv-adapterhub/installed
 	@$(BIN)/python -m sweeper.quickstart studies/quickstart
-	@$(BIN)/python benchmarks/adapterhub/compare.py --theirs $(HUB_BIN)/python $(ARGS)
+	@$(BIN)/python -m benchmarks.adapterhub.compare --theirs $(HUB_BIN)/python $(ARGS)
 
 # DATA names a folder with sst2/ and trec/.
 bench-tasks: $(VENV)/installed

@@ -8,21 +8,19 @@ threads, each in a process of its own. They take turns: while one trains, the ot
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmarks.common import QUICKSTART
+from benchmarks.material import read_rows, write_rows
+from benchmarks.processes import Side
+
 HERE = Path(__file__).resolve().parent
-QUICKSTART = HERE.parent.parent / "studies" / "quickstart"
 STUDY = """\
 study: throughput
 backbone: {{model: {model}}}
@@ -35,44 +33,6 @@ objective: {{metric: accuracy, direction: maximize}}
 budget: {{trials: 1}}
 """
 Rounds = list[dict[str, float]]
-
-
-class Side:
-    """One long-lived process that trains a round for every line it is sent."""
-
-    def __init__(self, name: str, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w", encoding="utf-8"),
-            text=True,
-            env=environment,
-            cwd=folder,
-        )
-        self.about = self._answer()
-
-    def round(self, line: str) -> dict[str, Any]:
-        """Train one round and wait for its end."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            # A training library may print lines of its own in between: no JSON.
-            if line.startswith('{"'):
-                return dict(json.loads(line))
-        raise SystemExit(f"error: {self.name} ended early:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
 
 
 def arguments() -> argparse.Namespace:
@@ -104,17 +64,14 @@ def arguments() -> argparse.Namespace:
     return settings
 
 
-def write_rows(settings: argparse.Namespace, folder: Path) -> int:
+def draw(settings: argparse.Namespace, folder: Path) -> int:
     """Draw the rows both sides train on, write them with a study file, and say how many they are."""
-    with settings.data.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    header, rows = rows[0], rows[1:]
+    header, rows = read_rows(settings.data)
     random.Random(0).shuffle(rows)
     rows = rows[: settings.rows]
     one_of_each = list({row[header.index("label")]: row for row in rows}.values())
-    for name, part in (("train", rows), ("validation", one_of_each)):
-        text = "".join("\t".join(row) + "\n" for row in [header, *part])
-        (folder / f"{name}.tsv").write_text(text, encoding="utf-8")
+    for part, own in (("train", rows), ("validation", one_of_each)):
+        write_rows(folder, part, header, own)
     text = STUDY.format(
         model=settings.model, bottleneck_dim=settings.bottleneck_dim, max_length=settings.max_length
     )
@@ -124,17 +81,14 @@ def write_rows(settings: argparse.Namespace, folder: Path) -> int:
 
 def start_sides(settings: argparse.Namespace, folder: Path) -> tuple[Side, Side]:
     """Both processes, ready to train."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["OMP_NUM_THREADS"] = str(settings.threads)
     common = ["--batch-size", str(settings.batch_size), "--bottleneck-dim", str(settings.bottleneck_dim)]
     common += ["--threads", str(settings.threads)]
     theirs = [str(Path(settings.theirs).absolute()), str(HERE / "theirs.py"), "--model", str(settings.model)]
     theirs += ["--data", str(folder / "train.tsv"), "--max-length", str(settings.max_length)]
-    ours = [sys.executable, str(HERE / "ours.py"), "--study", str(folder / "study.yaml")]
-    ours_environment = environment | {"PYTHONPATH": str(HERE.parent.parent)}
+    ours = [sys.executable, "-m", "benchmarks.adapterhub.ours", "--study", str(folder / "study.yaml")]
     return (
-        Side("ours", ours + common, folder, ours_environment),
-        Side("theirs", theirs + common, folder, environment),
+        Side("ours", ours + common, folder, threads=settings.threads, ours=True),
+        Side("theirs", theirs + common, folder, threads=settings.threads, ours=False),
     )
 
 
@@ -192,7 +146,7 @@ def main() -> None:
     settings = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = write_rows(settings, folder)
+        rows = draw(settings, folder)
         print(f"{rows:,} rows of {settings.data}, one epoch a round, sides take turns")
         print(
             f"batch {settings.batch_size}, bottleneck {settings.bottleneck_dim}, all layers, fp32, ", end=""

@@ -22,8 +22,10 @@ from adapters import AdapterConfig
 from adapters.pack import Pack
 from sweeper import backbone, task
 from sweeper.data import Split, TaskData, prepare, read_tables
+from sweeper.events import Finished, Stepped
+from sweeper.slot import Job, Problem
 from sweeper.study import load_study
-from sweeper.train import Finished, Job, Problem, train
+from sweeper.train import train
 from sweeper.trainconfig import TrainConfig
 
 
@@ -46,7 +48,7 @@ def one_round(pack: Pack, data: TaskData, problem: Problem, job: Job) -> dict[st
     start, cpu_start = time.perf_counter(), time.process_time()
     events = list(train(pack, data, problem, lambda: jobs.pop() if jobs else None, device="cpu"))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    last = events[-1]
+    last = [event for event in events if not isinstance(event, Stepped)][-1]
     if not isinstance(last, Finished) or last.adapter is None:
         raise SystemExit(f"the trial did not finish: {last}")
     parameters = sum(parameter.numel() for parameter in last.adapter.parameters())

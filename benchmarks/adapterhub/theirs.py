@@ -15,25 +15,18 @@ processor time.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 import datasets
 import torch
 import transformers
+from hubside import be_quiet, read_rows, tokenise, versions
 
-import adapters
 from adapters import AdapterTrainer, AutoAdapterModel, SeqBnConfig
-
-NOTEBOOK_LENGTH = 80
 
 
 class EpochClock(transformers.TrainerCallback):
@@ -45,23 +38,6 @@ class EpochClock(transformers.TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         self.seconds = time.perf_counter() - self.start
         self.cpu_seconds = time.process_time() - self.cpu_start
-
-
-def read_rows(path: Path) -> datasets.Dataset:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    names = sorted({row["label"] for row in rows})
-    return datasets.Dataset.from_dict(
-        {"sentence": [row["sentence"] for row in rows], "labels": [names.index(row["label"]) for row in rows]}
-    )
-
-
-def tokenise(rows: datasets.Dataset, tokenizer, padding: str, max_length: int) -> datasets.Dataset:
-    options = {"padding": "max_length", "max_length": NOTEBOOK_LENGTH} if padding == "max_length" else {}
-    options = {"truncation": True, "max_length": max_length} | options
-    encoded = rows.map(lambda batch: tokenizer(batch["sentence"], **options), batched=True)
-    encoded.set_format("torch", columns=["input_ids", "attention_mask", "labels"])
-    return encoded
 
 
 def build_model(folder: Path, bottleneck_dim: int):
@@ -111,9 +87,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     settings = parser.parse_args()
-    torch.set_num_threads(settings.threads)
-    transformers.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    be_quiet(settings.threads)
 
     rows = read_rows(settings.data)
     folder = str(settings.model)
@@ -121,8 +95,7 @@ def main() -> None:
     ways = {p: tokenise(rows, tokenizer, p, settings.max_length) for p in ("longest", "max_length")}
     model = build_model(settings.model, settings.bottleneck_dim)
     parameters = sum(p.numel() for name, p in model.named_parameters() if ".adapters." in name)
-    versions = {m.__name__: m.__version__ for m in (adapters, transformers, torch)}
-    print(json.dumps({"adapter_parameters": parameters, "versions": versions}), flush=True)
+    print(json.dumps({"adapter_parameters": parameters, "versions": versions()}), flush=True)
     for line in sys.stdin:
         padding, count = line.split()
         clock = one_round(model, ways[padding].select(range(int(count))), tokenizer, padding, settings)
