@@ -7,6 +7,7 @@ Everything goes through the ledger: nobody is called, and whoever works on the s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _who_trains(row: StudyRow) -> str:
     """How to get workers for a study that may have none."""
     if row.is_paused:
         return ""
-    return f": `sweeper run {row.path}` or `sweeper worker {row.name}` trains what is left of it"
+    return f": `sweeper run {shlex.quote(row.path)}` or `sweeper worker {row.name}` trains what is left of it"
 
 
 def enqueue_trial(ledger: Ledger, name: str, assignments: Sequence[str]) -> tuple[TrialView, str]:

@@ -305,31 +305,35 @@ def test_a_worker_refuses_with_a_sentence(
     assert "has tables of version 0001, this program of" in refused(sweeper("worker", "tiny"), 1)
 
 
-def test_a_run_waits_while_its_study_is_paused_and_says_what_it_came_to_when_it_is_stopped(
-    process: CommandLine, tmp_path: Path
+def test_a_run_waits_while_its_study_is_paused_and_ends_when_it_is_stopped(
+    sweeper: InThisProcess, process: CommandLine, tmp_path: Path
 ) -> None:
-    session = begin(tmp_path, budget={"trials": 2}, train={"epochs": 3})
+    session = begin(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
     assert session.ledger.pause("tiny")
-    started = process.start("run", "study.yaml")
+    started = process.start("run", "study.yaml", "--workers", "1")
+    said = [""]
     try:
         assert started.stderr is not None
-        said = []
-        while not said or "is paused" not in said[-1]:
-            said.append(started.stderr.readline())
-            assert said[-1], said
-        assert said[-1] == "tiny is paused: `sweeper resume tiny` lets it go on\n"
-        assert process("resume", "tiny").returncode == 0
-        while "trial-0000 complete" not in said[-1]:
-            said.append(started.stderr.readline())
-            assert said[-1], said
-        assert "tiny goes on\n" in said
-        assert process("stop", "tiny").returncode == 0
+        for line, command in (
+            ("tiny is paused: `sweeper resume tiny` lets it go on", "resume"),
+            ("tiny goes on", None),
+            ("trial-0000 started: ", "stop"),
+        ):
+            while not said[-1].startswith(line):
+                said.append(started.stderr.readline())
+                assert said[-1], said
+            assert command is None or sweeper(command, "tiny").returncode == 0
     finally:
         out, rest = started.communicate(timeout=PATIENCE_SECONDS)
-    assert started.returncode == 0, rest
-    if session.row.is_stopped:  # the last trial may have ended before it heard
-        assert "its user stopped it" in out and "`sweeper resume tiny`, then the same run" in rest
-        again = process("run", "study.yaml")
-        assert again.returncode == 0 and "`sweeper resume tiny`, then the same run" in again.stderr
-        assert process("resume", "tiny").returncode == 0
-    assert process.json("run", "study.yaml")["ended_because"] == "all 2 trials are done"
+    way_on = "tiny is stopped: `sweeper resume tiny`, then the same run, let it go on"
+    again = process("run", "study.yaml")
+    for code, data, notes in (
+        (started.returncode, out, rest),
+        (again.returncode, again.stdout, again.stderr),
+    ):
+        assert code == 3 and data.startswith("study tiny: ended, 1 waiting; its user stopped it")
+        assert notes.splitlines()[-2:] == [
+            way_on,
+            "error: no trial of the study 'tiny' has succeeded so far",
+        ]
+    assert session.row.is_stopped

@@ -103,7 +103,7 @@ def test_a_stop_is_heard_between_two_evaluations(folder: Path) -> None:
             session.ledger.stop("tiny")
 
     # The first evaluation is 3,000 steps away, the next heartbeat a twentieth of a second.
-    work(session, Options("cpu", 1, 1.5), threading.Event(), on_event=told)
+    work(session, Options("cpu", 1, lease_seconds=1.5), threading.Event(), on_event=told)
     assert [event.job.number for event in events if isinstance(event, HandedBack)] == [0]
     assert not any(isinstance(event, Evaluated) for event in events)
     assert [view.state for view in trials_of(session)] == ["waiting"]
