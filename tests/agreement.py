@@ -22,7 +22,9 @@ def check_agrees(session: Session, trials: int) -> None:
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     curves = session.ledger.curves(session.name)
     for view in views:
-        assert view.number is not None
+        if view.number is None:  # its workers died before it became a trial, too often
+            assert view.state == "failed"
+            continue
         trial = told.pop(view.number)
         assert trial.state == states[view.state] and trial.params == view.params
         assert trial.user_attrs["place"] == view.place_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
@@ -58,6 +59,7 @@ class Rounds:
         self._lease_seconds = lease_seconds
         self._claims: dict[int, Claim] = {}
         self._idle = False
+        self._ask_again = 0.0
 
     @property
     def _ledger(self) -> Ledger:
@@ -82,10 +84,14 @@ class Rounds:
         """The next trial to train; None if there is none now, or none may begin any more."""
         if len(self._claims) >= self._size.limit:
             return None
+        # A free slot asks at every step; others of the pack train meanwhile, and the store has better to do.
+        if self._claims and time.monotonic() < self._ask_again:
+            return None
         while not self._stop.is_set() and self._may_begin():
             self._ledger.reap_dead(self._name)
             claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
             if claim is None:
+                self._ask_again = time.monotonic() + POLL_SECONDS
                 return None
             point("after_reserve")
             self._idle = False

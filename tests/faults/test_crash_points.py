@@ -32,6 +32,7 @@ OVERRIDES: dict[str, Any] = {
     "limits": {"trainable_parameters": 2000},
 }
 PATIENCE_SECONDS = 120
+LOST_TOO_OFTEN = "lost: 4 workers died or hung while they trained it"
 
 
 @pytest.fixture(scope="module")
@@ -160,4 +161,6 @@ def test_workers_that_race_and_are_killed_at_random(
     assert ended(start(server, join_study("race", home))) == 0
     check_agrees(session, trials)
     for view in session.ledger.trials("race"):
-        assert view.state in ("complete", "pruned"), view
+        # Four deaths over one trial are as many as it is given; no fewer may cost it its result.
+        given_up = view.state == "failed" and view.reason == LOST_TOO_OFTEN
+        assert view.state in ("complete", "pruned") or given_up, view
