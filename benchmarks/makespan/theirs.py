@@ -113,14 +113,15 @@ def main() -> None:
     if settings.device != "cpu":
         torch.cuda.set_device(settings.device)
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(settings.model))
+    folder = str(settings.model)  # files of this machine, not of the hub: there is no revision to pin
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)  # nosec B615
     rows = {
         part: tokenise(
             read_rows(settings.rows / f"{part}.tsv"), tokenizer, settings.padding, settings.max_length
         )
         for part in ("train", "validation")
     }
-    model = AutoAdapterModel.from_pretrained(str(settings.model), dtype=torch.float32)
+    model = AutoAdapterModel.from_pretrained(folder, dtype=torch.float32)
     print(json.dumps({"versions": versions()}), flush=True)
     for trial in json.loads(settings.trials.read_text(encoding="utf-8")):
         print(json.dumps(run_trial(model, tokenizer, rows, trial, settings)), flush=True)
