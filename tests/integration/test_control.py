@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from sweeper import worker as worker_module
 from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
 from sweeper.errors import UsageError
 from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
 from sweeper.ledger import StudyGone, this_worker
 from sweeper.worker import Options, work
+from sweeper.worker import rounds as worker_module
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
 from tests.integration.test_worker import begin, folder, parts, run

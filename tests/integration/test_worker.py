@@ -17,7 +17,6 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from sweeper import worker as worker_module
 from sweeper.engine.local import Ending, Moment, run_workers
 from sweeper.errors import SweeperError, UsageError
 from sweeper.events import Evaluated, Event, Progress
@@ -26,6 +25,7 @@ from sweeper.ledger import Ledger, WorkerIdentity
 from sweeper.session import Session, join_study, open_study
 from sweeper.study import load_study
 from sweeper.worker import Options, work
+from sweeper.worker import rounds as worker_module
 from tests.agreement import check_agrees, optuna_trials
 from tests.tiny_folder import make_backbone, make_data, write_study
 
