@@ -98,6 +98,10 @@ Measure = Annotated[
         help="Train a few real steps to forecast time and memory. Without, only the files are read.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", envvar="SWEEPER_DRY_RUN", help="Only say what would be removed."),
+]
 Out = Annotated[
     Path,
     typer.Option(

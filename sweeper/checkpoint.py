@@ -25,6 +25,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from sweeper.crash import point
 from sweeper.ledger import Claim
 from sweeper.slot import Job, SlotState
 
@@ -91,6 +92,17 @@ def drop_checkpoints(root: Path, claim: Claim) -> None:
     shutil.rmtree(_folder(root, claim), ignore_errors=True)
 
 
+def files_of_trial(folder: Path) -> list[Path]:
+    """The checkpoints in the folder of a trial, and those that were never finished; nothing else in it."""
+    return [
+        path
+        for attempt in _subfolders(folder)
+        if _ATTEMPT.match(attempt.name) and not attempt.is_symlink()
+        for path in sorted(attempt.iterdir())
+        if _NAME.match(path.name.removeprefix(".")) and not path.is_symlink()
+    ]
+
+
 def _read(path: Path, identity: dict[str, Any]) -> SlotState:
     content = path.read_bytes()
     name = _NAME.match(path.name)
@@ -155,6 +167,7 @@ class CheckpointWriter:
         for claim, job, state in self._taken():
             try:
                 write_checkpoint(self._root, claim, job, state)
+                point("after_checkpoint")
             except OSError as error:
                 reason = error.strerror or error
                 print(f"no checkpoint of {claim.name}: {reason}", file=sys.stderr, flush=True)

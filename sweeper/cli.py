@@ -13,6 +13,7 @@ from sweeper.arguments import (
     CacheOption,
     Device,
     Devices,
+    DryRun,
     ExportFolder,
     Host,
     Json,
@@ -284,6 +285,19 @@ def migrate(json: Json = False) -> None:
     out.document(made) if json else out.data(
         f"the store {made['store']} has tables of version {made['version']}"
     )
+
+
+@app.command(epilog=example("sweeper gc --dry-run", "sweeper gc --json"))
+def gc(dry_run: DryRun = False, json: Json = False) -> None:
+    """Remove caches and checkpoints that no study of the store needs; results are never touched."""
+    from sweeper.collect import collect
+    from sweeper.home import Home
+    from sweeper.lookup import open_ledger
+    from sweeper.report import print_leftovers
+
+    out = Output(json)
+    collected = collect(open_ledger(), Home.from_environment(), dry_run=dry_run)
+    out.document(collected.to_json()) if json else print_leftovers(out, collected)
 
 
 @app.command(epilog=example("sweeper doctor", "sweeper doctor --json"))

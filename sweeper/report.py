@@ -201,6 +201,23 @@ def print_findings(out: Output, findings: Sequence[Any]) -> None:
     out.table(["state", "what", "found"], [[signs[f.state], f.name, f.found] for f in findings])
 
 
+def print_leftovers(out: Output, collected: Any) -> None:
+    """What ``gc`` removed, or would remove, and what had to stay."""
+    gone = collected.removed
+    if gone:
+        rows = [[entry.kind, memory(entry.bytes), entry.path, entry.why] for entry in gone]
+        out.table(["what", "size", "folder", "why"], rows)
+    for entry in collected.leftovers:
+        if entry.kept_because is not None:
+            out.note(f"{entry.kind}: {entry.path} stays: it {entry.kept_because}")
+    if not gone:
+        out.note("There is nothing to remove.")
+        return
+    folders = "1 folder" if len(gone) == 1 else f"{len(gone)} folders"
+    verb = "would be" if collected.dry_run else "were"
+    out.note(f"{memory(collected.bytes)} in {folders} {verb} removed.")
+
+
 def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
     """What ``run`` ends with: the best adapter, what it is compared with, and how to go on."""
     because = f"; {one_line(summary['ended_because'])}" if summary["ended_because"] else ""

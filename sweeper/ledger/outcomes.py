@@ -170,8 +170,10 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
     reason = f"repeat of trial {row.trial_number}"
     record_result(connection, claim, Result(row.state, row.objective, row.metrics, 0.0, row.files, reason))
     same = (metrics.c.evaluation, metrics.c.step, metrics.c.epoch, metrics.c.key, metrics.c.value)
-    copied = select(literal(claim.place_id), literal(claim.attempt), now_seconds(), *same).where(
-        metrics.c.place_id == row.place_id, metrics.c.attempt == row.counts
+    copied = (
+        select(literal(claim.place_id), literal(claim.attempt), now_seconds(), *same)
+        .where(metrics.c.place_id == row.place_id, metrics.c.attempt == row.counts)
+        .order_by(metrics.c.id)
     )
     columns = ["place_id", "attempt", "time", *(column.name for column in same)]
     held = select(metrics.c.id).where(metrics.c.place_id == claim.place_id).limit(1)
@@ -194,10 +196,14 @@ def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluation
     if evaluations == 0 or connection.execute(there.limit(1)).first() is not None:
         return
     same = [column for column in metrics.c if column.name not in ("id", "attempt")]
-    copied = select(literal(claim.attempt), *same).where(
-        metrics.c.place_id == claim.place_id,
-        metrics.c.attempt == attempt,
-        metrics.c.evaluation <= evaluations,
+    copied = (
+        select(literal(claim.attempt), *same)
+        .where(
+            metrics.c.place_id == claim.place_id,
+            metrics.c.attempt == attempt,
+            metrics.c.evaluation <= evaluations,
+        )
+        .order_by(metrics.c.id)
     )
     columns = ["attempt", *(column.name for column in same)]
     connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))

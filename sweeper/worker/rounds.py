@@ -174,7 +174,6 @@ class Rounds:
                 return
         if not last:
             self._checkpoints.write(claim, event.job, event.state())
-            point("after_checkpoint")
             if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
                 event.stop = HANDED_BACK
         self._answer(event, claim)
@@ -183,6 +182,7 @@ class Rounds:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
         print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
         self._size.shrink()
+        self._checkpoints.flush()
         for job in event.jobs:
             claim = self._claims[job.place_id]
             with contextlib.suppress(LeaseLost):

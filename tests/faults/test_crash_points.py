@@ -62,10 +62,14 @@ def begin(folder: Path, root: Path) -> Session:
 
 
 def start(
-    server: multiprocessing.context.ForkServerContext, session: Session, crash_at: str | None = None
+    server: multiprocessing.context.ForkServerContext,
+    session: Session,
+    crash_at: str | None = None,
+    *options: str,
 ) -> ForkServerProcess:
     """Start a worker process that kills itself at a point."""
-    process = server.Process(target=_work, args=(session.name, session.home.environment(), crash_at))
+    arguments = ([session.name, *options], session.home.environment(), crash_at)
+    process = server.Process(target=_work, args=arguments)
     process.start()
     return process
 
@@ -75,14 +79,14 @@ def ended(process: ForkServerProcess) -> int | None:
     return process.exitcode
 
 
-def _work(name: str, environment: dict[str, str], crash_at: str | None) -> None:
+def _work(arguments: list[str], environment: dict[str, str], crash_at: str | None) -> None:
     """The worker process: the entry that ``python -m sweeper.worker`` has."""
     os.environ.update(environment)
     if crash_at is not None:
         os.environ["SWEEPER_CRASH_AT"] = crash_at
     from sweeper.worker.process import main
 
-    raise SystemExit(main([name]))
+    raise SystemExit(main(arguments))
 
 
 def results(session: Session) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -262,6 +263,33 @@ def test_a_home_that_cannot_be_written_is_one_message(tmp_path, variable):
     looked = sweeper("doctor", "--json")
     assert looked.returncode == 1
     assert any(finding["state"] == "broken" for finding in json.loads(looked.stdout))
+
+
+def test_gc_removes_what_an_ended_study_leaves_and_the_study_goes_on_as_before(tmp_path):
+    write_study(tmp_path, budget={"trials": 1})
+    sweeper = CommandLine(tmp_path)
+    refused = sweeper("gc")
+    assert refused.returncode == 2
+    assert "sweeper run FILE" in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+    sweeper.json("run", "study.yaml")
+    before = sweeper.json("trials", "tiny")
+    told = sweeper.json("gc", "--dry-run")
+    [states] = told["leftovers"]
+    assert (states["kind"], states["kept_because"]) == ("frozen states", None)
+    folder = Path(states["path"])
+    sizes = {path.name: path.stat().st_size for path in folder.rglob("*.safetensors")}
+    assert told["dry_run"] and told["bytes"] == states["bytes"] > sum(sizes.values()) // 2 > 0
+    done = sweeper("gc")
+    assert done.returncode == 0, done.stderr
+    assert "in 1 folder were removed." in done.stderr and str(folder) in done.stdout
+    assert not list(folder.rglob("*.safetensors"))
+    assert sweeper.json("gc") == {"dry_run": False, "bytes": 0, "leftovers": []}
+    assert sweeper.json("trials", "tiny") == before
+    write_study(tmp_path, budget={"trials": 2})
+    sweeper.json("run", "study.yaml")
+    assert len(sweeper.json("trials", "tiny")) == len(before) + 1
+    assert list(folder.rglob("*.safetensors"))
 
 
 def test_doctor_is_well_on_this_machine_and_makes_nothing(tmp_path):

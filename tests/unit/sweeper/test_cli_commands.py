@@ -16,7 +16,7 @@ from sweeper import cli
 
 COMMANDS = (
     *("check", "run", "status", "trials", "show", "best", "export", "predict", "ui", "doctor"),
-    *("worker", "pause", "resume", "stop", "enqueue", "retry", "sync", "delete"),
+    *("worker", "pause", "resume", "stop", "enqueue", "retry", "sync", "delete", "gc"),
 )
 NEEDS_A_STUDY = (
     ["trials", "x"],
@@ -33,6 +33,7 @@ NEEDS_A_STUDY = (
     ["sync", "x"],
     ["delete", "x", "--yes"],
     ["status"],
+    ["gc"],
 )
 
 

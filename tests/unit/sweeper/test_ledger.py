@@ -159,6 +159,57 @@ def test_curves_are_those_of_the_attempt_that_counts(url: str) -> None:
     assert [row.attempt for row in ledger.metric_rows(claim.place_id)] == [1, 2, 2]
 
 
+def interrupted(ledger: Ledger) -> tuple[Claim, Claim]:
+    """A claim that recorded three evaluations and was handed back, and the one that has its place now."""
+    first = reserve(ledger)
+    attach(ledger, first, 0)
+    for number in (1, 2, 3):
+        value = number / 10
+        ledger.record_metrics(
+            first, number, 10 * number, float(number), {"objective": value, "accuracy": value}
+        )
+    ledger.release(first)
+    return first, reserve(ledger)
+
+
+def test_an_attempt_that_goes_on_has_the_evaluations_before_it(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    first, claim = interrupted(ledger)
+    assert ledger.curves("one") == {}
+    for _ in range(2):  # the second time changes nothing
+        ledger.adopt_metrics(claim, first.attempt, 2)
+        rows = ledger.metric_rows(claim.place_id)
+        theirs, ours = ([row for row in rows if row.attempt == attempt] for attempt in (1, 2))
+        assert len(theirs) == 6 and len(ours) == 4 and {row.evaluation for row in ours} == {1, 2}
+        assert [replace(row, id=0, attempt=1) for row in ours] == [replace(row, id=0) for row in theirs[:4]]
+    ledger.record_metrics(claim, 3, 30, 3.0, {"objective": 0.9})
+    assert ledger.curves("one") == {claim.place_id: [0.1, 0.2, 0.9]}
+
+
+def test_evaluations_are_adopted_with_what_is_shown_of_them(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    first, claim = interrupted(ledger)
+    shown = [row.id for row in ledger.unshown_metrics("one") if row.evaluation == 1]
+    ledger.mark_metrics_shown(shown)
+    ledger.adopt_metrics(claim, first.attempt, 3)
+    unshown = [
+        (row.attempt, row.evaluation) for row in ledger.unshown_metrics("one") if row.key == "accuracy"
+    ]
+    assert unshown == [(1, 2), (1, 3), (2, 2), (2, 3)]
+
+
+def test_nothing_is_adopted_of_no_evaluation_or_by_who_lost_the_place(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    first, claim = interrupted(ledger)
+    ledger.adopt_metrics(claim, first.attempt, 0)
+    with pytest.raises(LeaseLost, match="was taken from this worker"):
+        ledger.adopt_metrics(first, first.attempt, 2)
+    assert [row.attempt for row in ledger.metric_rows(claim.place_id)] == [1] * 6
+    ledger.record_result(claim, Result("complete", 0.5))
+    with pytest.raises(LeaseLost):
+        ledger.adopt_metrics(claim, first.attempt, 2)
+
+
 def test_a_place_whose_workers_are_lost_too_often_fails(url: str) -> None:
     ledger = new_ledger(url, trials=1)
     for attempt in range(1, RETRIES_OF_LOST + 2):

@@ -1,0 +1,112 @@
+"""Workers that train several trials at once: the same study, and what happens when a pack does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sweeper.train
+from adapters.pack import Pack
+from sweeper.events import Event, Exhausted, Failed, Stepped
+from sweeper.home import Home
+from sweeper.session import Session, open_study
+from sweeper.study import load_study
+from tests.agreement import check_agrees
+from tests.integration.test_worker import begin, folder, parts, run
+from tests.tiny_folder import write_study
+
+__all__ = ["folder", "parts"]
+
+TRIALS = 6
+OVERRIDES: dict[str, Any] = {
+    "budget": {"trials": TRIALS},
+    "sampler": "random",
+    "pruner": "none",
+    "train": {"epochs": 3, "dtype": "float64"},
+}
+
+
+def results(session: Session) -> list[tuple[Any, ...]]:
+    return [(v.label, v.number, v.state, v.params) for v in session.ledger.trials(session.name)]
+
+
+def test_a_study_comes_to_the_same_whatever_its_packs(folder: Path) -> None:
+    packed = begin(folder, **OVERRIDES)
+    alone = open_study(
+        load_study(write_study(folder, **OVERRIDES)),
+        Home.from_environment({"SWEEPER_HOME": str(folder / "alone")}),
+    )
+    most: dict[str, int] = {}
+    for session, pack in ((packed, 3), (alone, 1)):
+        events: list[Event] = []
+        run(session, on_event=events.append, pack=pack)
+        most[session.home.root.name] = max(event.slots for event in events if isinstance(event, Stepped))
+        check_agrees(session, TRIALS)
+        assert all(view.state == "complete" for view in session.ledger.trials("tiny"))
+    assert most == {"sweeps": 3, "alone": 1}
+    assert results(packed) == results(alone)
+    for one, other in zip(packed.ledger.trials("tiny"), alone.ledger.trials("tiny"), strict=True):
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-9)
+
+
+def no_room_for(slots: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
+    """A device whose memory does not do for steps of so many trials, from some step on."""
+    real, calls = sweeper.train.forward_head, 0
+
+    def forward_head(pack: Pack, parts: list, pooling: str) -> list[torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls > after and len(parts) >= slots:
+            raise torch.OutOfMemoryError("no room")
+        return real(pack, parts, pooling)
+
+    monkeypatch.setattr(sweeper.train, "forward_head", forward_head)
+
+
+def test_a_pack_without_room_steps_down_and_no_trial_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, **OVERRIDES)
+    no_room_for(2, monkeypatch)
+    events: list[Event] = []
+    run(session, on_event=events.append, pack=4)
+    exhausted = [len(event.jobs) for event in events if isinstance(event, Exhausted)]
+    assert exhausted == [4, 2]
+    assert not any(isinstance(event, Failed) for event in events)
+    assert all(view.state == "complete" for view in session.ledger.trials("tiny"))
+    assert session.row.ended_because == f"all {TRIALS} trials are done"
+    check_agrees(session, TRIALS)
+
+
+def test_trials_of_a_pack_that_no_longer_fits_go_on_from_their_checkpoints(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, **OVERRIDES)
+    # Three steps an epoch: at the fifth step, each of the three has one evaluation behind it.
+    no_room_for(2, monkeypatch, after=4)
+    run(session, pack=3)
+    check_agrees(session, TRIALS)
+    views = [view for view in session.ledger.trials("tiny") if view.attempts > 1]
+    assert len(views) == 3
+    for view in views:
+        rows = session.ledger.metric_rows(view.place_id)
+        assert [r.evaluation for r in rows if r.attempt == 1 and r.key == "objective"] == [1]
+        counts = {r.evaluation: r.time for r in rows if r.attempt == 2 and r.key == "objective"}
+        assert list(counts) == [1, 2, 3]
+        assert counts[1] == next(r.time for r in rows if r.attempt == 1)
+
+
+def test_a_trial_without_room_for_itself_fails_until_the_budget_of_failures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, **{**OVERRIDES, "budget": {"trials": TRIALS, "failures": 2}})
+    no_room_for(1, monkeypatch)
+    run(session, pack=2)
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    failed = [view for view in trials if view.state == "failed"]
+    assert len(failed) == 2 and {view.reason for view in failed} == {"OutOfMemoryError: no room"}
+    assert {view.state for view in trials} == {"failed", "waiting"}
+    assert session.row.ended_because == "2 trials failed, and budget.failures is 2"
