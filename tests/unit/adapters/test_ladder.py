@@ -192,14 +192,18 @@ def test_in_a_pack_it_gives_what_the_model_gives_and_runs_no_layer(family: str, 
     pack.put(0, adapter)
     torch.testing.assert_close(pack.forward([(0, own)])[0], expected, rtol=1e-10, atol=1e-10)
     known = readings(pack, 0, own)
+    rows = {"cls": own.sequences.offsets[:-1], "last": own.sequences.offsets[1:] - 1}
     called: list[str] = []
     for name, module in model.named_modules():
         if "sweeper_adapters" not in name and name not in ("", "ln_f"):
             module.register_forward_hook(lambda *_, name=name: called.append(name))
     again = pack.forward([(0, known)])[0]
     again.square().sum().backward()
-    assert called == []
     torch.testing.assert_close(again, expected, rtol=1e-10, atol=1e-10)
+    for pooled in rows:
+        one_token = pack.forward([(0, known)], pooled)[0]  # type: ignore[arg-type]
+        torch.testing.assert_close(one_token, expected[rows[pooled]], rtol=1e-10, atol=1e-10)
+    assert called == []
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -240,6 +244,9 @@ def test_it_shares_a_step_with_other_slots(family: str, cached: bool) -> None:
         torch.testing.assert_close(states, alone[slot], rtol=1e-10, atol=1e-10)
     for one, other in zip(gradients(together), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    for slot, states in zip(order, pack.forward([parts[slot] for slot in order], "cls"), strict=True):
+        first = alone[slot][parts[slot][1].sequences.offsets[:-1]]
+        torch.testing.assert_close(states, first, rtol=1e-10, atol=1e-10)
 
 
 def test_states_of_the_wrong_kind_are_refused() -> None:
