@@ -1,4 +1,4 @@
-"""One adapter as a module of its own: a bottleneck for each of its sites, apart from any model."""
+"""One adapter as a module of its own, apart from any model: a bottleneck a site, or a ladder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import nn
 from adapters.architectures import Site, architecture_of, check_fits, hidden_size, layer_count
 from adapters.bottleneck import Bottleneck
 from adapters.config import AdapterConfig
+from adapters.depth import reads
 from adapters.errors import AdapterError
-from adapters.initialize import initialize
+from adapters.initialize import initialize, initialize_ladder
+from adapters.ladder import Ladder
 
 
 class Adapter(nn.Module):
     """The modules of one adapter, all zero: `build` makes one that is ready to train.
 
     It computes nothing by itself: `insert.attach` puts it into a model. Its parameters are those to train;
-    the keys of its state dict read "layer_0_ffn.down.weight".
+    the keys of its state dict read "layer_0_ffn.down.weight", or "side.rungs.layer_0.down.weight".
 
     Args:
         config: what the adapter is.
@@ -26,7 +28,8 @@ class Adapter(nn.Module):
 
     Attributes:
         config, model_type, hidden_size, layer_count: what it is, and the backbone that it fits.
-        sites: its sites, from the bottom up.
+        sites: its sites, from the bottom up; none if it is a ladder.
+        side: the ladder, if it is one, else None.
         generator: draws the dropout masks in training; None until it is set. No part of the state dict.
 
     Raises:
@@ -43,11 +46,24 @@ class Adapter(nn.Module):
         self.hidden_size = hidden_size(backbone_config)
         self.layer_count = layer_count(backbone_config)
         self.generator: torch.Generator | None = None
+        self.side = self._ladder(backbone_config) if config.method == "ladder" else None
         for site in self.sites:
             module = Bottleneck(
                 self.hidden_size, config.bottleneck_dim, config.activation, config.scaling, config.dropout
             )
             self.add_module(site.key, module)
+
+    def _ladder(self, backbone_config: Any) -> Ladder:
+        config = self.config
+        return Ladder(
+            self.hidden_size,
+            config.bottleneck_dim,
+            [depth.key for depth in reads(config, backbone_config)],
+            config.activation,
+            config.scaling,
+            config.dropout,
+            architecture_of(backbone_config).normalises_first,
+        )
 
     @property
     def modules_by_site(self) -> dict[str, Bottleneck]:
@@ -75,4 +91,6 @@ def build(config: AdapterConfig, backbone_config: Any, generator: torch.Generato
     adapter = Adapter(config, backbone_config)
     for module in adapter.modules_by_site.values():
         initialize(config.initialization, module.down, module.up, generator)
+    if adapter.side is not None:
+        initialize_ladder(config.initialization, adapter.side, generator)
     return adapter

@@ -56,6 +56,7 @@ class Architecture:
         parallel: hook point beside the FFN, reading what the FFN reads.
         ffn_norm: the LayerNorm after the FFN's residual; None where the family normalises first.
         forward: the pieces of its forward pass.
+        last_norm: path, from `model.base_model`, of the LayerNorm behind the last layer, if there is one.
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
     """
 
@@ -66,6 +67,7 @@ class Architecture:
     parallel: HookPoint
     ffn_norm: str | None
     forward: Forward
+    last_norm: str | None = None
     positions_after_padding: bool = False
 
     def hook_point(self, site: Site) -> HookPoint:
@@ -77,6 +79,15 @@ class Architecture:
                 raise _needs_post_norm(self.model_type)
             return HookPoint(self.ffn_norm, "norm")
         return HookPoint(self.attention if site.sublayer == "attention" else self.ffn, "after")
+
+    @property
+    def normalises_first(self) -> bool:
+        """Whether sublayers read their input through a LayerNorm, and pass on the bare sum."""
+        return self.ffn_norm is None
+
+    def end(self, layer_count: int) -> str:
+        """Path, from `model.base_model`, of the module whose output is the last hidden states."""
+        return self.last_norm or f"{self.layers}.{layer_count - 1}"
 
     def check(self, config: AdapterConfig) -> None:
         """Raise `AdapterError` if the family has no sites for the configuration's placement."""
@@ -130,6 +141,7 @@ ARCHITECTURES = {
             parallel=HookPoint("mlp", "beside"),  # `mlp` reads the output of `ln_2`
             ffn_norm=None,
             forward=GPT2,
+            last_norm="ln_f",
         ),
     )
 }
@@ -185,7 +197,8 @@ def _size(backbone_config: Any, name: str) -> int:
 def sites(config: AdapterConfig, layer_count: int) -> tuple[Site, ...]:
     """The sites of a configuration in a backbone of `layer_count` layers, from the bottom up.
 
-    "upper_half" and "upper_third" round up: the two upper of three layers, the two upper of six.
+    "upper_half" and "upper_third" round up: the two upper of three layers, the two upper of six. A ladder has
+    no sites.
 
     Raises:
         AdapterError: a layer index is out of range (`field` is "layers").
@@ -197,14 +210,16 @@ def sites(config: AdapterConfig, layer_count: int) -> tuple[Site, ...]:
         "parallel": (("ffn", "parallel"),),
         "pfeiffer_original": (("ffn", "norm_inside"),),
     }
+    layers = layer_indices(config.layers, layer_count)
+    if config.placement is None:
+        return ()
     return tuple(
-        Site(layer, sublayer, wiring)
-        for layer in _layer_indices(config.layers, layer_count)
-        for sublayer, wiring in wirings[config.placement]
+        Site(layer, sublayer, wiring) for layer in layers for sublayer, wiring in wirings[config.placement]
     )
 
 
-def _layer_indices(layers: str | tuple[int, ...], layer_count: int) -> tuple[int, ...]:
+def layer_indices(layers: str | tuple[int, ...], layer_count: int) -> tuple[int, ...]:
+    """The indices of a set of layers, rising; AdapterError if one is out of range."""
     if isinstance(layers, tuple):
         if layers[-1] >= layer_count:
             message = f"layer {layers[-1]} is out of range: the backbone has layers 0 to {layer_count - 1}"

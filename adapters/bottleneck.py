@@ -32,7 +32,15 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of an activation's name; AdapterError if it is unknown."""
+    if name not in _FUNCTIONS:
+        raise AdapterError(f"unknown activation {name!r}; {one_of(name, ACTIVATIONS)}", "activation")
+    return _FUNCTIONS[name]
+
+
+def empty_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer in fp32 on the CPU, all zero."""
     # Built on meta first: `nn.Linear` would otherwise draw its weights from the global generator.
     linear = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device="cpu")
     with torch.no_grad():
@@ -67,15 +75,12 @@ class Bottleneck(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if activation not in _FUNCTIONS:
-            raise AdapterError(
-                f"unknown activation {activation!r}; {one_of(activation, ACTIVATIONS)}", "activation"
-            )
+        self._function = activation_of(activation)
         self.activation = activation
         self.scaling = scaling
         self.dropout = dropout
-        self.down = _empty_linear(hidden_size, bottleneck_dim)
-        self.up = _empty_linear(bottleneck_dim, hidden_size)
+        self.down = empty_linear(hidden_size, bottleneck_dim)
+        self.up = empty_linear(bottleneck_dim, hidden_size)
 
     def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What to add to the sublayer's output; the residual is not added here.
@@ -93,21 +98,27 @@ class Bottleneck(nn.Module):
         dtype = hidden_states.dtype
         down, up = self.down, self.up
         units = functional.linear(hidden_states, down.weight.to(dtype), down.bias.to(dtype))
-        units = _FUNCTIONS[self.activation](units)
+        units = self._function(units)
         if self.dropout > 0 and self.training:
-            units = units * self._dropout_mask(units, generator)
+            units = units * dropout_mask(units, self.dropout, generator)
         delta = functional.linear(units, up.weight.to(dtype), up.bias.to(dtype))
         return delta if self.scaling == 1.0 else delta * self.scaling
 
-    def _dropout_mask(self, units: Tensor, generator: torch.Generator | None) -> Tensor:
-        if generator is None:
-            raise AdapterError(
-                "dropout in training needs a generator of its own: set `adapter.generator`", "dropout"
-            )
-        # Drawn in fp32 on the generator's device, so that the mask depends on neither dtype nor device.
-        mask = torch.empty(units.shape, dtype=torch.float32, device=generator.device)
-        mask.bernoulli_(1 - self.dropout, generator=generator).div_(1 - self.dropout)
-        return mask.to(device=units.device, dtype=units.dtype)
-
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}, scaling={self.scaling:g}, dropout={self.dropout:g}"
+
+
+def dropout_mask(units: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:
+    """What to multiply units with: zero for a share of them, and for the others what makes up for it.
+
+    Raises:
+        AdapterError: there is no generator.
+    """
+    if generator is None:
+        raise AdapterError(
+            "dropout in training needs a generator of its own: set `adapter.generator`", "dropout"
+        )
+    # Drawn in fp32 on the generator's device, so that the mask depends on neither dtype nor device.
+    mask = torch.empty(units.shape, dtype=torch.float32, device=generator.device)
+    mask.bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
+    return mask.to(device=units.device, dtype=units.dtype)

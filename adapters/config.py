@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.errors import AdapterError, one_of
 
-METHODS = ("bottleneck",)
+METHODS = ("bottleneck", "ladder")
 ACTIVATIONS = (
     "relu",
     "gelu",
@@ -33,7 +33,6 @@ _NAME_TABLES = {
     "method": METHODS,
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
-    "placement": PLACEMENTS,
 }
 
 
@@ -42,12 +41,15 @@ class AdapterConfig:
     """One adapter, apart from the backbone it goes into.
 
     Args:
-        method: "bottleneck" (Houlsby et al. 2019): down, activation, up, added to what it reads.
+        method: "bottleneck" (Houlsby et al. 2019): down, activation, up, added to what it reads; or "ladder"
+            (Sung et al. 2022): a narrow network beside the backbone, added to the last hidden states.
         bottleneck_dim: units between down and up, at least 1, at most the backbone's hidden size.
         activation: one of `ACTIVATIONS`.
         initialization: one of `INITIALIZATIONS`; with "zero_up" the backbone is unchanged at the start.
-        placement: one of `PLACEMENTS`: which sublayers of a layer carry a module, and how it is wired.
-        layers: one of `LAYER_SETS`, or layer indices counted from 0 at the bottom; kept in rising order.
+        placement: one of `PLACEMENTS`: which sublayers of a layer carry a module, and how it is wired;
+            "pfeiffer" if it is not given. A ladder has none.
+        layers: one of `LAYER_SETS`, or layer indices counted from 0 at the bottom; kept in rising order. Of a
+            ladder: those whose input it reads; what leaves the last layer is read in any case.
         scaling: factor on what the module adds, finite and above 0.
         dropout: share of the bottleneck units dropped in training, 0 <= dropout < 1.
 
@@ -59,7 +61,7 @@ class AdapterConfig:
     bottleneck_dim: int
     activation: str = "relu"
     initialization: str = "zero_up"
-    placement: str = "pfeiffer"
+    placement: str | None = None
     layers: str | tuple[int, ...] = "all"
     scaling: float = 1.0
     dropout: float = 0.0
@@ -68,6 +70,7 @@ class AdapterConfig:
         for field, names in _NAME_TABLES.items():
             _check_name(field, getattr(self, field), names)
         _check_bottleneck_dim(self.bottleneck_dim)
+        object.__setattr__(self, "placement", _checked_placement(self.method, self.placement))
         # Written back in one form, so that equal adapters are equal and hash alike.
         object.__setattr__(self, "layers", _checked_layers(self.layers))
         object.__setattr__(self, "scaling", _checked_number("scaling", self.scaling))
@@ -78,8 +81,8 @@ class AdapterConfig:
             raise AdapterError(f"dropout is {self.dropout:g}; it must be at least 0 and below 1", "dropout")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as plain JSON values (layer indices as a list); `from_dict` reads it back."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The fields of its method as plain JSON values (layers as a list); `from_dict` reads it back."""
+        values = {name: getattr(self, name) for name in fields_of(self.method)}
         if isinstance(self.layers, tuple):
             values["layers"] = list(self.layers)
         return values
@@ -101,11 +104,19 @@ class AdapterConfig:
                 raise AdapterError(f"unknown key {key!r} of an adapter; {one_of(key, known)}")
         if "bottleneck_dim" not in values:
             raise AdapterError("bottleneck_dim is missing; give a whole number such as 24", "bottleneck_dim")
+        if values.get("placement", "") is None:  # only the constructor has it for "not given"
+            raise AdapterError(f"placement is {_shown(None)}; {one_of('', PLACEMENTS)}", "placement")
         arguments = dict(values)
         layers = arguments.get("layers")
         if isinstance(layers, str) and layers.lstrip().startswith("["):
             arguments["layers"] = _layers_of_json(layers)
         return cls(**arguments)
+
+
+def fields_of(method: str) -> tuple[str, ...]:
+    """The fields of `AdapterConfig` that mean something to a method, in their order."""
+    missing = ("placement",) if method == "ladder" else ()
+    return tuple(field.name for field in fields(AdapterConfig) if field.name not in missing)
 
 
 def _shown(value: object) -> str:
@@ -121,6 +132,19 @@ def _check_name(field: str, value: object, names: tuple[str, ...]) -> None:
         raise AdapterError(f"{field} is {_shown(value)}; {one_of('', names)}", field)
     if value not in names:
         raise AdapterError(f"unknown {field} {value!r}; {one_of(value, names)}", field)
+
+
+def _checked_placement(method: str, value: object) -> str | None:
+    if method == "ladder":
+        if value is not None:
+            message = "a ladder has no placement: it reads every layer of `layers` and acts on none"
+            raise AdapterError(message, "placement")
+        return None
+    if value is None:
+        return "pfeiffer"
+    _check_name("placement", value, PLACEMENTS)
+    assert isinstance(value, str)
+    return value
 
 
 def _is_integer(value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from adapters.architectures import layer_count, sites
+from adapters.architectures import layer_count, layer_indices, sites
 from adapters.config import AdapterConfig
 
 States = tuple[Tensor, ...]
@@ -41,17 +41,33 @@ EMBEDDED = Depth(0, 0)
 
 
 def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
-    """The deepest cut below the lowest site of an adapter; without an adapter the end of the backbone.
+    """The deepest cut below the lowest site of an adapter; without any site the end of the backbone.
 
     Raises:
         AdapterError: a layer index is out of range.
     """
     layers = layer_count(backbone_config)
-    if config is None:
+    used = sites(config, layers) if config is not None else ()
+    if not used:
         return Depth(layers, 0)
-    lowest, *_ = used = sites(config, layers)
+    lowest = used[0]
     below_attention = any(site.layer == lowest.layer and site.sublayer == "attention" for site in used)
     return Depth(lowest.layer, 0 if below_attention else 1)
+
+
+def reads(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ...]:
+    """The depths at which an adapter takes over what the backbone alone has computed, from the bottom up.
+
+    One for an adapter inside the backbone: there its texts enter, or at any depth below. A ladder needs them
+    all: the input of each of its layers, and the end of the backbone.
+
+    Raises:
+        AdapterError: a layer index is out of range.
+    """
+    if config is None or config.method != "ladder":
+        return (depth_of(config, backbone_config),)
+    layers = layer_count(backbone_config)
+    return (*(Depth(layer, 0) for layer in layer_indices(config.layers, layers)), Depth(layers, 0))
 
 
 def deepest(available: Iterable[Depth], limit: Depth) -> Depth | None:

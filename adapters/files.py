@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from adapters.adapter import Adapter
 from adapters.architectures import ARCHITECTURES, sites
 from adapters.config import AdapterConfig
+from adapters.depth import reads
 from adapters.errors import AdapterError, one_of
 from adapters.insert import active, attach, get
+from adapters.ladder import ladder_shapes
 
 FORMAT = "adapter-sweeper/1"
 
@@ -172,18 +174,21 @@ def _whole(metadata: dict[str, str], key: str, most: int) -> int:
 
 def _adapter(header: _Header, tensors: dict[str, Tensor]) -> Adapter:
     # Everything is checked before the modules are built: sizes in the metadata are only the file's word.
-    _check_shapes(_expected_shapes(header), tensors)
-    _check_values(tensors)
     backbone_config = SimpleNamespace(
         model_type=header.model_type, hidden_size=header.hidden_size, num_hidden_layers=header.layers
     )
+    _check_shapes(_expected_shapes(header, backbone_config), tensors)
+    _check_values(tensors)
     adapter = Adapter(header.config, backbone_config)
     adapter.load_state_dict(tensors, assign=True)  # assigned, not copied: the file's dtype is kept
     return adapter.requires_grad_(True).eval()
 
 
-def _expected_shapes(header: _Header) -> dict[str, list[int]]:
+def _expected_shapes(header: _Header, backbone_config: SimpleNamespace) -> dict[str, list[int]]:
     width, units = header.hidden_size, header.config.bottleneck_dim
+    if header.config.method == "ladder":
+        rungs = [depth.key for depth in reads(header.config, backbone_config)]
+        return {f"side.{name}": shape for name, shape in ladder_shapes(width, units, rungs).items()}
     module = {
         "down.weight": [units, width],
         "down.bias": [units],

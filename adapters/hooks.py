@@ -5,7 +5,7 @@ Hooks are partials of the functions below, so that a deep copy of a model takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,6 +36,19 @@ def register(module: nn.Module, point: HookPoint, delta: Delta) -> RemovableHand
         return module.register_forward_pre_hook(partial(_add_to_residual, delta))
     hooks = {"after": _add_after, "beside": _add_beside, "norm": _add_inside_norm}
     return module.register_forward_hook(partial(hooks[point.hook], delta))
+
+
+def register_ladder(adapter: Adapter, layers: Sequence[nn.Module], end: nn.Module) -> list[RemovableHandle]:
+    """Let a ladder read the input of some layers, and add its result to the output of the last module.
+
+    What is read is kept from one hook to the other, and forgotten when the forward pass reaches the end.
+    """
+    kept: dict[int, Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(partial(_keep_input, kept, number), with_kwargs=True)
+        for number, layer in enumerate(layers)
+    ]
+    return [*handles, end.register_forward_hook(partial(_add_ladder, adapter, kept))]
 
 
 def whole(adapter: Adapter, module: Bottleneck) -> Delta:
@@ -74,6 +87,22 @@ def _add_to_residual(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]
 def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
     normalised: Tensor = module.forward(arguments[0] + delta(output))  # not a call: this hook would run again
     return normalised
+
+
+def _keep_input(
+    kept: dict[int, Tensor], number: int, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    kept[number] = arguments[0] if arguments else named["hidden_states"]
+
+
+def _add_ladder(
+    adapter: Adapter, kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+) -> Tensor:
+    assert adapter.side is not None
+    lower = [kept[number].to(output.device) for number in sorted(kept)]
+    kept.clear()
+    delta: Tensor = adapter.side([*lower, output], adapter.generator)
+    return output + delta
 
 
 def _whole_delta(adapter: Adapter, module: Bottleneck, hidden_states: Tensor) -> Tensor:

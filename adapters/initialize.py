@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adapters.config import INITIALIZATIONS
 from adapters.errors import AdapterError, one_of
+from adapters.ladder import Ladder, Rung
 
 Fill = Callable[[Tensor, torch.Generator], object]
 
@@ -68,12 +69,40 @@ def initialize(name: str, down: nn.Linear, up: nn.Linear, generator: torch.Gener
     Raises:
         AdapterError: an unknown name.
     """
-    if name not in _FILLS:
-        raise AdapterError(
-            f"unknown initialization {name!r}; {one_of(name, INITIALIZATIONS)}", "initialization"
-        )
-    fill_down, fill_up = _FILLS[name]
+    fill_down, fill_up = _fills_of(name)
     fill_down(down.weight, generator)
     fill_up(up.weight, generator)
     nn.init.zeros_(down.bias)
     nn.init.zeros_(up.bias)
+
+
+@torch.no_grad()
+def initialize_ladder(name: str, ladder: Ladder, generator: torch.Generator) -> None:
+    """Fill a ladder in place, rung by rung from the bottom up, and `up` at the end.
+
+    `down` and `mix` are drawn as the down of :func:`initialize`, `up` as its up. Biases become zero, and so
+    do the gates: half of the side, half of the backbone.
+
+    Args:
+        name, generator: as for :func:`initialize`.
+
+    Raises:
+        AdapterError: an unknown name.
+    """
+    fill_down, fill_up = _fills_of(name)
+    for rung in ladder.rungs.values():
+        assert isinstance(rung, Rung)
+        for linear in (rung.down, rung.mix):
+            fill_down(linear.weight, generator)
+            nn.init.zeros_(linear.bias)
+    fill_up(ladder.up.weight, generator)
+    nn.init.zeros_(ladder.up.bias)
+    nn.init.zeros_(ladder.gates)
+
+
+def _fills_of(name: str) -> tuple[Fill, Fill]:
+    if name not in _FILLS:
+        raise AdapterError(
+            f"unknown initialization {name!r}; {one_of(name, INITIALIZATIONS)}", "initialization"
+        )
+    return _FILLS[name]

@@ -20,7 +20,7 @@ from adapters.adapter import Adapter, build
 from adapters.architectures import architecture_of, hidden_size, layer_count
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.inserted import Inserted, Route, places_of
+from adapters.inserted import Inserted, Route, Rungs, places_of
 
 __all__ = ["Adapter", "activate", "active", "attach", "build", "get", "insert", "names", "remove", "route"]
 
@@ -228,6 +228,8 @@ def _checked_routes(inserted: Inserted, routes: Sequence[Route]) -> list[Route]:
     for name, start, stop in ordered:
         if name not in inserted.adapters:
             raise _unknown(name, tuple(inserted.adapters))
+        if isinstance(inserted.places[name], Rungs):
+            raise AdapterError(f"route of {name!r}: a ladder has no sites in the backbone; use `activate`")
         if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
             raise AdapterError(f"route of {name!r}: tokens {start}:{stop} are no range")
         if start < reached:

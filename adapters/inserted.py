@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from adapters.adapter import Adapter
-from adapters.architectures import HookPoint, architecture_of
+from adapters.architectures import HookPoint, architecture_of, layer_indices
 from adapters.bottleneck import Bottleneck
 from adapters.errors import AdapterError
-from adapters.hooks import Segment, register, routed, whole
+from adapters.hooks import Segment, register, register_ladder, routed, whole
 
 Route: TypeAlias = tuple[str, int, int]
 
@@ -26,6 +26,16 @@ class Place(NamedTuple):
     in_last_ffn: bool
 
 
+class Rungs(NamedTuple):
+    """Where a ladder is in a backbone: the layers whose input it reads, and the module it adds to."""
+
+    layers: tuple[nn.Module, ...]
+    end: nn.Module
+
+
+Places: TypeAlias = tuple[Place, ...] | Rungs
+
+
 class Inserted(nn.Module):
     """Submodule of a backbone as long as adapters are in it, so that they move and are copied with it.
 
@@ -36,14 +46,14 @@ class Inserted(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
-        self.places: dict[str, tuple[Place, ...]] = {}
+        self.places: dict[str, Places] = {}
         self.active: str | None = None
         self.in_route = False
         self.handles: list[RemovableHandle] = []
         self.were_trainable = {name for name, value in backbone.named_parameters() if value.requires_grad}
         self.were_training = {name for name, module in backbone.named_modules() if module.training}
 
-    def put(self, name: str, adapter: Adapter, places: tuple[Place, ...]) -> None:
+    def put(self, name: str, adapter: Adapter, places: Places) -> None:
         """Add an adapter; no hook is set."""
         self.adapters[name] = adapter
         self.places[name] = places
@@ -58,7 +68,11 @@ class Inserted(nn.Module):
         if self.active is None:
             return
         adapter = self._adapter(self.active)
-        for place in self.places[self.active]:
+        places = self.places[self.active]
+        if isinstance(places, Rungs):
+            self.handles.extend(register_ladder(adapter, *places))
+            return
+        for place in places:
             self.handles.append(register(place.hooked, place.point, whole(adapter, place.module)))
 
     def hook_routes(self, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]]) -> None:
@@ -70,8 +84,9 @@ class Inserted(nn.Module):
         self.unhook()
         segments: dict[tuple[nn.Module, HookPoint], list[Segment]] = {}
         for name, start, stop in routes:
-            adapter = self._adapter(name)
-            for place in self.places[name]:
+            adapter, places = self._adapter(name), self.places[name]
+            assert not isinstance(places, Rungs)  # refused by `route`
+            for place in places:
                 ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
                 segment = Segment(adapter, place.module, *ends)
                 segments.setdefault((place.hooked, place.point), []).append(segment)
@@ -97,13 +112,15 @@ class Inserted(nn.Module):
         return adapter
 
 
-def places_of(adapter: Adapter, backbone: Any) -> tuple[Place, ...]:
-    """Where the modules of an adapter go, each moved to the device of its layer.
+def places_of(adapter: Adapter, backbone: Any) -> Places:
+    """Where the modules of an adapter go, each moved to the device of its layer; a ladder goes to the last.
 
     Raises:
         AdapterError: the backbone lacks a module that its family's row names.
     """
     row = architecture_of(backbone)
+    if adapter.side is not None:
+        return _rungs_of(adapter, backbone)
     modules, places = adapter.modules_by_site, []
     for site in adapter.sites:
         point = row.hook_point(site)
@@ -113,6 +130,16 @@ def places_of(adapter: Adapter, backbone: Any) -> tuple[Place, ...]:
         in_last_ffn = site.sublayer == "ffn" and site.layer == adapter.layer_count - 1
         places.append(Place(modules[site.key].to(device), hooked, point, in_last_ffn))
     return tuple(places)
+
+
+def _rungs_of(adapter: Adapter, backbone: Any) -> Rungs:
+    row = architecture_of(backbone)
+    assert adapter.side is not None
+    indices = layer_indices(adapter.config.layers, adapter.layer_count)
+    layers = tuple(_submodule(backbone, f"{row.layers}.{index}", row.model_type) for index in indices)
+    end = _submodule(backbone, row.end(adapter.layer_count), row.model_type)
+    adapter.side.to(next(end.parameters()).device)
+    return Rungs(layers, end)
 
 
 def _submodule(backbone: nn.Module, path: str, model_type: str) -> nn.Module:

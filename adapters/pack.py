@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.architectures import hidden_size, layer_count
-from adapters.depth import Depth, States, depth_of
+from adapters.architectures import architecture_of, hidden_size, layer_count
+from adapters.depth import Depth, States, reads
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
-from adapters.run import Entry, Pooled, frozen_states, run
+from adapters.run import Entry, Pooled, Readings, climb, frozen_states, run
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class FlatBatch:
     sequences: Sequences
 
 
-Batch = FlatBatch | Entry
-"""Texts as tokens, or as the frozen hidden states that the backbone makes of them at some depth."""
+Batch = FlatBatch | Entry | Readings
+"""Texts as tokens, or as the frozen hidden states that the backbone makes of them: at one depth, or at all
+that a ladder reads."""
 
 
 class Pack:
@@ -55,8 +56,10 @@ class Pack:
         self.slots = slots
         self.hidden_size = hidden_size(backbone.config)
         self.layer_count = layer_count(backbone.config)
+        layers = backbone.base_model.get_submodule(architecture_of(backbone).layers)
+        self._layer_parameters = _parameter_count(next(layers.children()))
         self._adapters: dict[int, Adapter | None] = {}
-        self._depths: dict[int, Depth] = {}
+        self._reads: dict[int, tuple[Depth, ...]] = {}
         backbone.requires_grad_(False).eval()
         prepare(backbone)
 
@@ -67,12 +70,12 @@ class Pack:
         if adapter is not None:
             attach(self.backbone, adapter, _name(slot))
         self._adapters[slot] = adapter
-        self._depths[slot] = depth_of(adapter.config if adapter is not None else None, self.backbone.config)
+        self._reads[slot] = reads(adapter.config if adapter is not None else None, self.backbone.config)
 
     def clear(self, slot: int) -> Adapter | None:
         """Take the adapter of a slot out again; the slot is free after it."""
         adapter = self._adapters.pop(slot)
-        del self._depths[slot]
+        del self._reads[slot]
         if adapter is not None:
             remove(self.backbone, _name(slot))
         return adapter
@@ -85,7 +88,18 @@ class Pack:
 
     def depth(self, slot: int) -> Depth:
         """How deep the backbone is frozen below what is in a slot."""
-        return self._depths[slot]
+        return self._reads[slot][-1]
+
+    def reads(self, slot: int) -> tuple[Depth, ...]:
+        """At which depths what is in a slot takes over: one, or all that a ladder reads."""
+        return self._reads[slot]
+
+    def layers(self, slot: int) -> float:
+        """What a token of a slot costs, in layers of the backbone; a ladder is one by its parameters."""
+        adapter = self._adapters[slot]
+        if adapter is None or adapter.side is None:
+            return float(self.layer_count - sum(self.depth(slot)))
+        return _parameter_count(adapter.side) / self._layer_parameters
 
     def forward(self, parts: Sequence[tuple[int, Batch]], pooled: Pooled | None = None) -> list[Tensor]:
         """Last hidden states of each part through its slot's adapter.
@@ -101,15 +115,28 @@ class Pack:
         Returns:
             ``[its tokens, hidden_size]`` each, or ``[its texts, hidden_size]`` if pooled.
         """
-        entries = [self._entry(slot, batch) for slot, batch in parts]
-        order = sorted(range(len(parts)), key=lambda part: entries[part].depth)
+        found: dict[int, Tensor] = {}
+        inside: list[tuple[int, int, Entry]] = []
+        for part, (slot, batch) in enumerate(parts):
+            adapter = self._adapters[slot]
+            if adapter is not None and adapter.side is not None:
+                found[part] = climb(self.backbone, adapter, self._readings(slot, batch), pooled)
+            else:
+                inside.append((part, slot, self._entry(slot, batch)))
+        if inside:
+            own, slots, entries = zip(*inside, strict=True)
+            found |= zip(own, self._run(list(slots), list(entries), pooled), strict=True)
+        return [found[part] for part in range(len(parts))]
+
+    def _run(self, slots: list[int], entries: list[Entry], pooled: Pooled | None) -> list[Tensor]:
+        """The parts that go through the backbone, as one run."""
+        order = sorted(range(len(entries)), key=lambda part: entries[part].depth)
         tokens = _ranges(order, [entry.sequences.tokens for entry in entries])
         texts = _ranges(order, [len(entry.sequences.lengths) for entry in entries])
-        slots = [slot for slot, _ in parts]
-        with self._through(slots, tokens, texts if pooled else tokens):
-            hidden = run(self.backbone, [entries[part] for part in order], pooled)
         rows = texts if pooled else tokens
-        return [hidden[slice(*rows[part])] for part in range(len(parts))]
+        with self._through(slots, tokens, rows):
+            hidden = run(self.backbone, [entries[part] for part in order], pooled)
+        return [hidden[slice(*own)] for own in rows]
 
     def frozen_states(self, batch: FlatBatch, depths: Iterable[Depth]) -> dict[Depth, States]:
         """What the backbone alone makes of a batch up to some depths, whatever is in the slots."""
@@ -117,11 +144,22 @@ class Pack:
         return frozen_states(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences, depths)
 
     def _entry(self, slot: int, batch: Batch) -> Entry:
-        depth = self._depths[slot]
+        depth = self.depth(slot)
+        if isinstance(batch, Readings):
+            raise ValueError(f"slot {slot} takes the states of one depth: only a ladder reads several")
         if isinstance(batch, FlatBatch):
             return Entry(depth, self.frozen_states(batch, [depth])[depth], batch.sequences)
         if batch.depth > depth:
             raise ValueError(f"states of {batch.depth} lie beyond slot {slot}, which begins at {depth}")
+        return batch
+
+    def _readings(self, slot: int, batch: Batch) -> Readings:
+        wanted = self._reads[slot]
+        if isinstance(batch, FlatBatch):
+            states = self.frozen_states(batch, wanted)
+            return Readings({depth: states[depth][0] for depth in wanted}, batch.sequences)
+        if isinstance(batch, Entry) or tuple(batch.states) != wanted:
+            raise ValueError(f"slot {slot} holds a ladder, which takes the states of all the depths it reads")
         return batch
 
     def _through(
@@ -148,3 +186,7 @@ def _ranges(order: list[int], sizes: list[int]) -> list[tuple[int, int]]:
 
 def _name(slot: int) -> str:
     return f"slot_{slot}"
+
+
+def _parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -6,7 +6,7 @@ their states. Below that depth nothing is computed for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adapters.adapter import Adapter
 from adapters.architectures import Architecture, architecture_of, first_position
 from adapters.depth import EMBEDDED, Depth, States
 from adapters.flat import Sequences
@@ -33,6 +34,19 @@ class Entry:
 
     depth: Depth
     states: States
+    sequences: Sequences
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Some texts, and what the backbone alone computes of them at all the depths that a ladder reads.
+
+    Args:
+        states: of each depth, from the bottom up: ``[tokens, hidden_size]``, on the device of the model.
+        sequences: where the texts lie in them.
+    """
+
+    states: Mapping[Depth, Tensor]
     sequences: Sequences
 
 
@@ -78,6 +92,25 @@ def run(model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> T
     states.join(Depth(len(states.layers), 0))
     assert states.hidden is not None and not states.waiting
     return states.row.forward.finish(model.base_model, states.hidden)[0]
+
+
+def climb(model: Any, ladder: Adapter, readings: Readings, pooled: Pooled | None = None) -> Tensor:
+    """Last hidden states with what a ladder adds to them; no layer of the model is run.
+
+    Args:
+        model: the backbone that the readings are of.
+        ladder: an adapter with a side.
+        readings: of all depths that it reads.
+        pooled: for one token of each text alone, as for :func:`run`; a ladder looks at no other.
+
+    Returns:
+        ``[tokens, hidden_size]``, or ``[texts, hidden_size]`` if pooled.
+    """
+    assert ladder.side is not None
+    *lower, top = (_one_token(states, readings.sequences, pooled) for states in readings.states.values())
+    last = architecture_of(model).forward.finish(model.base_model, top.unsqueeze(0))[0]
+    delta: Tensor = ladder.side([*lower, last], ladder.generator)
+    return last + delta
 
 
 @torch.no_grad()
@@ -176,15 +209,20 @@ class _Run:
 
     def _pooled(self, states: Tensor, sequences: Sequences, last: bool) -> Tensor:
         """Of ``[tokens, hidden_size]`` only the rows that are asked for, once no text needs its others."""
-        if self.pooled is None or not last:
-            return states
-        offsets = sequences.offsets.to(states.device, non_blocking=True)
-        return states.index_select(0, offsets[:-1] if self.pooled == "cls" else offsets[1:] - 1)
+        return _one_token(states, sequences, self.pooled) if last else states
 
     def projection(self, index: int) -> nn.Module:
         """The last projection of a layer's FFN."""
         module: nn.Module = self.layers[index].get_submodule(self.row.ffn)
         return module
+
+
+def _one_token(states: Tensor, sequences: Sequences, pooled: Pooled | None) -> Tensor:
+    """Of ``[tokens, hidden_size]`` the rows that are asked for, one a text; all of them if pooled is None."""
+    if pooled is None:
+        return states
+    offsets = sequences.offsets.to(states.device, non_blocking=True)
+    return states.index_select(0, offsets[:-1] if pooled == "cls" else offsets[1:] - 1)
 
 
 def _joined(hidden: Tensor | None, states: list[Tensor]) -> Tensor:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapters.depth import Depth, deepest
+from adapters.depth import Depth, States, deepest
 from adapters.flat import Sequences
 from adapters.pack import Batch, FlatBatch
-from adapters.run import Entry
+from adapters.run import Entry, Readings
 from sweeper.data import Split
 
 BATCHES_PER_BUCKET = 16
@@ -97,29 +97,35 @@ def evaluation_batches(lengths: Tensor, tokens: int) -> list[Tensor]:
     return [torch.tensor(batch, dtype=torch.int64) for batch in batches]
 
 
-def gather(split: Split, indices: Tensor, device: torch.device, depth: Depth) -> Batch:
+def gather(split: Split, indices: Tensor, device: torch.device, reads: tuple[Depth, ...]) -> Batch:
     """Some texts as one flat run on a device: as frozen hidden states where there are any, else as tokens.
 
     Args:
         split: tokenised texts, on the CPU.
         indices: which, int64 ``[texts]``.
         device: where the run goes; the copy does not block on CUDA.
-        depth: how deep the backbone is frozen for whom this is; the deepest states up to there are taken.
+        reads: at which depths they are taken over, see :func:`adapters.depth.reads`. For one depth the
+            deepest states up to there are taken; several are taken if all of them are there.
     """
     starts = split.offsets[indices]
     lengths = split.offsets[indices + 1] - starts
     sequences = Sequences(tuple(lengths.tolist()))
     where = torch.repeat_interleave(starts, lengths) + sequences.positions
-    known = deepest(split.frozen, depth)
-    if known is not None:
-        states = (state.index_select(0, where.to(state.device)) for state in split.frozen[known])
-        return Entry(known, tuple(to_device(state, device) for state in states), sequences)
+    if len(reads) == 1 and (known := deepest(split.frozen, reads[0])) is not None:
+        return Entry(known, _rows(split.frozen[known], where, device), sequences)
+    if len(reads) > 1 and all(depth in split.frozen for depth in reads):
+        states = {depth: _rows(split.frozen[depth], where, device)[0] for depth in reads}
+        return Readings(states, sequences)
     types = split.token_type_ids
     return FlatBatch(
         to_device(split.input_ids[where].long(), device),
         None if types is None else to_device(types[where].long(), device),
         sequences,
     )
+
+
+def _rows(states: States, where: Tensor, device: torch.device) -> States:
+    return tuple(to_device(state.index_select(0, where.to(state.device)), device) for state in states)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -74,21 +74,27 @@ class Layout:
         """Size of all that is kept."""
         return sum(self.bytes_of(depth) for depth in self.depths)
 
-    def within(self, budget_bytes: int, uses: Mapping[Depth, float]) -> Layout:
+    def within(self, budget_bytes: int, uses: Mapping[tuple[Depth, ...], float]) -> Layout:
         """With those depths that save most for a byte, as long as they fit a budget.
 
-        A trial whose depth is left out begins at the next one below. Depth 0 is never kept: its states are a
-        look-up away.
+        A trial whose depth is left out begins at the next one below; the depths of a ladder are of use only
+        together. For one that begins at depth 0 nothing is kept: those states are a look-up away.
 
         Args:
-            uses: how many trials are expected to begin at each depth.
+            uses: how many trials are expected to read each set of depths; see :func:`adapters.depth.reads`.
         """
-        worth = {depth: count * sum(depth) / depth.tensors for depth, count in uses.items() if sum(depth)}
-        chosen, left = [], budget_bytes
-        for depth in sorted(worth, key=lambda depth: (worth[depth], depth), reverse=True):
-            if self.bytes_of(depth) <= left:
-                chosen.append(depth)
-                left -= self.bytes_of(depth)
+        worth = {
+            reads: count * sum(reads[-1]) / sum(depth.tensors for depth in reads)
+            for reads, count in uses.items()
+            if sum(reads[-1])
+        }
+        chosen: set[Depth] = set()
+        left = budget_bytes
+        for reads in sorted(worth, key=lambda reads: (worth[reads], reads), reverse=True):
+            size = sum(self.bytes_of(depth) for depth in set(reads) - chosen)
+            if size <= left:
+                chosen |= set(reads)
+                left -= size
         return replace(self, depths=tuple(sorted(chosen, reverse=True)))
 
 
@@ -199,7 +205,7 @@ def frozen_batches(
     batches = evaluation_batches(split.lengths, EVALUATION_TOKENS)
     bare = replace(split, frozen={})
     for done, indices in enumerate(batches, start=1):
-        batch = gather(bare, indices, device, EMBEDDED)
+        batch = gather(bare, indices, device, (EMBEDDED,))
         assert isinstance(batch, FlatBatch)
         lengths = split.lengths[indices]
         rows = torch.repeat_interleave(split.offsets[indices], lengths) + batch.sequences.positions

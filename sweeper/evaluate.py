@@ -51,7 +51,7 @@ class Predicting:
     def next_batch(self) -> tuple[Tensor, Batch]:
         """The next texts, and their run; the same again until they are taken."""
         indices = self._left[-1]
-        return indices, gather(self._split, indices, self.head.weight.device, self._pack.depth(self.slot))
+        return indices, gather(self._split, indices, self.head.weight.device, self._pack.reads(self.slot))
 
     def take(self, indices: Tensor, logits: Tensor) -> None:
         """Keep the logits of some texts."""

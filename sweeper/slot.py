@@ -140,7 +140,7 @@ class Slot:
                 generator.set_state(self.pending.dropout)
             return self.pending
         indices = next(self.batches)
-        batch = gather(self.split, indices, self.device, pack.depth(self.index))
+        batch = gather(self.split, indices, self.device, pack.reads(self.index))
         labels = to_device(self.split.labels[indices], self.device)
         drops = generator is not None and self.job.adapter is not None and self.job.adapter.dropout > 0
         self.pending = Pending(batch, labels, generator.get_state() if generator and drops else None)

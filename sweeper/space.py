@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.architectures import check_fits, hidden_size, layer_count
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, fields_of
 from adapters.count import adapter_parameters
-from adapters.depth import Depth, depth_of
+from adapters.depth import Depth, reads
 from adapters.errors import AdapterError
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
-from sweeper.study.search import ADAPTER_FIELDS, WHOLE_FIELDS, encode
+from sweeper.study.search import WHOLE_FIELDS, encode
 from sweeper.trainconfig import TrainConfig
 from sweeper.words import short
 
 if TYPE_CHECKING:
     import optuna
+
+_REDUCTIONS = {"bottleneck": 16, "ladder": 8}
+"""What part of the backbone's width the default bottleneck of a method is."""
 
 Params = dict[str, str | int | float]
 
@@ -87,7 +90,7 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     check_params(study, params)
     fixed = {name: spec.value for name, spec in study.search.items() if isinstance(spec, Fixed)}
     values = {**fixed, **params}
-    adapter = AdapterConfig.from_dict({name: values[name] for name in ADAPTER_FIELDS})
+    adapter = AdapterConfig.from_dict({name: values[name] for name in fields_of(values["method"])})
     settings = {name: getattr(study.train, name) for name in TrainConfig().to_dict()}
     searched = {name: values[name] for name in settings if name in values}
     return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}))
@@ -123,11 +126,12 @@ def contains(name: str, spec: Spec, value: Any) -> bool:
 def default_params(study: Study, hidden_size: int) -> Params:
     """The parameters of trial 0: where the literature starts from, or the nearest point of the space.
 
-    That is AdapterConfig's defaults with a bottleneck of a sixteenth of the backbone's width, trained as
-    TrainConfig's defaults say. A number that the space lacks becomes the nearest one in it; a name that the
-    space lacks becomes the first that is listed.
+    That is AdapterConfig's defaults with a bottleneck of a sixteenth of the backbone's width, for a ladder an
+    eighth (Sung et al. 2022), trained as TrainConfig's defaults say. A number that the space lacks becomes
+    the nearest one in it; a name that the space lacks becomes the first that is listed.
     """
-    adapter = AdapterConfig(bottleneck_dim=max(1, hidden_size // 16))
+    method = _method(study)
+    adapter = AdapterConfig(method=method, bottleneck_dim=max(1, hidden_size // _REDUCTIONS[method]))
     wanted = Configuration(adapter, TrainConfig()).to_dict()
     return {name: _nearest_in(name, study.search[name], wanted[name]) for name in study.searched}
 
@@ -167,15 +171,21 @@ def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
     return min(counts), max(counts)
 
 
-def depths(study: Study, backbone_config: Any) -> dict[Depth, float]:
-    """How many trials of the budget are expected to begin at each depth of the backbone.
+def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]:
+    """How many trials of the budget are expected to read each set of depths of the backbone.
 
     Every placement and set of layers counts alike; the reference, a head alone, begins at the end.
     """
-    found = [depth_of(config, backbone_config) for _, config in _corners(study)]
+    found = [reads(config, backbone_config) for _, config in _corners(study)]
     each = study.budget.trials / len(found)
-    uses = {depth: each * found.count(depth) for depth in found}
-    return {**uses, depth_of(None, backbone_config): 1.0}
+    uses = {depths: each * found.count(depths) for depths in found}
+    return {**uses, reads(None, backbone_config): 1.0}
+
+
+def _method(study: Study) -> str:
+    spec = study.search["method"]
+    assert isinstance(spec, Fixed)
+    return str(spec.value)
 
 
 def _ends(spec: Spec) -> tuple[Value, ...]:
@@ -190,12 +200,12 @@ def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
 
     With each goes the position of its value in the list it came from, for the line of an error.
     """
-    names = ("bottleneck_dim", "placement", "layers")
+    names = [name for name in ("bottleneck_dim", "placement", "layers") if name in study.search]
     for combination in itertools.product(*(enumerate(_ends(study.search[name])) for name in names)):
         values: dict[str, Any] = {name: value for name, (_, value) in zip(names, combination, strict=True)}
         yield (
             {name: index for name, (index, _) in zip(names, combination, strict=True)},
-            AdapterConfig(**values),
+            AdapterConfig(method=_method(study), **values),
         )
 
 

@@ -82,8 +82,7 @@ def step(pack: Pack, slots: list[Slot], problem: Problem) -> float:
     for slot, own_loss in zip(slots, losses, strict=True):
         slot.update(own_loss)
     return sum(
-        own.batch.sequences.tokens * (pack.layer_count - sum(pack.depth(slot.index)))
-        for slot, own in zip(slots, batches, strict=True)
+        own.batch.sequences.tokens * pack.layers(slot.index) for slot, own in zip(slots, batches, strict=True)
     )
 
 

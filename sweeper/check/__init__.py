@@ -132,12 +132,20 @@ def _words(spec: Spec) -> str:
 
 
 def _sites(study: Study, config: Any) -> dict[str, list[str]]:
-    """The modules of the backbone that each placement acts on, by name, for every set of layers."""
-    from adapters.architectures import architecture_of, layer_count, sites
+    """The modules of the backbone that each placement acts on, by name, for every set of layers.
+
+    Of a ladder: the layers whose input it reads.
+    """
+    from adapters.architectures import architecture_of, layer_count, layer_indices, sites
     from adapters.config import AdapterConfig
 
     row, layers = architecture_of(config), layer_count(config)
     found = {}
+    if "placement" not in study.search:
+        for layer_set in _values(study.search["layers"]):
+            name = f"ladder, {list(layer_set) if isinstance(layer_set, tuple) else layer_set}"
+            found[name] = [f"{row.layers}.{index}" for index in layer_indices(layer_set, layers)]
+        return found
     for placement in _values(study.search["placement"]):
         for layer_set in _values(study.search["layers"]):
             chosen = AdapterConfig(bottleneck_dim=1, placement=placement, layers=layer_set)

@@ -92,7 +92,7 @@ def folded(modules: Sequence[str]) -> list[str]:
     """Module names that differ in their layer alone as one: ``encoder.layer.{0,1,2}.output.dense``."""
     groups: dict[str, list[str]] = {}
     for module in modules:
-        layer = re.search(r"(?<=\.)\d+(?=\.)", module)
+        layer = re.search(r"(?<=\.)\d+(?=\.|$)", module)
         assert layer is not None
         groups.setdefault(f"{module[: layer.start()]}{{}}{module[layer.end() :]}", []).append(layer.group())
     return [

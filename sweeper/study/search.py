@@ -11,7 +11,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
-from adapters.config import AdapterConfig
+from adapters.config import METHODS, AdapterConfig, fields_of
 from adapters.errors import AdapterError
 from sweeper.errors import UsageError
 from sweeper.study.node import Node
@@ -26,12 +26,11 @@ TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig) if f.name not in FIXED_
 SEARCH_FIELDS = (*ADAPTER_FIELDS, *TRAIN_FIELDS)
 WHOLE_FIELDS = ("bottleneck_dim", "epochs", "batch_size")
 NUMBER_FIELDS = ("scaling", "dropout", "learning_rate", "warmup", "weight_decay", "max_grad_norm")
-METHODS = ("bottleneck",)
-LATER_METHODS = ("lora", "prefix", "ia3", "ladder")
+LATER_METHODS = ("lora", "prefix", "ia3")
 
 
 def read_search(node: Node) -> dict[str, Spec]:
-    """The search space, complete and in drawing order: the fields of the adapter, then those of the training.
+    """The search space, complete and in drawing order: the fields of the method, then those of the training.
 
     Raises:
         UsageError: an unknown key, an illegal value, or a range that cannot be drawn from as it is written.
@@ -39,15 +38,23 @@ def read_search(node: Node) -> dict[str, Spec]:
     elsewhere = dict.fromkeys(FIXED_TRAIN_FIELDS, "train")
     node.mapping(SEARCH_FIELDS, elsewhere)
     node.required("bottleneck_dim", "the size of the bottleneck, such as 24 or {from: 4, to: 256, log: true}")
-    search: dict[str, Spec] = {}
-    for name in SEARCH_FIELDS:
-        if name == "method":
-            search[name] = _method(node)
-        elif name in node.value:
+    method = _method(node)
+    search: dict[str, Spec] = {"method": method}
+    for name in (*_fields_of(method, node), *TRAIN_FIELDS):
+        if name in node.value:
             search[name] = _spec(node.child(name), name)
         elif name in ADAPTER_FIELDS:
             search[name] = Fixed(_default(name))
     return search
+
+
+def _fields_of(method: Fixed, node: Node) -> list[str]:
+    """What may be searched of a method; fails at the line of a key that means nothing to it."""
+    known = fields_of(str(method.value))
+    for name in ADAPTER_FIELDS:
+        if name not in known and node.has(name):
+            node.child(name).fail(f"means nothing to the method {method.value}; remove it")
+    return [name for name in known if name != "method"]
 
 
 def _default(name: str) -> Value:
@@ -61,7 +68,8 @@ def _method(node: Node) -> Fixed:
     method = node.child("method")
     if not isinstance(method.value, str):
         method.fail(
-            "must be the name of one method; several methods in one study are not supported; write bottleneck"
+            "must be the name of one method; several methods in one study are not supported; write one of "
+            f"{', '.join(METHODS)}"
         )
     not_yet = {name: f"{name} is not supported by this version" for name in LATER_METHODS}
     return Fixed(method.one_of(METHODS, later=not_yet))

@@ -24,9 +24,16 @@ CONFIGS = st.builds(
     scaling=st.floats(1e-6, 1e6),
     dropout=st.floats(0, 0.99),
 )
+LADDERS = st.builds(
+    AdapterConfig,
+    method=st.just("ladder"),
+    bottleneck_dim=st.integers(1, 4096),
+    activation=st.sampled_from(ACTIVATIONS),
+    layers=LAYERS,
+)
 
 
-@given(CONFIGS)
+@given(st.one_of(CONFIGS, LADDERS))
 def test_json_gives_back_an_equal_configuration(config):
     again = AdapterConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
@@ -44,6 +51,17 @@ def test_defaults_are_those_the_literature_starts_from():
         "scaling": 1.0,
         "dropout": 0.0,
     }
+
+
+def test_a_ladder_has_no_placement():
+    config = AdapterConfig(method="ladder", bottleneck_dim=24)
+    assert config.placement is None
+    assert "placement" not in config.to_dict()
+    assert AdapterConfig(bottleneck_dim=24) == AdapterConfig(bottleneck_dim=24, placement="pfeiffer")
+    for placement in ("pfeiffer", "everywhere", 3):
+        with pytest.raises(AdapterError, match="a ladder has no placement") as caught:
+            AdapterConfig(method="ladder", bottleneck_dim=24, placement=placement)
+        assert caught.value.field == "placement"
 
 
 @pytest.mark.parametrize("layers", [[4, 0, 2], (0, 2, 4), "[0, 2, 4]", " [2,4,0]"])
@@ -77,6 +95,7 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
         ("initialization", 1),
         ("placement", "everywhere"),
         ("placement", {}),
+        ("placement", None),
         ("layers", "upper"),
         ("layers", "[0, 1"),
         pytest.param("layers", "[" * 100_000, id="deep JSON"),

@@ -41,6 +41,20 @@ def test_an_adapter(family, layers, bottleneck_dim, placement, chosen):
     assert adapter_parameters(config, HIDDEN_SIZE, layers) == parameters_of(adapter)
 
 
+@given(
+    family=st.sampled_from(["bert", "roberta", "distilbert", "gpt2"]),
+    layers=st.integers(1, 9),
+    bottleneck_dim=st.integers(1, HIDDEN_SIZE),
+    chosen=st.one_of(st.sampled_from(LAYER_SETS), st.sets(st.integers(0, 8), min_size=1).map(tuple)),
+)
+@settings(deadline=None)
+def test_a_ladder(family, layers, bottleneck_dim, chosen):
+    config = AdapterConfig(method="ladder", bottleneck_dim=bottleneck_dim, layers=chosen)
+    assume(isinstance(chosen, str) or max(chosen) < layers)
+    adapter = build(config, tiny_config(family, layers), torch.Generator())
+    assert adapter_parameters(config, HIDDEN_SIZE, layers) == parameters_of(adapter)
+
+
 def test_known_numbers():
     config = AdapterConfig(bottleneck_dim=24)
     assert module_parameters(384, 24) == 2 * 384 * 24 + 384 + 24 == 18_840

@@ -37,7 +37,7 @@ def test_gather_lays_the_texts_side_by_side() -> None:
         offsets=torch.tensor([0, 1, 3, 6]),
         labels=torch.tensor([0, 1, 0]),
     )
-    batch = gather(split, torch.tensor([2, 0]), torch.device("cpu"), EMBEDDED)
+    batch = gather(split, torch.tensor([2, 0]), torch.device("cpu"), (EMBEDDED,))
     assert isinstance(batch, FlatBatch)
     assert batch.input_ids.tolist() == [4, 5, 6, 1]
     assert batch.token_type_ids is not None and batch.token_type_ids.tolist() == [0, 1, 1, 0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adapters import AdapterConfig
-from adapters.depth import Depth, depth_of
+from adapters.depth import Depth, reads
 from adapters.pack import Pack
 from sweeper import cache
 from sweeper.cache import FrozenCache, Layout
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_the_budget_goes_to_what_saves_most() -> None:
     bare = layout(())
     config = tiny_model("bert").config
-    uses = {Depth(0, 0): 9.0, Depth(1, 0): 3.0, Depth(2, 1): 3.0, depth_of(None, config): 1.0}
+    uses = {(Depth(0, 0),): 9.0, (Depth(1, 0),): 3.0, (Depth(2, 1),): 3.0, reads(None, config): 1.0}
     one = bare.bytes_of(Depth(1, 0))
     assert bare.within(0, uses).depths == ()
     assert bare.within(one, uses).depths == (Depth(3, 0),)
