@@ -19,6 +19,7 @@ RUNS = {
     "padding": ["padding"],
     "memory": ["memory"],
     "scatter": ["scatter"],
+    "ladder": ["ladder"],
 }
 
 
