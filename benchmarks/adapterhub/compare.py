@@ -12,6 +12,7 @@ import random
 import statistics
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -94,7 +95,12 @@ def start_sides(settings: argparse.Namespace, folder: Path) -> tuple[Side, Side]
 
 def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -> dict[str, Rounds]:
     """Train in turns, after a short round of each that is not counted; the rounds of each column."""
-    columns = {"ours": (ours, ""), "longest": (theirs, "longest "), "max_length": (theirs, "max_length ")}
+    columns = {
+        "ours": (ours, "every_step "),
+        "kept": (ours, "kept "),
+        "longest": (theirs, "longest "),
+        "max_length": (theirs, "max_length "),
+    }
     parameters = 0
     for side, way in columns.values():
         answer = side.round(f"{way}{min(rows, 2 * settings.batch_size)}")
@@ -104,7 +110,7 @@ def measure(ours: Side, theirs: Side, rows: int, settings: argparse.Namespace) -
             f"error: the adapters differ: {parameters}, {theirs.about['adapter_parameters']} parameters"
         )
     print(f"adapter parameters on both sides: {parameters:,}")
-    _line("examples/s", "ours", "AdapterHub, longest", "AdapterHub, max_length")
+    _line("examples/s", "ours", "ours, kept", "AdapterHub, longest", "AdapterHub, max_length")
     rounds: dict[str, Rounds] = {name: [] for name in columns}
     for number in range(1, settings.rounds + 1):
         for name, (side, way) in columns.items():
@@ -121,21 +127,22 @@ def report(rounds: dict[str, Rounds]) -> None:
         "longest": "AdapterHub, batches padded to the longest row (a Trainer with a tokenizer)",
         "max_length": "AdapterHub, rows padded to 80 tokens (its own notebook)",
     }
-    for name, meaning in meanings.items():
-        print(f"\nours against {meaning}:")
+    ours = {"ours": "ours", "kept": "ours, with the frozen part kept as in a study,"}
+    for (name, meaning), (mine_name, own) in product(meanings.items(), ours.items()):
+        print(f"\n{own} against {meaning}:")
         for key, what in (
             ("seconds", "examples a second"),
             ("cpu_seconds", "examples a second of processor time"),
         ):
             ratios = [
-                other[key] / mine[key] for mine, other in zip(rounds["ours"], rounds[name], strict=True)
+                other[key] / mine[key] for mine, other in zip(rounds[mine_name], rounds[name], strict=True)
             ]
             low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
             print(f"  {middle:.2f} times the {what} (range {low:.2f} to {high:.2f})")
 
 
 def _line(first: str, *cells: str) -> None:
-    widths = (8, 20, 23)
+    widths = (8, 11, 20, 23)
     print(
         f"{first:>10} " + " ".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)), flush=True
     )

@@ -1,8 +1,9 @@
 """This project's side: `sweeper.train` over a pack of one, one trial of one epoch a round. Runs in .venv.
 
-Reads a number of rows from stdin, a line a round, and answers each with one JSON line: the seconds of the
-whole trial, by the clock and of processor time, from building its adapter to its end, with an evaluation on a
-row of each label in it.
+Reads a way and a number of rows from stdin, a line a round, and answers each with one JSON line: the seconds
+of the whole trial, by the clock and of processor time, from building its adapter to its end, an evaluation on
+a row of each label included. The ways: ``every_step`` computes the frozen part below the adapter in every step;
+``kept`` reads it from memory, as every trial of a study does. Computing it, once a study, is not counted.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 
 import sweeper
 from adapters import AdapterConfig
+from adapters.depth import depth_of
 from adapters.pack import Pack
 from sweeper import backbone, task
+from sweeper.cache import frozen_batches
 from sweeper.data import Split, TaskData, prepare, read_tables
 from sweeper.events import Finished, Stepped
 from sweeper.slot import Job, Problem
@@ -40,6 +43,16 @@ def first_rows(split: Split, rows: int) -> Split:
         offsets=split.offsets[: rows + 1],
         labels=split.labels[:rows],
     )
+
+
+def with_states(pack: Pack, split: Split, adapter: AdapterConfig) -> Split:
+    """The split with the frozen states that a trial of this adapter begins with, as a worker keeps them."""
+    depth = depth_of(adapter, pack.backbone.config)
+    states = [torch.empty(len(split.input_ids), pack.hidden_size) for _ in range(depth.tensors)]
+    for rows, found, _ in frozen_batches(pack, split, [depth]):
+        for kept, new in zip(states, found[depth], strict=True):
+            kept[rows] = new
+    return replace(split, frozen={depth: tuple(states)})
 
 
 def one_round(pack: Pack, data: TaskData, problem: Problem, job: Job) -> dict[str, float]:
@@ -77,7 +90,9 @@ def main() -> None:
     print(json.dumps({"versions": versions}), flush=True)
     for number, line in enumerate(sys.stdin):
         job = Job(number, number, 1, adapter, config, seed=number)
-        part = replace(data, train=first_rows(data.train, int(line)))
+        kept, rows = line.split()
+        split = first_rows(data.train, int(rows))
+        part = replace(data, train=with_states(pack, split, adapter) if kept == "kept" else split)
         print(json.dumps(one_round(pack, part, problem, job)), flush=True)
 
 
