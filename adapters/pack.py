@@ -69,6 +69,7 @@ class Pack:
             raise ValueError(f"slot {slot} is taken or not among the {self.slots} of this pack")
         if adapter is not None:
             attach(self.backbone, adapter, _name(slot))
+            activate(self.backbone, None)  # it acts in runs that have texts of its slot
         self._adapters[slot] = adapter
         self._reads[slot] = reads(adapter.config if adapter is not None else None, self.backbone.config)
 

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -140,14 +141,18 @@ class FrozenCache:
         return replace(data, train=train, validation=validation)
 
     def _has(self, split: str, depth: Depth) -> bool:
-        return (self._place / f"{split}-{depth.key}" / _WHOLE).is_file()
+        folder = self._place / f"{split}-{depth.key}"
+        try:
+            # Opening reads the header alone, and checks the length.
+            return (folder / _WHOLE).is_file() and bool(_opened(folder, depth))
+        except (OSError, SafetensorError):
+            return False
 
     def _with_states(self, name: str, split: Split, where: torch.device) -> Split:
         states: dict[Depth, States] = {}
         for depth in self._layout.depths:
             folder = self._place / f"{name}-{depth.key}"
-            files = [folder / f"{index}.safetensors" for index in range(depth.tensors)]
-            states[depth] = tuple(load_file(file)["states"].to(where) for file in files)
+            states[depth] = tuple(state.to(where) for state in _opened(folder, depth))
         return replace(split, frozen=states)
 
     def _build(
@@ -191,6 +196,11 @@ class FrozenCache:
         place = self._place / f"{name}-{depth.key}"
         shutil.rmtree(place, ignore_errors=True)
         whole.rename(place)
+
+
+def _opened(folder: Path, depth: Depth) -> States:
+    """The states of a depth, memory-mapped."""
+    return tuple(load_file(folder / f"{index}.safetensors")["states"] for index in range(depth.tensors))
 
 
 def frozen_batches(
@@ -251,8 +261,9 @@ def _take_room(file: BinaryIO, size: int) -> None:
 
 
 def budget_bytes(given: int | None, cache: Path) -> int:
-    """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free."""
+    """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free without it."""
     if given is not None:
         return given
+    kept = sum(file.stat().st_size for file in cache.glob("frozen/*/*/*.safetensors"))
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    return min(DEFAULT_BYTES, shutil.disk_usage(there).free // 2)
+    return min(DEFAULT_BYTES, (shutil.disk_usage(there).free + kept) // 2)

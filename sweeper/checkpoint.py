@@ -29,6 +29,8 @@ from sweeper.crash import point
 from sweeper.ledger import Claim
 from sweeper.slot import Job, SlotState
 
+WAITING = 64
+"""How many may wait for a slow disk; then training waits, too."""
 KEPT = 2
 """How many checkpoints an attempt has: should the newest be torn, there is another one."""
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors\Z")
@@ -73,12 +75,16 @@ def read_checkpoint(root: Path, claim: Claim, job: Job) -> Found | None:
 
     What is torn, or of another configuration, is passed over, and said on stderr.
     """
-    files = [
-        (path, int(found[1]))
-        for folder in _subfolders(_folder(root, claim))
-        if (found := _ATTEMPT.match(folder.name)) and int(found[1]) < claim.attempt
-        for path in _newest_first(folder)
-    ]
+    try:
+        files = [
+            (path, int(found[1]))
+            for folder in _subfolders(_folder(root, claim))
+            if (found := _ATTEMPT.match(folder.name)) and int(found[1]) < claim.attempt
+            for path in _newest_first(folder)
+        ]
+    except OSError as error:
+        print(f"no checkpoint of {claim.name} can be read: {error}", file=sys.stderr, flush=True)
+        return None
     for path, attempt in sorted(files, key=lambda file: (file[0].name[:13], file[1]), reverse=True):
         try:
             return Found(_read(path, job.identity()), attempt)
@@ -142,7 +148,7 @@ class CheckpointWriter:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._waiting: queue.Queue[tuple[Claim, Job, SlotState] | None] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Claim, Job, SlotState] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
 
     def __enter__(self) -> Self:
@@ -168,8 +174,10 @@ class CheckpointWriter:
             try:
                 write_checkpoint(self._root, claim, job, state)
                 point("after_checkpoint")
-            except OSError as error:
-                reason = error.strerror or error
+            except (
+                Exception
+            ) as error:  # whatever it is, those who wait for this thread must not wait for ever
+                reason = getattr(error, "strerror", None) or error
                 print(f"no checkpoint of {claim.name}: {reason}", file=sys.stderr, flush=True)
             finally:
                 self._waiting.task_done()

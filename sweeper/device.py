@@ -111,6 +111,12 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a CUDA device has done what it was told; others have done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def set_threads(threads: int) -> None:
     """How many threads of the CPU this process computes with."""
     torch.set_num_threads(threads)

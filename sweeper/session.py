@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,6 +206,8 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
 
+    # What an earlier study of this name left is nobody's any more.
+    shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
     parameters = parameter_count(load_backbone(study.backbone))
     first = space.default_params(study, facts.hidden_size)
     create_optuna_study(home, study)

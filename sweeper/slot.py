@@ -54,6 +54,7 @@ class Job:
         train: how it is trained.
         seed: all its randomness follows from this.
         state: where an earlier attempt stopped; None to begin at the beginning.
+        study: digest of the data, the backbone and all else that the trials of a study share.
     """
 
     place_id: int
@@ -63,11 +64,12 @@ class Job:
     train: TrainConfig
     seed: int
     state: SlotState | None = field(default=None, compare=False, repr=False)
+    study: str = ""
 
     def identity(self) -> dict[str, Any]:
         """All that decides what the trial computes, as plain JSON values."""
         adapter = None if self.adapter is None else self.adapter.to_dict()
-        return {"adapter": adapter, "train": self.train.to_dict(), "seed": self.seed}
+        return {"adapter": adapter, "train": self.train.to_dict(), "seed": self.seed, "study": self.study}
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,7 @@ class Slot:
         indices = next(self.batches)
         batch = gather(self.split, indices, self.device, pack.reads(self.index))
         labels = to_device(self.split.labels[indices], self.device)
-        drops = generator is not None and self.job.adapter is not None and self.job.adapter.dropout > 0
-        self.pending = Pending(batch, labels, generator.get_state() if generator and drops else None)
+        self.pending = Pending(batch, labels, dropout_state(self))
         return self.pending
 
     def update(self, loss: Tensor) -> None:
@@ -198,6 +199,13 @@ class Slot:
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Copies of a module's weights, by name."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def dropout_state(slot: Slot) -> Tensor | None:
+    """Where the generator of a slot's dropout stands; None if nothing is dropped."""
+    if slot.adapter is None or slot.adapter.generator is None or slot.adapter.config.dropout == 0:
+        return None
+    return slot.adapter.generator.get_state()
 
 
 @dataclass(frozen=True)

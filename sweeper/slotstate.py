@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sweeper.batches import Order
-from sweeper.slot import Kept, Slot, SlotState
+from sweeper.slot import Kept, Slot, SlotState, dropout_state
 
 _NUMBERS = (
     "step", "seconds", "training_seconds", "device_seconds", "examples", "losses", "evaluation", "metrics",
@@ -26,8 +26,8 @@ def snapshot(slot: Slot) -> SlotState:
     for index, parameter in enumerate(slot.parameters):
         moments = slot.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
-    if slot.adapter is not None and slot.adapter.generator is not None:
-        tensors["dropout"] = slot.adapter.generator.get_state()
+    if (dropout := dropout_state(slot)) is not None:
+        tensors["dropout"] = dropout
     numbers = {name: getattr(slot, name) for name in _NUMBERS} | {"taken": taken}
     if slot.best is not None:
         numbers["best"] = {"evaluation": slot.best.evaluation, "metrics": slot.best.metrics}
@@ -55,7 +55,7 @@ def restore(slot: Slot, state: SlotState) -> None:
             slot.optimizer.state[parameter] = {
                 key: value.to(where, copy=True) for key, value in moments.items()
             }
-    if slot.adapter is not None and slot.adapter.generator is not None:
+    if dropout_state(slot) is not None and slot.adapter is not None and slot.adapter.generator is not None:
         slot.adapter.generator.set_state(tensors["dropout"])
     assert isinstance(slot.batches, Order)
     slot.batches.restore(tensors["order"], numbers["taken"])

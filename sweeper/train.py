@@ -7,9 +7,11 @@ whoever reads them may answer by setting ``stop`` on an event.
 from __future__ import annotations
 
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from adapters.pack import Pack
 from sweeper.data import TaskData
-from sweeper.device import is_lost, is_out_of_memory, release_memory
+from sweeper.device import is_lost, is_out_of_memory, release_memory, synchronize
 from sweeper.evaluate import Predicting, forward_head, predict_step
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.slot import Job, Problem, Slot, start
@@ -107,6 +109,9 @@ class _Training:
                         yield from self._exhausted(error, [job])
                         return
                     yield _failed(job, error)
+                    if is_lost(error):
+                        yield Exhausted([], _reason(error), device_lost=True)
+                        return
             if index not in self.slots:
                 return
 
@@ -122,6 +127,7 @@ class _Training:
         try:
             self._together(_predicting(running), self._predict, _batches_left, failures)
             work = self._together(training, self._train, _steps_made, failures)
+            synchronize(self._device)  # what went wrong is raised here, and the clock says what it took
         except Exception as error:  # the device's, not a trial's
             yield from self._exhausted(error) if len(running) > 1 else self._drop_failed(running[0], error)
             return
@@ -148,9 +154,13 @@ class _Training:
         if job.state is not None:
             try:
                 restore(slot, job.state)
-            except Exception:
+            except (KeyError, RuntimeError, ValueError) as error:
                 self._pack.clear(index)
-                raise
+                if is_out_of_memory(error) or is_lost(error):
+                    raise
+                # Of another device, say: the trial is none the worse for beginning again.
+                print(f"trial {job.number} begins again: {_reason(error)}", file=sys.stderr, flush=True)
+                return self._started(index, replace(job, state=None))
         return slot
 
     def _train(self, slots: list[Slot]) -> float:

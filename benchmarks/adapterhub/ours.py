@@ -1,9 +1,10 @@
 """This project's side: `sweeper.train` over a pack of one, one trial of one epoch a round. Runs in .venv.
 
-Reads a way and a number of rows from stdin, a line a round, and answers each with one JSON line: the seconds
-of the whole trial, by the clock and of processor time, from building its adapter to its end, with an
-evaluation on a row of each label. The ways: ``every_step`` computes the frozen part below the adapter in every step;
-``kept`` reads it from memory, as every trial of a study does: computing it, once a study, is not counted.
+Reads a way and a number of rows from stdin, a line a round, and answers each with one JSON line: the
+seconds of the whole trial, by the clock and of processor time, from building its adapter to its end, an
+evaluation on a row of each label included. There are two ways. With ``every_step``, the frozen part below
+the adapter is computed in every step. With ``kept``, it is read from memory, as by every trial of a study;
+computing it, once a study, is not counted.
 """
 
 from __future__ import annotations

@@ -176,6 +176,10 @@ class Ledger:
         """Renew leases, with (steps done, steps in all) by place; returns the claims that are lost."""
         return self._database.write(places.heartbeat, claims, steps or {})
 
+    def times_lost(self, place_id: int) -> int:
+        """How many workers were lost over a place."""
+        return self._database.read(places.times_lost, place_id)
+
     def release(self, claim: Claim, outcome: str = "handed_back", reason: str | None = None) -> None:
         """Free a place again: ``handed_back``, or ``past_limits`` if its configuration was."""
         self._database.write(places.release, claim, outcome, reason)

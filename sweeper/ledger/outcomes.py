@@ -176,7 +176,11 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
         .order_by(metrics.c.id)
     )
     columns = ["place_id", "attempt", "time", *(column.name for column in same)]
-    held = select(metrics.c.id).where(metrics.c.place_id == claim.place_id).limit(1)
+    held = (
+        select(metrics.c.id)
+        .where(metrics.c.place_id == claim.place_id, metrics.c.attempt == claim.attempt)
+        .limit(1)
+    )
     if connection.execute(held).first() is None:
         connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))
     return row.trial_number

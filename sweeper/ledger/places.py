@@ -212,12 +212,17 @@ def lose(connection: Connection, place_id: int, token: str, outcome: str) -> boo
     _close(
         connection, token, outcome, "its worker was lost" if outcome == "lost" else None, attempts.c.seen_at
     )
-    times = connection.execute(
-        select(func.count()).where(attempts.c.place_id == place_id, attempts.c.outcome == "lost")
-    ).scalar_one()
+    times = times_lost(connection, place_id)
     if outcome == "lost" and times > RETRIES_OF_LOST:
         _fail(connection, place_id, row.attempt, f"lost: {times} workers died or hung while they trained it")
     return True
+
+
+def times_lost(connection: Connection, place_id: int) -> int:
+    """How many workers were lost over a place."""
+    return connection.execute(
+        select(func.count()).where(attempts.c.place_id == place_id, attempts.c.outcome == "lost")
+    ).scalar_one()
 
 
 def running(connection: Connection, study: str) -> list[Any]:

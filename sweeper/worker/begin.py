@@ -46,6 +46,9 @@ class Beginner:
         self._hidden_size = hidden_size(backbone_config)
         self._layers = layer_count(backbone_config)
         self._outputs = outputs
+        row = session.row
+        about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
+        self._study = hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def begin(self, claim: Claim) -> Begun | None:
         """Create, attach, and the job; None if the claim has come to its end without training.
@@ -93,6 +96,7 @@ class Beginner:
 
     def _begun(self, claim: Claim, job: Job) -> Begun:
         """The job, from where an earlier attempt left it."""
+        job = replace(job, study=self._study)
         if claim.attempt == 1:
             return Begun(claim, job)
         found = read_checkpoint(self._session.home.checkpoints, claim, job)

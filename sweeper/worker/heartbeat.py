@@ -27,8 +27,8 @@ class Heartbeat:
         self._ledger = ledger
         self._interval = lease_seconds / BEATS_A_LEASE
         self._lock = threading.Lock()
-        self._claims: dict[int, Claim] = {}
-        self._steps: dict[int, tuple[int, int | None]] = {}
+        self._claims: dict[str, Claim] = {}
+        self._steps: dict[str, tuple[int, int | None]] = {}
         self._lost: set[str] = set()
         self._advanced = 0
         self.control: str | None = None
@@ -53,19 +53,19 @@ class Heartbeat:
     def add(self, claim: Claim) -> None:
         """Keep a claim alive from now on."""
         with self._lock:
-            self._claims[claim.place_id] = claim
+            self._claims[claim.token] = claim
             self.control = None  # it could be begun
 
     def drop(self, claim: Claim) -> None:
         """A claim has ended."""
         with self._lock:
-            self._claims.pop(claim.place_id, None)
-            self._steps.pop(claim.place_id, None)
+            self._claims.pop(claim.token, None)
+            self._steps.pop(claim.token, None)
 
     def step(self, claim: Claim, done: int, total: int) -> None:
         """How far the training of a claim is."""
         with self._lock:
-            self._steps[claim.place_id] = (done, total)
+            self._steps[claim.token] = (done, total)
 
     def is_lost(self, claim: Claim) -> bool:
         """Whether the place was taken from this worker."""
@@ -76,7 +76,12 @@ class Heartbeat:
         while not self._stop.wait(self._interval):
             advanced = self._advanced
             with self._lock:
-                claims, steps = list(self._claims.values()), dict(self._steps)
+                claims = list(self._claims.values())
+                steps = {
+                    claim.place_id: self._steps[token]
+                    for token, claim in self._claims.items()
+                    if token in self._steps
+                }
             if advanced == seen or not claims:
                 continue
             try:
@@ -86,7 +91,7 @@ class Heartbeat:
             seen = advanced
             # A claim that ended while its lease was renewed is not lost.
             with self._lock:
-                self._lost |= {claim.token for claim in gone if claim.place_id in self._claims}
+                self._lost |= {claim.token for claim in gone if claim.token in self._claims}
             # Of a study that was deleted, every claim is lost.
             with suppress(UnreachableError, StudyGone):
                 self.control = self._ledger.control(claims[0].study)

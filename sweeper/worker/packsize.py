@@ -35,6 +35,7 @@ class PackSize:
 
     def __init__(self, fixed: int | None, memory: Path, largest: int = LARGEST) -> None:
         self._memory = memory
+        self._fixed = fixed is not None
         self._largest = fixed or largest
         self._settled = fixed or _remembered(memory)
         self.limit = min(self._settled or 1, self._largest)
@@ -48,7 +49,9 @@ class PackSize:
 
     def observe(self, stepped: Stepped) -> None:
         """Take a step into account; ``limit`` may change."""
-        if self._settled or stepped.slots != self.limit or stepped.evaluating or not stepped.work:
+        # The time of evaluations counts; what trains a head alone, with no layer to compute, says nothing.
+        idle = not stepped.work and not stepped.evaluating
+        if self._settled or stepped.slots != self.limit or idle:
             return
         self._steps += 1
         if self._steps <= SKIPPED_STEPS:
@@ -79,7 +82,8 @@ class PackSize:
 
     def _settle(self, size: int) -> None:
         self.limit = self._settled = size
-        _remember(self._memory, size)
+        if not self._fixed:
+            _remember(self._memory, size)
 
     def _begin_window(self) -> None:
         self._steps, self._work, self._seconds = 0, 0.0, 0.0

@@ -57,7 +57,9 @@ class Rounds:
         self._system = system
         self._stop = stop
         self._lease_seconds = lease_seconds
-        self._claims: dict[int, Claim] = {}
+        # By place and attempt: a place that was lost here may come back before its slot is empty.
+        self._claims: dict[tuple[int, int], Claim] = {}
+        self._alone: Claim | None = None
         self._idle = False
         self._ask_again = 0.0
 
@@ -82,7 +84,7 @@ class Rounds:
 
     def next_job(self) -> Job | None:
         """The next trial to train; None if there is none now, or none may begin any more."""
-        if len(self._claims) >= self._size.limit:
+        if len(self._claims) >= (1 if self._alone is not None else self._size.limit):
             return None
         # A free slot asks at every step; others of the pack train meanwhile, and the store has better to do.
         if self._claims and time.monotonic() < self._ask_again:
@@ -95,17 +97,34 @@ class Rounds:
                 return None
             point("after_reserve")
             self._idle = False
+            if self._is_to_wait(claim):
+                return None
             self._heartbeat.add(claim)
             try:
                 begun = self._beginner.begin(claim)
             except LeaseLost:
                 begun = None
+            self._heartbeat.advance()
             if begun is not None:
-                self._claims[claim.place_id] = begun.claim
+                self._claims[begun.job.place_id, begun.job.attempt] = begun.claim
                 return begun.job
-            self._heartbeat.drop(claim)
+            self._drop(claim)
             self._tell_results()
         return None
+
+    def _is_to_wait(self, claim: Claim) -> bool:
+        """Whether a claim is given back until this worker's pack is empty.
+
+        A trial over which a worker died may be what killed it: it is trained alone, so that it takes no
+        others along.
+        """
+        if claim.attempt == 1 or not self._ledger.times_lost(claim.place_id):
+            return False
+        self._alone = claim
+        if not self._claims:
+            return False
+        self._ledger.release(claim)
+        return True
 
     def _may_begin(self) -> bool:
         """Whether the budget allows another trial; ends the study if it does not."""
@@ -129,7 +148,7 @@ class Rounds:
         elif isinstance(event, Exhausted):
             self._exhausted(event)
         else:
-            claim = self._claims[event.job.place_id]
+            claim = self._claims[event.job.place_id, event.job.attempt]
             try:
                 self._trial_event(event, claim)
             except LeaseLost:
@@ -181,10 +200,11 @@ class Rounds:
     def _exhausted(self, event: Exhausted) -> None:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
         print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
-        self._size.shrink()
+        if not event.device_lost:
+            self._size.shrink()
         self._checkpoints.flush()
         for job in event.jobs:
-            claim = self._claims[job.place_id]
+            claim = self._claims[job.place_id, job.attempt]
             with contextlib.suppress(LeaseLost):
                 self._ledger.release(claim, "handed_back", f"in a pack: {event.reason}")
             self._drop(claim)
@@ -226,7 +246,9 @@ class Rounds:
 
     def _drop(self, claim: Claim) -> None:
         self._heartbeat.drop(claim)
-        self._claims.pop(claim.place_id, None)
+        self._claims.pop((claim.place_id, claim.attempt), None)
+        if not self._claims:
+            self._alone = None
 
 
 def _failed(event: Failed) -> Result:

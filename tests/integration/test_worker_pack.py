@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -10,10 +12,13 @@ import torch
 
 import sweeper.train
 from adapters.pack import Pack
-from sweeper.events import Event, Exhausted, Failed, Stepped
+from sweeper.events import Event, Exhausted, Failed, Finished, Stepped
 from sweeper.home import Home
+from sweeper.ledger import this_worker
 from sweeper.session import Session, open_study
+from sweeper.slot import Job
 from sweeper.study import load_study
+from sweeper.worker import Options, work
 from tests.agreement import check_agrees
 from tests.integration.test_worker import begin, folder, parts, run
 from tests.tiny_folder import write_study
@@ -110,3 +115,47 @@ def test_a_trial_without_room_for_itself_fails_until_the_budget_of_failures(
     assert len(failed) == 2 and {view.reason for view in failed} == {"OutOfMemoryError: no room"}
     assert {view.state for view in trials} == {"failed", "waiting"}
     assert session.row.ended_because == "2 trials failed, and budget.failures is 2"
+
+
+def test_a_worker_that_stalls_may_take_its_own_trials_again(folder: Path) -> None:
+    session = begin(folder, **{**OVERRIDES, "budget": {"trials": 3}})
+    stalled = False
+
+    def stall_once(event: Event) -> None:
+        nonlocal stalled
+        if isinstance(event, Stepped) and event.slots >= 3 and not stalled:
+            stalled = True
+            sleep(3.0)  # longer than the leases: all its trials are free, and it is the first to see that
+
+    run(session, on_event=stall_once, pack=8, lease_seconds=1.0)
+    assert stalled
+    check_agrees(session, 3)
+    views = session.ledger.trials("tiny")
+    assert all(view.state == "complete" for view in views)
+    assert max(view.attempts for view in views) > 1
+
+
+def test_a_trial_over_which_a_worker_died_is_trained_alone(folder: Path) -> None:
+    session = begin(folder, **{**OVERRIDES, "budget": {"trials": 3}})
+    lost = session.ledger.reserve("tiny", this_worker("cpu"), lease_seconds=0.0)
+    assert lost is not None
+    together: set[tuple[int, ...]] = set()
+    running: dict[int, Job] = {}
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Stepped):
+            together.add(tuple(sorted(running)))
+        elif isinstance(event, Finished):
+            running.pop(event.job.place_id)
+
+    work(
+        session,
+        Options("cpu", pack=3),
+        threading.Event(),
+        on_begin=lambda job: running.update({job.place_id: job}),
+        on_event=watch,
+    )
+    check_agrees(session, 3)
+    with_it = {places for places in together if lost.place_id in places}
+    assert with_it == {(lost.place_id,)}
+    assert max(len(places) for places in together) == 3

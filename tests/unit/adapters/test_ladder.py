@@ -270,3 +270,18 @@ def test_a_token_of_it_costs_less_than_a_layer() -> None:
     pack.put(2, None)
     assert 0 < pack.layers(0) < 0.1
     assert (pack.layers(1), pack.layers(2)) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alone_from_known_states_it_is_what_it_is_among_others(family: str) -> None:
+    model = tiny_model(family).double()
+    pack, own = Pack(model, slots=3), batch()
+    for slot in range(2):
+        config = config_of(initialization="normal")
+        pack.put(slot, adapters.build(config, model.config, generator(slot)).double())
+    pack.put(2, adapters.build(AdapterConfig(bottleneck_dim=4), model.config, generator()).double())
+    parts = [(0, readings(pack, 0, own)), (1, readings(pack, 1, own)), (2, own)]
+    together = pack.forward(parts)
+    for several in (parts[:1], parts[:2], parts[1:]):
+        for (slot, _), states in zip(several, pack.forward(several), strict=True):
+            torch.testing.assert_close(states, together[slot], rtol=1e-10, atol=1e-10)

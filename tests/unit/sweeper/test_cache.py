@@ -148,3 +148,22 @@ def test_another_backbone_data_or_dtype_is_another_cache() -> None:
     changes = ({"backbone": "other"}, {"data": "other"}, {"dtype": "bfloat16"})
     keys = {layout().key, *(replace(layout(), **change).key for change in changes)}  # type: ignore[arg-type]
     assert len(keys) == 4
+
+
+def test_a_damaged_file_is_built_again(tmp_path: Path) -> None:
+    attached(tmp_path)
+    damaged = tmp_path / layout().key / f"train-{DEPTHS[1].key}" / "0.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    again = attached(tmp_path)
+    assert again.train.frozen[DEPTHS[1]][0].shape == (len(DATA.train.input_ids), HIDDEN_SIZE)
+
+
+def test_what_is_kept_does_not_count_against_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    total = 10**6
+    used = 0
+    free = lambda _: type("Usage", (), {"free": total - used})  # noqa: E731
+    monkeypatch.setattr(cache.shutil, "disk_usage", free)
+    before = cache.budget_bytes(None, tmp_path)
+    attached(tmp_path / "frozen")
+    used = sum(file.stat().st_size for file in tmp_path.glob("frozen/*/*/*.safetensors"))
+    assert used > 0 and cache.budget_bytes(None, tmp_path) == before == total // 2

@@ -138,3 +138,30 @@ def test_a_disk_without_room_costs_the_checkpoint_alone(
         writer.flush()
     assert "no checkpoint of trial-0007" in capsys.readouterr().err
     assert found_step(read_checkpoint(tmp_path, claim(2), job())) == 2
+
+
+def test_whatever_goes_wrong_nobody_waits_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: object, **__: object) -> bytes:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("sweeper.checkpoint.save", exhausted)
+    with CheckpointWriter(tmp_path) as writer:
+        writer.write(claim(), job(), state(1))
+        writer.flush()
+    assert "no checkpoint of trial-0007: no room" in capsys.readouterr().err
+
+
+def test_a_state_that_does_not_fit_lets_the_trial_begin_again(capsys: pytest.CaptureFixture[str]) -> None:
+    one = job(adapter=DROPOUT)
+    stopped = run(one, 5)
+    assert isinstance(stopped, HandedBack)
+    tensors = {**stopped.state.tensors, "dropout": torch.zeros(16, dtype=torch.uint8)}  # as CUDA has it
+    resumed = run(replace(one, attempt=2, state=SlotState(tensors, stopped.state.numbers)))
+    assert "begins again" in capsys.readouterr().err
+    assert all(torch.equal(a, b) for a, b in zip(weights(run(one)), weights(resumed), strict=True))
+
+
+def test_of_another_study_none_is_taken(written: tuple[Path, list[Path]]) -> None:
+    assert read_checkpoint(written[0], claim(2), job(study="other data")) is None

@@ -261,6 +261,19 @@ def test_equal_configurations_are_recorded_as_repeats(url: str) -> None:
     assert ledger.curves("one") == {source.place_id: [0.75], claim.place_id: [0.75]}
 
 
+def test_a_repeat_that_was_interrupted_before_has_the_whole_curve(url: str) -> None:
+    ledger = new_ledger(url, trials=3)
+    source = complete(ledger, 0, 0.75, "same")
+    claim = reserve(ledger)
+    attach(ledger, claim, 1, "same")
+    ledger.record_metrics(claim, 1, 10, 1.0, {"objective": 0.5})
+    ledger.release(claim)
+    again = reserve(ledger)
+    assert again.place_id == claim.place_id
+    assert ledger.record_repeat(again, "same") == 0
+    assert ledger.curves("one")[claim.place_id] == ledger.curves("one")[source.place_id]
+
+
 def test_results_are_told_once(url: str) -> None:
     ledger = new_ledger(url, trials=2, references=True)
     complete(ledger, 0, 0.5)

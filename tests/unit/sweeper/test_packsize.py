@@ -42,7 +42,6 @@ def test_doubles_as_long_as_it_pays(rates: dict[int, float], found: int, tmp_pat
 def test_steps_that_say_little_are_not_counted(tmp_path: Path) -> None:
     size = PackSize(None, tmp_path / "it.json")
     for _ in range(200):
-        size.observe(Stepped(1, 1, 0.0, 1.0))  # an evaluation
         size.observe(Stepped(2, 0, 9.0, 1.0))  # not at this size
         size.observe(Stepped(1, 0, 0.0, 1.0))  # a head alone, for which no layer is computed
     assert size.limit == 1 and not (tmp_path / "it.json").exists()
@@ -52,11 +51,13 @@ def test_a_fixed_size_is_kept_and_nothing_is_remembered(tmp_path: Path) -> None:
     size = PackSize(3, tmp_path / "it.json")
     observe(size, {3: 1.0}, slots=3)
     assert (size.limit, size.largest) == (3, 3)
+    assert size.shrink() and size.limit == 1
     assert not (tmp_path / "it.json").exists()
 
 
 def test_after_an_out_of_memory_it_is_half_and_stays(tmp_path: Path) -> None:
-    size = PackSize(8, tmp_path / "it.json")
+    (tmp_path / "it.json").write_text('{"pack": 8}')
+    size = PackSize(None, tmp_path / "it.json")
     assert size.shrink() and size.limit == 4
     assert size.shrink() and size.shrink() and size.limit == 1
     assert not size.shrink()
@@ -73,3 +74,11 @@ def test_the_memory_is_of_one_device_and_study(tmp_path: Path) -> None:
     about = {"device": "cpu", "data": "a"}
     assert memory_file(tmp_path, about) == memory_file(tmp_path, dict(reversed(about.items())))
     assert memory_file(tmp_path, about) != memory_file(tmp_path, {**about, "data": "b"})
+
+
+def test_it_settles_also_where_somebody_is_always_evaluated(tmp_path: Path) -> None:
+    size = PackSize(None, tmp_path / "it.json")
+    for _ in range(200):
+        done = 100.0 * min(size.limit, 4)
+        size.observe(Stepped(size.limit, min(1, size.limit - 1), done, 1.0))
+    assert size.limit == 4
