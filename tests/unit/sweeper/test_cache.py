@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,24 +92,6 @@ def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
     assert said[-1] == "validation: 100%"
     assert set(more.train.frozen) == set(DEPTHS)
     assert all(len(states) == depth.tensors for depth, states in more.train.frozen.items())
-
-
-def _build(folder: Path, seen: multiprocessing.Queue[int]) -> None:
-    said: list[str] = []
-    FrozenCache(folder, layout()).attach(DATA, Pack(tiny_model("bert")), said.append)
-    seen.put(len(said))
-
-
-def test_of_several_processes_one_builds(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    seen: multiprocessing.Queue[int] = context.Queue()
-    processes = [context.Process(target=_build, args=(tmp_path, seen)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    counts = sorted(seen.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    assert counts[:2] == [0, 0] and counts[2] > 0
 
 
 def test_what_a_killed_builder_left_is_taken_away(tmp_path: Path) -> None:
