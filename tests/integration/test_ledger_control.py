@@ -9,8 +9,8 @@ import pytest
 from sweeper.errors import UsageError
 from sweeper.ledger import Ledger, Result, StudyGone, this_worker
 from sweeper.ledger import control as statements
+from tests.integration.test_ledger import ELSEWHERE, ME, attach, complete, reserve, states
 from tests.stores import new_ledger, new_study
-from tests.unit.sweeper.test_ledger import ELSEWHERE, ME, attach, complete, reserve, states
 
 
 def fail(ledger: Ledger, number: int) -> int:
