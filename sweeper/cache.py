@@ -60,6 +60,12 @@ class Layout:
     tokens: int
     depths: tuple[Depth, ...] = ()
 
+    @classmethod
+    def of(cls, data: TaskData, backbone: str, dtype: str, hidden_size: int) -> Layout:
+        """The layout of a study's data, without any depth yet."""
+        tokens = len(data.train.input_ids) + len(data.validation.input_ids)
+        return cls(backbone, data.fingerprint, dtype, hidden_size, tokens)
+
     @property
     def key(self) -> str:
         """A name for the folder: another backbone, tokenizer, data or dtype is another cache."""

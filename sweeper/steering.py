@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,6 +24,9 @@ from sweeper.arguments import (
 )
 from sweeper.console import Output
 from sweeper.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweeper.ledger import Ledger
 
 
 def worker(
@@ -43,40 +48,36 @@ def worker(
     join_as_worker(Output(), study, device, trials, kept, lease_seconds)
 
 
-def pause(study: StudyName, json: Json = False) -> None:
-    """Begin no more trials until `resume`; those that run are handed back at their next evaluation."""
-    from sweeper.control import pause_study
+def _tell(study: str, say: Callable[[Ledger, str], str], json: bool) -> None:
+    """Say a word to a study, print what came of it, and with ``--json`` how the study stands then."""
     from sweeper.lookup import open_ledger, study_name
 
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
-    out.note(pause_study(ledger, name))
+    out.note(say(ledger, name))
     if json:
         out.document(ledger.status(name))
+
+
+def pause(study: StudyName, json: Json = False) -> None:
+    """Begin no more trials until `resume`; those that run are handed back at their next evaluation."""
+    from sweeper.control import pause_study
+
+    _tell(study, pause_study, json)
 
 
 def resume(study: StudyName, json: Json = False) -> None:
     """Let a study go on that was paused or stopped."""
     from sweeper.control import resume_study
-    from sweeper.lookup import open_ledger, study_name
 
-    out, ledger = Output(json), open_ledger()
-    name = study_name(ledger, study)
-    out.note(resume_study(ledger, name))
-    if json:
-        out.document(ledger.status(name))
+    _tell(study, resume_study, json)
 
 
 def stop(study: StudyName, json: Json = False) -> None:
     """End a study: no more trials begin, those that run are handed back, and its workers end."""
     from sweeper.control import stop_study
-    from sweeper.lookup import open_ledger, study_name
 
-    out, ledger = Output(json), open_ledger()
-    name = study_name(ledger, study)
-    out.note(stop_study(ledger, name))
-    if json:
-        out.document(ledger.status(name))
+    _tell(study, stop_study, json)
 
 
 def enqueue(study: StudyName, assignments: Assignments = None, json: Json = False) -> None:

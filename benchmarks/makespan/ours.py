@@ -35,8 +35,7 @@ def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
     comes first, is counted.
     """
     study, data = material.study, material.data
-    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
-    bare = Layout(fingerprint(study.backbone), data.fingerprint, study.train.dtype, pack.hidden_size, tokens)
+    bare = Layout.of(data, fingerprint(study.backbone), study.train.dtype, pack.hidden_size)
     layout = bare.within(budget_bytes(None, folder), depths(study, pack.backbone.config))
 
     def say(progress: str) -> None:

@@ -179,11 +179,10 @@ def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
 def _cache_bytes(study: Study, backbone: PreTrainedModel, data: TaskData) -> int:
     from sweeper.home import Home
 
-    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
     dtype = str(backbone.dtype).removeprefix("torch.")
     budget = budget_bytes(None, Home.from_environment().cache)
     uses = space.depths(study, backbone.config)
-    return Layout("", "", dtype, hidden_size(backbone.config), tokens).within(budget, uses).bytes
+    return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses).bytes
 
 
 def _disk_free_bytes() -> int:

@@ -21,8 +21,7 @@ def with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int 
     from sweeper.cache import FrozenCache, Layout, budget_bytes
 
     row = session.row
-    tokens = len(data.train.input_ids) + len(data.validation.input_ids)
-    bare = Layout(row.backbone_fingerprint, row.data_fingerprint, row.dtype, pack.hidden_size, tokens)
+    bare = Layout.of(data, row.backbone_fingerprint, row.dtype, pack.hidden_size)
     layout = bare.within(
         budget_bytes(given, session.home.cache), space.depths(session.study, pack.backbone.config)
     )
