@@ -122,6 +122,14 @@ TrialNumber = Annotated[
     int | None,
     typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR itself."),
 ]
+Pareto = Annotated[
+    bool,
+    typer.Option(
+        "--pareto",
+        envvar="SWEEPER_PARETO",
+        help="Every trial that no other beats in all objectives, each in a folder DIR/trial-0007.",
+    ),
+]
 MovedBackbone = Annotated[
     Path | None,
     typer.Option(

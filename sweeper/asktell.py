@@ -6,14 +6,16 @@ crash finds it; a trial that was told is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from sweeper.front import values_of
 from sweeper.home import Home
 from sweeper.ledger import Claim, Ledger, Untold
 from sweeper.ledger.database import BUSY_SECONDS, parse_url, store_errors
-from sweeper.space import Params, make_sampler, suggest
+from sweeper.sampling import sampler_of
+from sweeper.space import Params, suggest
 from sweeper.study import Study
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits"
 """User attributes of a trial: whose it is, and why it counts for nothing."""
-_CONSTRAINT = "trainable_parameters"
 
 
 def create_optuna_tables(home: Home) -> None:
@@ -46,7 +47,10 @@ def create_optuna_study(home: Home, study: Study) -> None:
         optuna.create_study(
             storage=_storage(home, create=True),
             study_name=study.name,
-            direction="maximize" if study.objective.direction == "maximize" else "minimize",
+            directions=[
+                "maximize" if objective.direction == "maximize" else "minimize"
+                for objective in study.objectives
+            ],
             load_if_exists=True,
         )
 
@@ -74,7 +78,9 @@ class Trials:
         self._study = study
         with optuna_errors(home):
             self._optuna: optuna.Study = optuna.load_study(
-                study_name=study.name, storage=_storage(home, create=False), sampler=make_sampler(study, 0)
+                study_name=study.name,
+                storage=_storage(home, create=False),
+                sampler=sampler_of(study, study.seed, 0),
             )
 
     @property
@@ -100,15 +106,17 @@ class Trials:
 
         with optuna_errors(self._home):
             # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
-            self._optuna.sampler = make_sampler(self._study, number)
+            self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
             return suggest(optuna.Trial(self._optuna, trial_id), self._study)
 
-    def constrain(self, trial_id: int, excess: float) -> None:
-        """Tell the sampler by how many parameters the trial is past its limit; 0 or less is within."""
-        key = f"constraints:{_CONSTRAINT}"
+    def constrain(self, trial_id: int, excess: Mapping[str, float]) -> None:
+        """Tell the sampler by how much the trial is past each limit; 0 or less is within."""
         with optuna_errors(self._home):
-            if key not in self._storage.get_trial_system_attrs(trial_id):
-                self._storage.set_trial_system_attr(trial_id, key, float(excess))
+            there = self._storage.get_trial_system_attrs(trial_id)
+            for limit, value in excess.items():
+                key = f"constraints:{limit}"  # as Trial.set_constraint has it, which would draw once more
+                if key not in there:
+                    self._storage.set_trial_system_attr(trial_id, key, float(value))
 
     def refuse(self, trial_id: int) -> None:
         """End a trial that is past the limits: pruned, without a value."""
@@ -127,14 +135,26 @@ class Trials:
             untold.state, TrialState.FAIL
         )
         # A failed trial has no value in Optuna; what it reached before is in its intermediate values.
-        values = None if untold.objective is None or state is TrialState.FAIL else [untold.objective]
+        names = [objective.metric for objective in self._study.objectives]
+        several = len(names) > 1
+        known = {**untold.metrics, names[0]: untold.objective} if untold.objective is not None else {}
+        values = None if state is TrialState.FAIL else values_of(names, known, None)
+        if state is TrialState.COMPLETE and values is None:
+            state = TrialState.FAIL  # Optuna has no complete trial without a value
         with optuna_errors(self._home):
             try:
-                for evaluation, value in enumerate(untold.curve, start=1):
+                # Optuna has intermediate values for one objective alone.
+                for evaluation, value in enumerate(() if several else untold.curve, start=1):
                     self._storage.set_trial_intermediate_value(untold.trial_id, evaluation, value)
                 self._storage.set_trial_state_values(untold.trial_id, state, values)
             except UpdateFinishedTrialError:
                 return
+
+    def finished(self) -> list[FrozenTrial]:
+        """Every trial that has ended in Optuna's storage, by number."""
+        with optuna_errors(self._home):
+            trials = self._storage.get_all_trials(self._optuna._study_id, deepcopy=False)
+            return [trial for trial in trials if trial.state.is_finished()]
 
     def hide_if_left_over(self, ledger: Ledger) -> int:
         """End RUNNING trials that no place will ever use: made twice, or for a place that has ended."""

@@ -54,6 +54,11 @@ class Session:
         """The study's row as it is now."""
         return self.ledger.study(self.name)
 
+    def current(self) -> Study:
+        """The study as the store has it now: its budget may have grown since."""
+        row = self.row
+        return from_dict(row.spec, row.path, row.text)
+
 
 def open_study(study: Study, home: Home) -> Session:
     """Begin a study, or go on with the one of its name.
@@ -228,15 +233,25 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
             git_commit=git_commit(study.path.parent),
         )
     )
+    _set_budget(ledger, study, first)
+
+
+def _set_budget(ledger: Ledger, study: Study, first: dict[str, str | int | float]) -> None:
+    """The places of the budget: trial 0, the head alone, the others; each with its point, if it is a grid."""
+    from sweeper.sampling import grid_points
+
     head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
-    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+    points = grid_points(study, first, study.budget.trials) if study.sampler.name == "grid" else None
+    trials = study.budget.trials if points is None else len(points)
+    ledger.set_budget(study.name, trials, first, [(REFERENCE_HEAD, head)], points)
 
 
 def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
     """Take over what may change: a larger budget, another folder."""
     check_unchanged(row, study)
     check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
-    if difference(row.spec, study):
+    # Read again, as a version of before may have written it without keys that have a default now.
+    if difference(from_dict(row.spec, study.path), study):
         ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
     elif row.path != str(study.path):
         ledger.move_study(study.name, str(study.path))
@@ -244,8 +259,7 @@ def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
 
     # Also when nothing differs: whoever began or grew the study may have died before its places were there.
     first = space.default_params(study, facts.hidden_size)
-    head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
-    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+    _set_budget(ledger, study, first)
 
 
 def _dtype(study: Study) -> str:

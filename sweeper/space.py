@@ -17,6 +17,7 @@ from adapters.config import AdapterConfig, fields_of
 from adapters.count import adapter_parameters
 from adapters.depth import Depth, reads
 from adapters.errors import AdapterError
+from adapters.flops import flops_per_token
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
 from sweeper.study.search import WHOLE_FIELDS, encode
@@ -231,6 +232,16 @@ def check_space(study: Study, backbone_config: Any) -> None:
             study.path,
             study.line("limits", "trainable_parameters"),
         )
+    most = study.limits.flops_per_token
+    if most is not None:
+        cheapest = min(flops_per_token(config, backbone_config) for _, config in _corners(study))
+        if cheapest > most:
+            raise UsageError(
+                f"limits.flops_per_token is {most}, but the cheapest adapter of the space costs {cheapest}; "
+                "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+                study.path,
+                study.line("limits", "flops_per_token"),
+            )
 
 
 def _line_of(study: Study, field: str | None, indices: Mapping[str, int]) -> int | None:
@@ -240,20 +251,6 @@ def _line_of(study: Study, field: str | None, indices: Mapping[str, int]) -> int
     if isinstance(spec, Range):
         return study.line("search", field, ("from", "to")[indices[field]])
     return study.line("search", field, indices.get(field, 0))
-
-
-def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that draws one trial, seeded by the study's seed and the trial's number.
-
-    A sampler of its own for each trial, so that a worker that starts again does not repeat its draws, and
-    what is drawn depends on the trials that are known, not on which worker asks.
-    """
-    from optuna.samplers import RandomSampler, TPESampler
-
-    seed = _stable_hash("sampler", study.seed, number) % 2**32  # NumPy's seeds have 32 bits
-    if study.sampler.name == "random":
-        return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, n_startup_trials=study.sampler.options["n_startup_trials"])
 
 
 def trial_seed(study: Study, number: int | str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.front import objectives_of
 from sweeper.ledger import control, migrate, outcomes, places, studyrows, trialview
 from sweeper.ledger.database import Database
 from sweeper.ledger.processes import is_gone
@@ -98,12 +99,14 @@ class Ledger:
         trials: int,
         first_params: Mapping[str, Any] | None = None,
         references: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        points: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
         """Add the places that are missing of so many trials; returns how many were added.
 
-        The first place has ``first_params``; behind it come the references, as (label, params).
+        The first place has ``first_params``; behind it come the references, as (label, params). With
+        ``points`` each place has its own parameters fixed, in their order.
         """
-        return self._database.write(studyrows.add_places, name, trials, first_params, references)
+        return self._database.write(studyrows.add_places, name, trials, first_params, references, points)
 
     def end_study(self, name: str, because: str) -> bool:
         """Begin no more trials; False if the study had ended before."""
@@ -211,6 +214,14 @@ class Ledger:
         """The objective of every evaluation, by the place of each trial of the search."""
         return self._database.read(outcomes.curves, name)
 
+    def points(self, name: str, keys: Sequence[str]) -> dict[int, list[tuple[float, ...]]]:
+        """Several values of every evaluation, by the place of each trial of the search."""
+        return self._database.read(outcomes.points, name, keys)
+
+    def numbers(self, name: str) -> dict[int, tuple[int, str]]:
+        """Number and state of every trial of the search that has a number, by place."""
+        return self._database.read(outcomes.numbers, name)
+
     def record_repeat(self, claim: Claim, configuration: str) -> int | None:
         """End a place as the trial that was trained with the same configuration; returns its number.
 
@@ -248,9 +259,15 @@ class Ledger:
         return self._database.read(trialview.trials, name, place_id)[0]
 
     def best(self, name: str, count: int = 1) -> list[TrialView]:
-        """The best complete trials of the search, best first; of equals the smaller one, then the earlier."""
-        maximize = self.study(name).spec["objective"]["direction"] == "maximize"
-        return trialview.best(self.trials(name), maximize, count)
+        """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
+
+        With several objectives those of the front come first, in the order of the first objective.
+        """
+        return trialview.best(self.trials(name), objectives_of(self.study(name).spec), count)
+
+    def front(self, name: str) -> list[TrialView]:
+        """The complete trials that none dominates, in the order of the first objective."""
+        return trialview.front(self.trials(name), objectives_of(self.study(name).spec))
 
     def status(self, name: str) -> dict[str, Any]:
         """What ``status --json`` prints. References are in none of its counts."""

@@ -15,11 +15,12 @@ from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, Handed
 from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
 from sweeper.ledger.records import STOPPED
 from sweeper.metrics import METRICS
-from sweeper.pruning import should_prune
+from sweeper.pruning import Others, should_prune
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.train import HANDED_BACK, PRUNED
 from sweeper.worker.begin import Beginner
+from sweeper.worker.ending import Ending
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize
 from sweeper.worker.systemmetrics import SystemMetrics
@@ -57,6 +58,7 @@ class Rounds:
         self._system = system
         self._stop = stop
         self._lease_seconds = lease_seconds
+        self._ending = Ending(session, trials)
         # By place and attempt: a place that was lost here may come back before its slot is empty.
         self._claims: dict[tuple[int, int], Claim] = {}
         self._alone: Claim | None = None
@@ -128,16 +130,10 @@ class Rounds:
 
     def _may_begin(self) -> bool:
         """Whether the budget allows another trial; ends the study if it does not."""
-        budget = self._session.row.spec["budget"]
-        hours, failures = budget["hours"], budget["failures"]
-        if hours is not None and self._ledger.hours_used(self._name) >= hours:
-            self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
-            return False
-        if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
-            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
-            self._ledger.end_study(self._name, f"{said}, and budget.failures is {failures}")
-            return False
-        return True
+        why = self._ending.why()
+        if why is not None:
+            self._ledger.end_study(self._name, why)
+        return why is None
 
     def handle(self, event: Event) -> None:
         """Write down what happened, and answer."""
@@ -179,23 +175,48 @@ class Rounds:
             self._drop(claim)
 
     def _evaluated(self, event: Evaluated, claim: Claim) -> None:
-        objective = self._session.study.objective
-        values = {**event.metrics, "objective": event.metrics[objective.metric], **self._system.sample()}
+        objectives = self._session.study.objectives
+        values = {
+            **event.metrics, "objective": event.metrics[objectives[0].metric], **self._system.sample()
+        }  # fmt: skip
+        if len(objectives) > 1:
+            known = event.metrics | self._known_before(event.job)
+            values |= {f"objective/{each.metric}": float(known[each.metric]) for each in objectives}
         self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
         point("after_evaluation")
         last = event.evaluation == event.job.train.evaluations
         pruner = self._session.study.pruner
         # Trial 0, the default configuration, is what the others are measured against: it is always whole.
-        if not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none":
-            curves = self._ledger.curves(self._name)
-            if should_prune(pruner, objective.direction, curves, claim.place_id):
-                event.stop = PRUNED
-                return
+        prunable = not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none"
+        if prunable and self._is_pruned(claim.place_id):
+            event.stop = PRUNED
+            return
         if not last:
             self._checkpoints.write(claim, event.job, event.state())
             if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
                 event.stop = HANDED_BACK
         self._answer(event, claim)
+
+    def _is_pruned(self, place_id: int) -> bool:
+        """Whether the pruner ends a trial at the evaluation that was just recorded."""
+        study, ledger, name = self._session.study, self._ledger, self._name
+        numbers = ledger.numbers(name)
+        others = Others(
+            study.name,
+            {place: number for place, (number, _) in numbers.items()},
+            {place for place, (_, state) in numbers.items() if state == "complete"},
+        )
+        if len(study.objectives) == 1:
+            direction = study.objective.direction
+            return should_prune(study.pruner, direction, ledger.curves(name), place_id, others)
+        keys = [f"objective/{each.metric}" for each in study.objectives]
+        directions = [each.direction for each in study.objectives]
+        return should_prune(study.pruner, directions, ledger.points(name, keys), place_id, others)
+
+    def _known_before(self, job: Job) -> dict[str, float]:
+        """Those objectives of a trial that were known before it was trained."""
+        names = [each.metric for each in self._session.study.objectives]
+        return {name: float(value) for name, value in self._beginner.known_before(job.adapter, names).items()}
 
     def _exhausted(self, event: Exhausted) -> None:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
@@ -226,6 +247,9 @@ class Rounds:
         study = self._session.study
         metrics = {key: event.metrics[key] for key in METRICS[study.task.kind] if key in event.metrics}
         objective = metrics.get(study.objective.metric)
+        known = self._known_before(event.job)
+        if metrics and "flops_per_token" in known:
+            metrics["flops_per_token"] = known["flops_per_token"]
         files: dict[str, str] = {}
         # The weights of a trial that diverged are none that anybody could use.
         if event.reason != "diverged":
