@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 REFERENCE_HEAD = "reference-head"
 """The label of the reference that trains the head alone."""
+PATIENCE_SECONDS = 120.0
+"""How long those who work on a study wait for a store that is gone."""
 LIBRARIES = ("adapter-sweeper", "torch", "transformers", "optuna", "mlflow", "datasets", "sqlalchemy")
 
 
@@ -82,7 +84,8 @@ def open_study(study: Study, home: Home) -> Session:
             _begin(ledger, home, study, facts)
         else:
             _go_on(ledger, there, study, facts)
-    return Session(study, home, ledger)
+    # It could be reached: from now on, a server that restarts ends nothing.
+    return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
 
 
 def prepare_store(home: Home) -> str:

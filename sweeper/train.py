@@ -314,7 +314,8 @@ def _steps_made(slot: Slot) -> int:
 
 
 def _failed(job: Job, error: Exception) -> Failed:
-    return Failed(job, _reason(error), "".join(traceback.format_exception(error)))
+    text = "".join(traceback.format_exception(error))
+    return Failed(job, _reason(error), text, is_out_of_memory(error))
 
 
 def _reason(error: Exception) -> str:

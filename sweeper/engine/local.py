@@ -95,7 +95,7 @@ def run_workers(
         UsageError, UnreachableError: what a worker ended with.
         SweeperError: workers died again and again before any trial ended.
     """
-    signals = _Signals()
+    signals = _Signals(session)
     with signals.caught(), Showing(show) as showing:
         if not _is_over(session):
             crew = _Crew(session, options or WorkerOptions())
@@ -145,8 +145,9 @@ def _moment(session: Session, workers: int, stopping: bool) -> Moment:
 class _Signals:
     """Counts SIGINT and SIGTERM, and wakes who waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
         self.count = 0
+        self._database = session.ledger.database
         self._woken = threading.Event()
 
     def wait(self, seconds: float) -> None:
@@ -161,6 +162,7 @@ class _Signals:
 
         def count(number: int, frame: FrameType | None) -> None:
             self.count += 1
+            self._database.patience_seconds = 0.0  # nobody who wants to end waits for a store that is gone
             self._woken.set()
 
         before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}

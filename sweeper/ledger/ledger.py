@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.front import objectives_of
-from sweeper.ledger import control, migrate, outcomes, places, studyrows, trialview
+from sweeper.ledger import control, failing, migrate, outcomes, places, studyrows, trialview
 from sweeper.ledger.database import Database
 from sweeper.ledger.processes import is_gone
 from sweeper.ledger.records import (
+    LOST,
     Attached,
     Claim,
     MetricRow,
@@ -181,11 +182,22 @@ class Ledger:
 
     def times_lost(self, place_id: int) -> int:
         """How many workers were lost over a place."""
-        return self._database.read(places.times_lost, place_id)
+        return self._database.read(failing.times, place_id, LOST)
 
     def release(self, claim: Claim, outcome: str = "handed_back", reason: str | None = None) -> None:
         """Free a place again: ``handed_back``, or ``past_limits`` if its configuration was."""
         self._database.write(places.release, claim, outcome, reason)
+
+    def fail(self, claim: Claim, failure: str, reason: str) -> bool:
+        """An attempt raised, or did not fit: free its place, or end it once its retries are used up.
+
+        Args:
+            failure: ``raised`` or ``out_of_memory``; ``failing.RETRIES`` says how often each is tried again.
+
+        Returns:
+            whether the place has ended.
+        """
+        return self._database.write(failing.fail, claim, failure, reason)
 
     def reap_dead(self, name: str, outcome: str = "lost") -> list[str]:
         """Free at once the places of workers of this host that are dead; returns the workers' names.
@@ -195,7 +207,7 @@ class Ledger:
         """
         gone = [row for row in self._database.read(places.running, name) if is_gone(row)]
         for row in gone:
-            self._database.write(places.lose, row.place_id, row.token, outcome)
+            self._database.write(failing.lose, row.place_id, row.token, outcome)
         return sorted({row.worker for row in gone})
 
     # Outcomes

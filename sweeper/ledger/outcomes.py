@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, and_, func, insert, literal, select, true, update
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.places import guard, lost
+from sweeper.ledger.guards import guard, lost
 from sweeper.ledger.records import Claim, MetricRow, Result, Untold
 from sweeper.ledger.schema import ENDED, attempts, metrics, places, results
 

@@ -10,6 +10,8 @@ from sweeper.errors import SweeperError, UsageError
 
 PAUSED, STOPPED = "paused", "stopped"
 """What a user may have said of a study, besides letting it go on."""
+LOST, OUT_OF_MEMORY, RAISED = "lost", "out_of_memory", "raised"
+"""The classes of failure of an attempt: its worker died or hung, it did not fit even alone, it raised."""
 
 
 class StudyGone(UsageError, KeyError):

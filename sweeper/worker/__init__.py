@@ -89,7 +89,7 @@ def work(
     problem = Problem(
         study.task.kind, study.task.pooling, width, objective.metric, objective.direction == "maximize"
     )
-    trials = Trials(session.home, study)
+    trials = Trials(session.home, study, session.ledger.database.patience_seconds)
     with (
         Heartbeat(session.ledger, options.lease_seconds) as heartbeat,
         CheckpointWriter(session.home.checkpoints) as checkpoints,

@@ -16,11 +16,8 @@ from sweeper.device import set_threads
 from sweeper.errors import SweeperError
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS
-from sweeper.session import join_study
+from sweeper.session import PATIENCE_SECONDS, join_study
 from sweeper.worker import Options, work
-
-PATIENCE_SECONDS = 120.0
-"""How long a worker waits for a store that is gone."""
 
 
 def main(arguments: list[str] | None = None) -> int:

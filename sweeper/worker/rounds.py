@@ -10,10 +10,10 @@ import time
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
 from sweeper.crash import point
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UnreachableError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
-from sweeper.ledger.records import STOPPED
+from sweeper.ledger.records import OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
 from sweeper.pruning import Others, should_prune
 from sweeper.session import Session
@@ -125,7 +125,8 @@ class Rounds:
         self._alone = claim
         if not self._claims:
             return False
-        self._ledger.release(claim)
+        with contextlib.suppress(LeaseLost):
+            self._ledger.release(claim)
         return True
 
     def _may_begin(self) -> bool:
@@ -234,11 +235,19 @@ class Rounds:
 
     def _ended(self, event: Finished | Failed, claim: Claim) -> None:
         point("after_training")
-        result = self._result(event, claim) if isinstance(event, Finished) else _failed(event)
-        point("after_files")
-        self._ledger.record_result(claim, result)
+        if isinstance(event, Failed):
+            print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
+            ended = self._ledger.fail(claim, OUT_OF_MEMORY if event.out_of_memory else RAISED, event.reason)
+        else:
+            result = self._result(event, claim)
+            point("after_files")
+            self._ledger.record_result(claim, result)
+            ended = True
         point("after_record")
         self._drop(claim)
+        if not ended:  # it is tried again, from its last checkpoint
+            self._checkpoints.flush()
+            return
         self._checkpoints.flush()
         drop_checkpoints(self._session.home.checkpoints, claim)
         self._tell_results()
@@ -256,9 +265,21 @@ class Rounds:
             try:
                 files = write_weights(self._session.home.artifacts, claim, event.adapter, event.head)
             except OSError as error:
-                reason = f"its weights could not be written: {error.strerror or error}"
-                return Result("failed", None, {}, event.device_seconds, {}, reason)
+                raise self._no_room(claim, error) from error
         return Result(event.outcome, objective, metrics, event.device_seconds, files, event.reason)
+
+    def _no_room(self, claim: Claim, error: OSError) -> UnreachableError:
+        """Hand everything back: in a full artifact folder, every trial would be trained for nothing."""
+        why = f"the weights of {claim.name} could not be written: {error.strerror or error}"
+        self._checkpoints.flush()
+        for held in list(self._claims.values()):
+            with contextlib.suppress(LeaseLost):
+                self._ledger.release(held, "handed_back", why)
+            self._drop(held)
+        return UnreachableError(
+            f"{why}. Make room in {self._session.home.artifacts}, or make it writable, then run the same "
+            "command again: it goes on"
+        )
 
     def _tell_results(self) -> None:
         """Tell Optuna what the ledger has and Optuna has not, whoever recorded it."""
@@ -273,8 +294,3 @@ class Rounds:
         self._claims.pop((claim.place_id, claim.attempt), None)
         if not self._claims:
             self._alone = None
-
-
-def _failed(event: Failed) -> Result:
-    print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
-    return Result("failed", reason=event.reason)
