@@ -173,6 +173,32 @@ Rebuild = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", envvar="SWEEPER_YES", help="Do not ask.")]
 
 
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        envvar="SWEEPER_OUT",
+        metavar="FILE",
+        help="The page; one of that name is replaced. Default: STUDY-report.html in this folder.",
+    ),
+]
+PageFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        envvar="SWEEPER_OUT",
+        metavar="FILE",
+        help="Write a page as well; one of that name is replaced.",
+    ),
+]
+StudyNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STUDY STUDY…", help="The names of two or more studies.", autocompletion=complete_study
+    ),
+]
+
+
 def example(*lines: str) -> str:
     """The end of a command's help, as Markdown."""
     return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)

@@ -46,6 +46,7 @@ from sweeper.console import (
     wants_json,
 )
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
+from sweeper.reading import add_reading
 from sweeper.steering import add_to
 
 app = typer.Typer(
@@ -261,6 +262,7 @@ def predict(
         print_predictions(out, rows, predictor.text_columns, texts)
 
 
+add_reading(app)
 add_to(app)
 
 

@@ -13,7 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.front import objectives_of
-from sweeper.ledger import control, failing, migrate, outcomes, places, studyrows, trialview
+from sweeper.ledger import (
+    control,
+    failing,
+    history,
+    migrate,
+    outcomes,
+    places,
+    studyrows,
+    trialview,
+)
 from sweeper.ledger.database import Database
 from sweeper.ledger.processes import is_gone
 from sweeper.ledger.records import (
@@ -296,6 +305,14 @@ class Ledger:
     def metric_rows(self, place_id: int) -> list[MetricRow]:
         """Every metric row of a place, of all its attempts, oldest first."""
         return self._database.read(outcomes.metric_rows, place_id)
+
+    def attempts(self, name: str) -> list[history.AttemptRow]:
+        """Every attempt of a study, oldest first: who worked on what, from when to when."""
+        return self._database.read(history.attempt_rows, name)
+
+    def evaluations(self, name: str) -> list[history.Evaluation]:
+        """The objective of every evaluation of a study, of the attempts that count."""
+        return self._database.read(history.evaluations, name)
 
     # What MLflow shows
 
