@@ -19,6 +19,7 @@ from sweeper.errors import UsageError
 from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
 from sweeper.study.node import SECTIONS, Node
+from sweeper.study.raysection import RaySettings, read_ray
 from sweeper.study.rules import (
     read_budget,
     read_limits,
@@ -58,6 +59,7 @@ __all__ = [
     "Objective",
     "Pruner",
     "Range",
+    "RaySettings",
     "Sampler",
     "Source",
     "Spec",
@@ -128,6 +130,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         sampler=read_sampler(node.optional("sampler")),
         pruner=read_pruner(node.optional("pruner"), train, search),
         seed=seed.integer(minimum=0) if seed else 0,
+        ray=read_ray(node.optional("ray")),
         path=node.path.absolute(),
         text=text,
         lines=dict(node.lines),

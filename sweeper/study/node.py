@@ -28,6 +28,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "sampler",
         "pruner",
         "seed",
+        "ray",
     ),
     "backbone": ("model", "revision"),
     "task": ("kind", "text", "label", "pooling"),
@@ -35,6 +36,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "objective": ("metric", "direction"),
     "limits": ("trainable_parameters",),
     "budget": ("trials", "hours", "failures", "repeats"),
+    "ray": ("num_gpus", "num_cpus", "resources", "max_workers"),
 }
 """The keys of each section that has always the same ones; ``""`` is the top of the file."""
 
