@@ -71,6 +71,7 @@ def states(sweeper: CommandLine) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(600)
 def test_a_study_runs_to_its_end_while_nodes_come_and_die(nodes: Nodes, sweeper: CommandLine) -> None:
     write_study(sweeper.folder, budget={"trials": 5}, train={"epochs": 24}, ray={"max_workers": 2})
     first = nodes.add()
@@ -105,6 +106,7 @@ def test_a_study_runs_to_its_end_while_nodes_come_and_die(nodes: Nodes, sweeper:
     assert not [text for text in written if database.encode() in text]
 
 
+@pytest.mark.timeout(600)
 def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
     nodes: Nodes, sweeper: CommandLine
 ) -> None:
