@@ -1,8 +1,8 @@
 """Which store a folder of checkpoints belongs to, where several stores share an artifact folder.
 
 A file beside the checkpoints of a study holds the id of its store. A SQLite store keeps its id in a file
-beside it; a server's is made of where it is, so that one that is reached by another name is taken for another: then
-something is left that could go, and never the other way round.
+beside it; a server's is made of where it is, so that one that is reached by another name is taken for another:
+then something is left that could go, and never the other way round.
 """
 
 from __future__ import annotations
