@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -144,6 +144,25 @@ Port = Annotated[
     int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port; 0 for a free one.")
 ]
 
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine",
+        envvar="SWEEPER_ENGINE",
+        metavar="ENGINE",
+        help="Who starts workers: `local`, this machine, or `ray`, a Ray cluster (see docs/clusters.md).",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="SWEEPER_RAY_ADDRESS",
+        metavar="ADDRESS",
+        help="`HOST:PORT` of a Ray cluster's head, or `auto` on a machine of it. Default: a cluster of this "
+        "machine alone, for as long as the run.",
+    ),
+]
 
 Trials = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ from sweeper.arguments import (
     Device,
     Devices,
     DryRun,
+    Engine,
     ExportFolder,
     Host,
     Json,
@@ -25,6 +26,7 @@ from sweeper.arguments import (
     PackOption,
     Pareto,
     Port,
+    RayAddress,
     StudyFile,
     StudyName,
     TextsFile,
@@ -103,7 +105,11 @@ def check(
         print_check(out, result)
 
 
-@app.command(epilog=example("sweeper run studies/quickstart.yaml"))
+@app.command(
+    epilog=example(
+        "sweeper run studies/quickstart.yaml", "sweeper run films.yaml --engine ray --ray-address auto"
+    )
+)
 def run(
     file: StudyFile,
     device: Devices = None,
@@ -111,6 +117,8 @@ def run(
     pack: PackOption = "auto",
     cache: CacheOption = "auto",
     lease_seconds: LeaseSeconds = 60.0,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -127,7 +135,7 @@ def run(
         parse_bytes("--cache", cache),
         lease_seconds,
     )
-    run_study(Output(json), file, device or (), options)
+    run_study(Output(json), file, device or (), options, engine, ray_address)
 
 
 @app.command(epilog=example("sweeper status", "sweeper status sst2 --json"))

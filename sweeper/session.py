@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
+from sweeper.owner import mark, why_not_ours
 from sweeper.study import Study, difference, from_dict, only_budget_grew
 from sweeper.study.search import TRAIN_FIELDS
 
@@ -84,6 +85,7 @@ def open_study(study: Study, home: Home) -> Session:
             _begin(ledger, home, study, facts)
         else:
             _go_on(ledger, there, study, facts)
+        mark(home, study.name)
     # It could be reached: from now on, a server that restarts ends nothing.
     return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
 
@@ -215,7 +217,8 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper.backbone import load_backbone, parameter_count
 
     # What an earlier study of this name left is nobody's any more.
-    shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
+    if why_not_ours(home, study.name) is None:
+        shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
     parameters = parameter_count(load_backbone(study.backbone))
     first = space.default_params(study, facts.hidden_size)
     create_optuna_study(home, study)

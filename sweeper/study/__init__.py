@@ -20,6 +20,7 @@ from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.plugins import read_pruner, read_sampler
+from sweeper.study.raysection import RaySettings, read_ray
 from sweeper.study.rules import (
     read_budget,
     read_limits,
@@ -58,6 +59,7 @@ __all__ = [
     "Objective",
     "Pruner",
     "Range",
+    "RaySettings",
     "Sampler",
     "Source",
     "Spec",
@@ -132,6 +134,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         pruner=read_pruner(node.optional("pruner"), train, search, objectives),
         warm_start=read_warm_start(node.optional("warm_start")),
         seed=seed.integer(minimum=0) if seed else 0,
+        ray=read_ray(node.optional("ray")),
         path=node.path.absolute(),
         text=text,
         lines=dict(node.lines),

@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "pruner",
         "warm_start",
         "seed",
+        "ray",
     ),
     "backbone": ("model", "revision"),
     "task": ("kind", "text", "label", "pooling"),
@@ -36,6 +37,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "objective": ("metric", "direction"),
     "limits": ("trainable_parameters", "flops_per_token"),
     "budget": ("trials", "hours", "failures", "repeats", "target", "patience", "terminator"),
+    "ray": ("num_gpus", "num_cpus", "resources", "max_workers"),
 }
 """The keys of each section that has always the same ones; ``""`` is the top of the file."""
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeper.study.raysection import RaySettings
 from sweeper.trainconfig import TrainConfig
 
 KINDS = ("classification", "regression")
@@ -254,6 +255,7 @@ class Study:
         path: the study file; the paths in it are relative to its folder.
         text: the file as it was written.
         lines: the line of each key by its path, such as ``("search", "activation")``.
+        ray: where it is trained, which makes no study another one: it is neither stored nor compared.
     """
 
     name: str
@@ -272,6 +274,7 @@ class Study:
     path: Path
     text: str = field(default="", compare=False, repr=False)
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+    ray: RaySettings = field(default_factory=RaySettings, compare=False)
 
     @property
     def dtype(self) -> str:
@@ -298,7 +301,8 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """The whole study as plain JSON data, in the shape of a study file.
 
-        ``sweeper.study.from_dict`` reads it back. Neither the folder nor the text of the file is in it.
+        ``sweeper.study.from_dict`` reads it back. Neither the folder nor the text of the file is in it,
+        nor the section ``ray``.
         """
         train = {key: value for key, value in self.train.to_dict().items() if key not in self.search}
         objectives = [objective.to_dict() for objective in self.objectives]

@@ -83,7 +83,7 @@ def work(
     }
     size = PackSize(options.pack, memory_file(session.home.cache, about))
     pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
-    data = with_frozen_states(session, data, pack, options.cache_bytes)
+    data = with_frozen_states(session, data, pack, options.cache_bytes, stop)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective
     problem = Problem(
