@@ -6,7 +6,9 @@ nothing of the backbone is subclassed or rewritten; see `insert.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from adapters.config import AdapterConfig
@@ -56,6 +58,10 @@ class Architecture:
         parallel: hook point beside the FFN, reading what the FFN reads.
         ffn_norm: the LayerNorm after the FFN's residual; None where the family normalises first.
         forward: the pieces of its forward pass.
+        linears: path, inside a layer, of each of its linears, by names that all families share: "query", "key",
+            "value", "attention_output", "ffn_up", "ffn_down", and where the family has them "ffn_gate",
+            "query_key_value" and "ffn_gate_up" (several in one). Their weight is ``[out, in]``, and GPT-2's
+            ``[in, out]``: its modules are transformers' `Conv1D`.
         last_norm: path, from `model.base_model`, of the LayerNorm behind the last layer, if there is one.
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
     """
@@ -67,6 +73,7 @@ class Architecture:
     parallel: HookPoint
     ffn_norm: str | None
     forward: Forward
+    linears: Mapping[str, str]
     last_norm: str | None = None
     positions_after_padding: bool = False
 
@@ -103,6 +110,10 @@ def _needs_post_norm(model_type: str) -> AdapterError:
     )
 
 
+def _linears(**paths: str) -> Mapping[str, str]:
+    return MappingProxyType(paths)
+
+
 def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Architecture:
     # The FFN of these families is no module of its own: `intermediate` and `output.dense`, with the residual
     # and the LayerNorm inside `output`. What the FFN reads is that residual: one hook on `output` sees all.
@@ -114,6 +125,14 @@ def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Arc
         parallel=HookPoint("output", "residual"),
         ffn_norm="output.LayerNorm",
         forward=BERT,
+        linears=_linears(
+            query="attention.self.query",
+            key="attention.self.key",
+            value="attention.self.value",
+            attention_output="attention.output.dense",
+            ffn_up="intermediate.dense",
+            ffn_down="output.dense",
+        ),
         positions_after_padding=positions_after_padding,
     )
 
@@ -132,6 +151,14 @@ ARCHITECTURES = {
             parallel=HookPoint("ffn", "beside"),
             ffn_norm="output_layer_norm",
             forward=DISTILBERT,
+            linears=_linears(
+                query="attention.q_lin",
+                key="attention.k_lin",
+                value="attention.v_lin",
+                attention_output="attention.out_lin",
+                ffn_up="ffn.lin1",
+                ffn_down="ffn.lin2",
+            ),
         ),
         Architecture(
             model_type="gpt2",
@@ -141,6 +168,12 @@ ARCHITECTURES = {
             parallel=HookPoint("mlp", "beside"),  # `mlp` reads the output of `ln_2`
             ffn_norm=None,
             forward=GPT2,
+            linears=_linears(
+                query_key_value="attn.c_attn",
+                attention_output="attn.c_proj",
+                ffn_up="mlp.c_fc",
+                ffn_down="mlp.c_proj",
+            ),
             last_norm="ln_f",
         ),
     )

@@ -123,3 +123,21 @@ def test_a_config_without_a_size_is_refused():
         hidden_size(config)
     with pytest.raises(AdapterError, match="num_hidden_layers"):
         layer_count(config)
+
+
+LINEARS = {"query", "key", "value", "attention_output", "ffn_up", "ffn_down"}
+FUSED = {"query_key_value": {"query", "key", "value"}, "ffn_gate_up": {"ffn_gate", "ffn_up"}}
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_the_linears_of_a_layer_are_all_named(family):
+    model = tiny_model(family)
+    row = architecture_of(model)
+    covered = {part for name in row.linears for part in FUSED.get(name, {name})}
+    assert covered - {"ffn_gate"} == LINEARS
+    for layer in model.base_model.get_submodule(row.layers):
+        named = {
+            path for path, module in layer.named_modules() if getattr(module, "weight", None) is not None
+        }
+        wide = {path for path in named if layer.get_submodule(path).weight.ndim == 2}
+        assert wide == set(row.linears.values())
