@@ -272,7 +272,7 @@ def check_fits(config: AdapterConfig, backbone_config: Any) -> tuple[Site, ...]:
     """
     architecture_of(backbone_config).check(config)
     width = hidden_size(backbone_config)
-    if config.bottleneck_dim > width:
+    if config.bottleneck_dim is not None and config.bottleneck_dim > width:
         message = f"bottleneck_dim {config.bottleneck_dim} is wider than the backbone's hidden size {width}"
         raise AdapterError(message, "bottleneck_dim")
     return sites(config, layer_count(backbone_config))

@@ -40,6 +40,11 @@ EMBEDDED = Depth(0, 0)
 """The input of the first layer: above it lies all that costs anything."""
 
 
+_FROM_LAYERS = {"lora": 0, "dora": 0, "ia3": 0, "prefix": 0, "mam": 0, "bitfit": 0, "loreft": 1}
+"""The half of its lowest layer at which a method without a placement begins. What acts on a linear reads what
+the frozen states at half 1 no longer hold; what edits the output of a layer does not."""
+
+
 def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
     """The deepest cut below the lowest site of an adapter; without any site the end of the backbone.
 
@@ -47,6 +52,10 @@ def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
         AdapterError: a layer index is out of range.
     """
     layers = layer_count(backbone_config)
+    if config is not None and config.method == "prompt":
+        return EMBEDDED
+    if config is not None and config.method in _FROM_LAYERS:
+        return Depth(layer_indices(config.layers, layers)[0], _FROM_LAYERS[config.method])
     used = sites(config, layers) if config is not None else ()
     if not used:
         return Depth(layers, 0)

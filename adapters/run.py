@@ -18,6 +18,7 @@ from adapters.adapter import Adapter
 from adapters.architectures import Architecture, architecture_of, first_position
 from adapters.depth import EMBEDDED, Depth, States
 from adapters.flat import Sequences
+from adapters.hooks import leave_layer
 
 Pooled = Literal["cls", "last"]
 
@@ -189,6 +190,11 @@ class _Run:
 
     def ffn(self, index: int) -> None:
         """The second half of a layer; who joins here brings the output of its last projection along."""
+        self._ffn(index)
+        if self.hidden is not None:
+            self.hidden = leave_layer(self.layers[index], self.hidden)
+
+    def _ffn(self, index: int) -> None:
         last = index == len(self.layers) - 1
         if self.hidden is not None and self.sequences is not None:
             self.hidden = self._pooled(self.tokens, self.sequences, last).unsqueeze(0)
