@@ -243,7 +243,7 @@ def sites(config: AdapterConfig, layer_count: int) -> tuple[Site, ...]:
         "parallel": (("ffn", "parallel"),),
         "pfeiffer_original": (("ffn", "norm_inside"),),
     }
-    layers = layer_indices(config.layers, layer_count)
+    layers = layer_indices(config.layers, layer_count) if config.layers is not None else ()
     if config.placement is None:
         return ()
     return tuple(

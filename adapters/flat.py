@@ -18,7 +18,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-ATTENTION = "adapter_sweeper_flat"
+from adapters.prefix import FLAT_ATTENTION as ATTENTION
+from adapters.prefix import Prefix, causal_mask, prefix_of
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,22 @@ def flat_attention(
             "or choose another attention with model.set_attn_implementation('sdpa')"
         )
     causal = bool(getattr(module, "is_causal", False))
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    prefix = prefix_of(module)
+    if prefix is None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         return _varlen(query, key, value, scaling, causal, sequences), None
-    return _grouped(query, key, value, scaling, causal, sequences), None
+    return _grouped(query, key, value, scaling, causal, sequences, prefix), None
 
 
 def _grouped(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool, sequences: Sequences
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    causal: bool,
+    sequences: Sequences,
+    prefix: Prefix | None,
 ) -> Tensor:
-    """One attention call for each run of texts of equal length."""
+    """One attention call for each run of texts of equal length; each text sees the prefix, if there is one."""
     _, heads, _, size = query.shape
     dtype = query.dtype
     if query.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
@@ -127,8 +135,13 @@ def _grouped(
     outputs = []
     for (texts, length), *run in zip(sequences.groups, *runs, strict=True):
         q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in run)
+        mask = None
+        if prefix is not None:
+            k, v = prefix.in_front(k, v)
+            if causal:
+                mask = causal_mask(length, length, q.device, k.shape[2] - length)
         output = functional.scaled_dot_product_attention(
-            q, k, v, scale=scaling, is_causal=causal and length > 1
+            q, k, v, attn_mask=mask, scale=scaling, is_causal=causal and length > 1 and mask is None
         )
         outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(dtype).unsqueeze(0)

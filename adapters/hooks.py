@@ -165,13 +165,14 @@ def _change_output(change: Change, module: nn.Module, arguments: tuple[Any, ...]
     if isinstance(output, tuple):
         return (_change_output(change, module, arguments, output[0]), *output[1:])
     inputs: Tensor = arguments[0] if arguments else output
-    rows = inputs.shape[1]
-    if rows == output.shape[1] or inputs.ndim != 3:
+    if inputs.ndim != 3 or inputs.shape[1] == output.shape[1]:
         return change(module, inputs, output)
-    # A projection whose last tokens are known, and were not computed here: nothing of theirs is changed.
+    # Of the last tokens a run knows what the FFN makes: they are not computed here, and nothing of theirs is
+    # changed; see `adapters.run`.
+    rows = min(inputs.shape[1], output.shape[1])
     if rows == 0:
         return output
-    return torch.cat([change(module, inputs, output[:, :rows]), output[:, rows:]], dim=1)
+    return torch.cat([change(module, inputs[:, :rows], output[:, :rows]), output[:, rows:]], dim=1)
 
 
 def _change_input(change: Change, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ def shared_module(config: AdapterConfig, shape: Shape) -> tuple[str, nn.Module] 
     if config.method == "compacter":
         return "rule", Rule(config.phm_dim)
     if config.method == "prompt":
-        return "prompt", Prompt(config.prompt_length, shape.hidden_size)
+        return "soft_prompt", Prompt(config.prompt_length, shape.hidden_size)
     return None
 
 
@@ -71,7 +71,7 @@ def state_shapes(config: AdapterConfig, shape: Shape) -> Shapes:
     if config.method == "compacter":
         found["rule.weight"] = [config.phm_dim] * 3
     if config.method == "prompt":
-        found["prompt.vectors"] = [config.prompt_length, shape.hidden_size]
+        found["soft_prompt.vectors"] = [config.prompt_length, shape.hidden_size]
     row = METHODS[config.method]
     for place in row.places(config, shape):
         found |= {f"{place.key}.{name}": size for name, size in row.shapes(config, shape, place).items()}

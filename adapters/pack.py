@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapters.architectures import architecture_of, hidden_size, layer_count
+from adapters.config import shares_step
 from adapters.depth import Depth, States, reads
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
-from adapters.run import Entry, Pooled, Readings, climb, frozen_states, run
+from adapters.run import Entry, Pooled, Readings, climb, frozen_states, prompted, run
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Pack:
         """Put an adapter into a free slot; None trains a head on the bare backbone."""
         if not 0 <= slot < self.slots or slot in self._adapters:
             raise ValueError(f"slot {slot} is taken or not among the {self.slots} of this pack")
+        present = [*self._adapters.values(), adapter]
+        if len(present) > 1 and not all(own is None or shares_step(own.config) for own in present):
+            raise ValueError(f"slot {slot}: a method that cannot share a step is alone in its pack")
         if adapter is not None:
             attach(self.backbone, adapter, _name(slot))
             activate(self.backbone, None)  # it acts in runs that have texts of its slot
@@ -120,7 +124,13 @@ class Pack:
         inside: list[tuple[int, int, Entry]] = []
         for part, (slot, batch) in enumerate(parts):
             adapter = self._adapters[slot]
-            if adapter is not None and adapter.side is not None:
+            if adapter is not None and adapter.prompt is not None:
+                if not isinstance(batch, FlatBatch):
+                    raise ValueError(f"slot {slot} holds a prompt, which takes tokens")
+                text = (batch.input_ids, batch.token_type_ids, batch.sequences)
+                with self._through([slot], [], []):
+                    found[part] = prompted(self.backbone, adapter.prompt, *text, pooled)
+            elif adapter is not None and adapter.side is not None:
                 found[part] = climb(self.backbone, adapter, self._readings(slot, batch), pooled)
             else:
                 inside.append((part, slot, self._entry(slot, batch)))

@@ -19,6 +19,7 @@ from adapters.architectures import Architecture, architecture_of, first_position
 from adapters.depth import EMBEDDED, Depth, States
 from adapters.flat import Sequences
 from adapters.hooks import leave_layer
+from adapters.prompt import Prompt, flat_vectors
 
 Pooled = Literal["cls", "last"]
 
@@ -112,6 +113,37 @@ def climb(model: Any, ladder: Adapter, readings: Readings, pooled: Pooled | None
     last = architecture_of(model).forward.finish(model.base_model, top.unsqueeze(0))[0]
     delta: Tensor = ladder.side([*lower, last], ladder.generator)
     return last + delta
+
+
+def prompted(
+    model: Any,
+    prompt: Prompt,
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    sequences: Sequences,
+    pooled: Pooled | None = None,
+) -> Tensor:
+    """Last hidden states of texts with a prompt in front of each; what belongs to the prompt is taken off.
+
+    Arguments and result as for :func:`flat_forward` and :func:`run`.
+    """
+    length = prompt.length
+    longer = Sequences(tuple(length + tokens for tokens in sequences.lengths))
+    own = (longer.positions >= length).to(input_ids.device)
+    ids = input_ids.new_full((longer.tokens,), int(input_ids[0]))
+    ids[own] = input_ids
+    types = None
+    if token_type_ids is not None:
+        types = token_type_ids.new_zeros(longer.tokens)
+        types[own] = token_type_ids
+    table = model.base_model.get_input_embeddings()
+    put = table.register_forward_hook(lambda _, ids, words: flat_vectors(prompt, words, longer.lengths))
+    try:
+        embedded = embed(model, ids, types, longer)
+    finally:
+        put.remove()
+    hidden = run(model, [Entry(EMBEDDED, (embedded,), longer)])
+    return _one_token(hidden[own], sequences, pooled)
 
 
 @torch.no_grad()
