@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapters.architectures import architecture_of, check_fits
+from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError
 from adapters.initialize import initialize_ladder
 from adapters.ladder import Ladder
-from adapters.methods import METHODS, check_sizes, places_in, shared_module
+from adapters.methods import METHODS, check, places_in, shared_module
 from adapters.points import Place
 from adapters.prompt import Prompt
-from adapters.shape import Shape, shape_of
+from adapters.shape import Shape
 
 
 class Adapter(nn.Module):
@@ -46,9 +46,7 @@ class Adapter(nn.Module):
         if not isinstance(config, AdapterConfig):
             raise AdapterError(f"expected an AdapterConfig, not {type(config).__name__}")
         self.config = config
-        check_fits(config, backbone_config)
-        self.shape = shape_of(config.method, backbone_config)
-        check_sizes(config, self.shape)
+        self.shape = check(config, backbone_config)
         self.sites: tuple[Place, ...] = places_in(config, self.shape)
         self.model_type = self.shape.model_type
         self.hidden_size = self.shape.hidden_size

@@ -20,13 +20,13 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from adapters.adapter import Adapter
-from adapters.architectures import ARCHITECTURES, check_fits
+from adapters.architectures import ARCHITECTURES
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError, one_of
 from adapters.insert import active, attach, get
 from adapters.ladder import ladder_shapes
-from adapters.methods import check_sizes, state_shapes
+from adapters.methods import check, state_shapes
 from adapters.shape import Shape, is_measured, with_measured
 
 FORMAT = "adapter-sweeper/1"
@@ -194,9 +194,8 @@ def _expected_shapes(header: _Header) -> dict[str, list[int]]:
         rungs = [depth.key for depth in reads(config, shape)]
         found = ladder_shapes(shape.hidden_size, config.bottleneck_dim, rungs)
         return {f"side.{name}": size for name, size in found.items()}
-    check_fits(config, shape)
     try:
-        check_sizes(config, shape)
+        check(config, shape)
         return state_shapes(config, shape)
     except KeyError as error:
         raise AdapterError(f"its shape lacks {error}, which its config asks for") from None

@@ -41,9 +41,7 @@ class Handle(Protocol):
         """Take it off."""
 
 
-def register(
-    module: nn.Module, point: HookPoint, adapter: Adapter, own: nn.Module, backbone: Any
-) -> Handle:
+def register(module: nn.Module, point: HookPoint, adapter: Adapter, own: nn.Module, backbone: Any) -> Handle:
     """Put the hook of one place on a module of the backbone, for all tokens that it sees."""
     if point.hook == "prefix":
         assert isinstance(own, Prefix)

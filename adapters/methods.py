@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from adapters import points
+from adapters.architectures import check_fits
 from adapters.bitfit import BitFit
 from adapters.bottleneck import Bottleneck
 from adapters.compacter import Compacter, PHMLinear, Rule
@@ -21,7 +23,7 @@ from adapters.lowrank import DoRA, LoRA
 from adapters.points import Place, Point
 from adapters.prefix import Prefix
 from adapters.prompt import Prompt
-from adapters.shape import Shape
+from adapters.shape import Shape, shape_of
 
 Shapes = dict[str, list[int]]
 
@@ -76,6 +78,20 @@ def state_shapes(config: AdapterConfig, shape: Shape) -> Shapes:
     for place in row.places(config, shape):
         found |= {f"{place.key}.{name}": size for name, size in row.shapes(config, shape, place).items()}
     return found
+
+
+def check(config: AdapterConfig, backbone_config: Any) -> Shape:
+    """Check that an adapter fits into a backbone; returns the sizes that it needs of it.
+
+    Raises:
+        AdapterError: an unknown family, a placement or a linear that it lacks, a layer out of range, or a size
+            that is too large; `field` names it.
+    """
+    check_fits(config, backbone_config)
+    shape = shape_of(config.method, backbone_config)
+    check_sizes(config, shape)
+    places_in(config, shape)
+    return shape
 
 
 def check_sizes(config: AdapterConfig, shape: Shape) -> None:
@@ -295,4 +311,4 @@ def _bias(shape: Shape, place: Place) -> int:
     return shape.biases[place.path]
 
 
-__all__ = ["METHODS", "Method", "check_sizes", "places_in", "shared_module", "state_shapes"]
+__all__ = ["METHODS", "Method", "check", "check_sizes", "places_in", "shared_module", "state_shapes"]

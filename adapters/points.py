@@ -56,9 +56,7 @@ def placed(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
 
 def beside_ffn(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
     """The sites of bottlenecks parallel to the FFN."""
-    parallel = AdapterConfig(
-        bottleneck_dim=config.bottleneck_dim, placement="parallel", layers=config.layers
-    )
+    parallel = AdapterConfig(bottleneck_dim=config.bottleneck_dim, placement="parallel", layers=config.layers)
     return tuple(sites(parallel, shape.num_hidden_layers))
 
 
@@ -154,4 +152,11 @@ def _is_in_ffn(row: Architecture, path: str) -> bool:
     return first not in attention and first not in _BEFORE_FFN
 
 
-_BEFORE_FFN = ("ln_1", "input_layernorm", "self_attn_layer_norm", "sa_layer_norm", "layernorm_before", "attn_norm")
+_BEFORE_FFN = (
+    "ln_1",
+    "input_layernorm",
+    "self_attn_layer_norm",
+    "sa_layer_norm",
+    "layernorm_before",
+    "attn_norm",
+)

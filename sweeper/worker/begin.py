@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.architectures import hidden_size, layer_count
-from adapters.count import adapter_parameters
+from adapters.architectures import hidden_size
+from adapters.count import parameters_in
 from sweeper import space
 from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
@@ -44,7 +44,7 @@ class Beginner:
         self._session = session
         self._trials = trials
         self._hidden_size = hidden_size(backbone_config)
-        self._layers = layer_count(backbone_config)
+        self._backbone_config = backbone_config
         self._outputs = outputs
         row = session.row
         about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
@@ -79,7 +79,7 @@ class Beginner:
             trial_id,
             params,
             _digest(found, None),
-            adapter_parameters(found.adapter, self._hidden_size, self._layers),
+            parameters_in(found.adapter, self._backbone_config),
             self._head_parameters,
         )
         if self._past_limits(claim, attached):
