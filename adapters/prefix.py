@@ -94,7 +94,12 @@ class PrefixHandle:
 
 
 def prefix_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **arguments: Any,
 ) -> tuple[Tensor, None]:
     """Attention with the module's prefix, in the form that ``AttentionInterface`` asks for."""
     prefix = prefix_of(module)
@@ -123,7 +128,10 @@ def causal_mask(tokens: int, known: int, device: torch.device, prefix: int = 0) 
 
 
 def _choose(backbone: Any, name: str) -> None:
-    if not getattr(backbone, "_supports_sdpa", False) or not getattr(backbone, "_can_set_attn_implementation", bool)():
+    if (
+        not getattr(backbone, "_supports_sdpa", False)
+        or not getattr(backbone, "_can_set_attn_implementation", bool)()
+    ):
         raise AdapterError(
             f"{type(backbone).__name__} computes attention by code of its own, which takes no prefix; use another "
             "method", "method",

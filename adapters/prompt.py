@@ -98,7 +98,9 @@ def _put_in_front(
     return (), {**named, "inputs_embeds": words}
 
 
-def _take_off(prompt: Prompt, began: list[bool], backbone: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+def _take_off(
+    prompt: Prompt, began: list[bool], backbone: Any, arguments: tuple[Any, ...], output: Any
+) -> Any:
     first = began.pop()
     began.clear()
     if not first:
