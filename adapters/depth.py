@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from adapters.architectures import layer_count, layer_indices, sites
+from adapters.architectures import is_flat, layer_count, layer_indices, sites
 from adapters.config import AdapterConfig
 
 States = tuple[Tensor, ...]
@@ -77,6 +77,17 @@ def reads(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ..
         return (depth_of(config, backbone_config),)
     layers = layer_count(backbone_config)
     return (*(Depth(layer, 0) for layer in layer_indices(config.layers, layers)), Depth(layers, 0))
+
+
+def enters(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ...]:
+    """The depths at which the texts of an adapter enter a run: those that it reads.
+
+    Of a backbone that runs on padded texts, which is not cut: the lowest alone.
+
+    Raises:
+        AdapterError: a layer index is out of range.
+    """
+    return reads(config, backbone_config) if is_flat(backbone_config) else (EMBEDDED,)
 
 
 def deepest(available: Iterable[Depth], limit: Depth) -> Depth | None:

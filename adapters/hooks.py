@@ -41,22 +41,35 @@ class Handle(Protocol):
         """Take it off."""
 
 
-def register(module: nn.Module, point: HookPoint, adapter: Adapter, own: nn.Module, backbone: Any) -> Handle:
-    """Put the hook of one place on a module of the backbone, for all tokens that it sees."""
+def register(
+    module: nn.Module,
+    point: HookPoint,
+    adapter: Adapter,
+    own: nn.Module,
+    backbone: Any,
+    reads: nn.Module | None = None,
+) -> Handle:
+    """Put the hook of one place on a module of the backbone, for all tokens that it sees.
+
+    Args:
+        reads: of the hook "across", the module whose input the adapter's module takes.
+    """
     if point.hook == "prefix":
         assert isinstance(own, Prefix)
         return PrefixHandle(module, own, backbone)
     if point.hook in _CHANGES:
         return _register_change(module, point, partial(_whole_change, adapter, own))
-    return _register_delta(module, point, partial(_whole_delta, adapter, own))
+    return _register_delta(module, point, partial(_whole_delta, adapter, own), reads)
 
 
-def register_routed(module: nn.Module, point: HookPoint, segments: Iterable[Segment]) -> Handle:
+def register_routed(
+    module: nn.Module, point: HookPoint, segments: Iterable[Segment], reads: nn.Module | None = None
+) -> Handle:
     """Put the hook of one place on a module of the backbone: each adapter's module acts on its own tokens."""
     owners, sizes, end = _division(segments)
     if point.hook in _CHANGES:
         return _register_change(module, point, partial(_routed_change, owners, sizes, end))
-    return _register_delta(module, point, partial(_routed_delta, owners, sizes, end))
+    return _register_delta(module, point, partial(_routed_delta, owners, sizes, end), reads)
 
 
 def leave_layer(layer: nn.Module, hidden_states: Tensor) -> Tensor:
@@ -65,7 +78,20 @@ def leave_layer(layer: nn.Module, hidden_states: Tensor) -> Tensor:
     return hidden_states if change is None else change[0](layer, hidden_states, hidden_states)
 
 
-def _register_delta(module: nn.Module, point: HookPoint, delta: Delta) -> RemovableHandle:
+class _Handles(tuple[RemovableHandle, ...]):
+    """Several hooks as one."""
+
+    def remove(self) -> None:
+        """Take them off."""
+        for handle in self:
+            handle.remove()
+
+
+def _register_delta(module: nn.Module, point: HookPoint, delta: Delta, reads: nn.Module | None) -> Handle:
+    if reads is not None:
+        kept: dict[int, Tensor] = {}
+        put = module.register_forward_hook(partial(_add_across, delta, kept))
+        return _Handles((reads.register_forward_pre_hook(partial(_keep_read, kept)), put))
     if point.hook == "residual":
         return module.register_forward_pre_hook(partial(_add_to_residual, delta))
     hooks = {"after": _add_after, "beside": _add_beside, "norm": _add_inside_norm}
@@ -141,6 +167,16 @@ def _add_to_residual(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]
 def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
     normalised: Tensor = module.forward(arguments[0] + delta(output))  # not a call: this hook would run again
     return normalised
+
+
+def _keep_read(kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    kept[0] = arguments[0]
+
+
+def _add_across(
+    delta: Delta, kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+) -> Tensor:
+    return output + delta(kept.pop(0))
 
 
 def _keep_input(

@@ -24,6 +24,7 @@ class Place(NamedTuple):
     module: nn.Module
     hooked: nn.Module
     point: HookPoint
+    reads: nn.Module | None
     in_last_ffn: bool
 
 
@@ -74,7 +75,8 @@ class Inserted(nn.Module):
             self.handles.extend(register_ladder(adapter, *places))
             return
         for place in places:
-            self.handles.append(register(place.hooked, place.point, adapter, place.module, backbone))
+            hooked = (place.hooked, place.point, adapter, place.module, backbone, place.reads)
+            self.handles.append(register(*hooked))
         if adapter.prompt is not None:
             self.handles.extend(register_prompt(adapter.prompt, backbone))
 
@@ -85,16 +87,16 @@ class Inserted(nn.Module):
             last_ffn: (start, stop) in the FFN of the last layer, by name, where that differs.
         """
         self.unhook()
-        segments: dict[tuple[nn.Module, HookPoint], list[Segment]] = {}
+        segments: dict[tuple[nn.Module, HookPoint, nn.Module | None], list[Segment]] = {}
         for name, start, stop in routes:
             adapter, places = self._adapter(name), self.places[name]
             assert not isinstance(places, Rungs) and shares_step(adapter.config)  # refused by `route`
             for place in places:
                 ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
                 segment = Segment(adapter, place.module, *ends)
-                segments.setdefault((place.hooked, place.point), []).append(segment)
-        for (hooked, point), entries in segments.items():
-            self.handles.append(register_routed(hooked, point, entries))
+                segments.setdefault((place.hooked, place.point, place.reads), []).append(segment)
+        for (hooked, point, reads), entries in segments.items():
+            self.handles.append(register_routed(hooked, point, entries, reads))
 
     def unhook(self) -> None:
         """Take off every hook that is on."""
@@ -130,12 +132,15 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
         return _rungs_of(adapter, backbone)
     modules, places = adapter.modules_by_site, []
     for site in adapter.sites:
-        point = hook_point(row, site)
-        layer_path = f"{row.layers}.{site.layer}"
+        part, layer_path = row.part(site.layer, backbone.config)
+        point = hook_point(part, site)
         hooked = _submodule(backbone, f"{layer_path}.{point.path}".rstrip("."), row.model_type)
+        reads = None
+        if point.reads is not None:
+            reads = _submodule(backbone, f"{layer_path}.{point.reads}", row.model_type)
         device = next(backbone.get_submodule(layer_path).parameters()).device
         in_last_ffn = is_in_ffn(site) and site.layer == adapter.layer_count - 1
-        places.append(Place(modules[site.key].to(device), hooked, point, in_last_ffn))
+        places.append(Place(modules[site.key].to(device), hooked, point, reads, in_last_ffn))
     if adapter.shared is not None:
         adapter.shared.to(next(backbone.parameters()).device)
     return tuple(places)
@@ -157,5 +162,5 @@ def _submodule(backbone: nn.Module, path: str, model_type: str) -> nn.Module:
     except AttributeError:
         raise AdapterError(
             f"{type(backbone).__name__} has no module {path!r}, which the row of {model_type!r} in "
-            "adapters/architectures.py names; is it another version or variant of the family?"
+            "adapters/families.py names; is it another version or variant of the family?"
         ) from None

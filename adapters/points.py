@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from adapters.architectures import Architecture, HookPoint, Site, architecture_of, layer_indices, sites
+from adapters.architectures import Architecture, Hook, HookPoint, Site, architecture_of, layer_indices, sites
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.fields import TARGET_SETS
@@ -37,7 +37,7 @@ class Point(NamedTuple):
     layer: int
     name: str
     path: str
-    hook: str
+    hook: Hook
     in_ffn: bool
 
     @property
@@ -68,7 +68,7 @@ def on_linears(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
         Point(
             layer,
             name,
-            row.linears[name],
+            row.part(layer, shape).row.linears[name],
             "input" if config.method == "ia3" and name == "ffn_down" else "change",
             name.startswith("ffn"),
         )
@@ -85,11 +85,19 @@ def behind_layers(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
 
 def on_attention(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
     """The module of each layer that calls the attention function: the one that holds its query."""
-    linears = architecture_of(shape).linears
-    query = linears.get("query") or linears["query_key_value"]
-    path = query.rpartition(".")[0]
+    row = architecture_of(shape)
     layers = layer_indices(config.layers, shape.num_hidden_layers)
-    return tuple(Point(layer, "prefix", path, "prefix", False) for layer in layers)
+    return tuple(
+        Point(layer, "prefix", _attention_path(row.part(layer, shape).row), "prefix", False)
+        for layer in layers
+    )
+
+
+def _attention_path(row: Architecture) -> str:
+    query = row.linears.get("query") or row.linears.get("query_key_value")
+    if query is None:
+        raise AdapterError(f"the row of {row.model_type!r} does not name the linear of its queries", "method")
+    return query.rpartition(".")[0]
 
 
 def on_biases(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
@@ -137,7 +145,7 @@ def hook_point(row: Architecture, place: Place) -> HookPoint:
     """The backbone's module and the kind of hook of a place."""
     if isinstance(place, Site):
         return row.hook_point(place)
-    return HookPoint(place.path, place.hook)  # type: ignore[arg-type]
+    return HookPoint(place.path, place.hook)
 
 
 def is_in_ffn(place: Place) -> bool:

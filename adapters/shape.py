@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from adapters.architectures import architecture_of, hidden_size, layer_count
+from adapters.architectures import Architecture, architecture_of, hidden_size, layer_count
 from adapters.errors import AdapterError
 
 _MEASURED_METHODS = ("lora", "dora", "ia3", "prefix", "mam", "bitfit")
@@ -34,6 +34,8 @@ class Shape:
         linears: (inputs, outputs) of each linear of a layer, by the names of `Architecture.linears`.
         biases: width of each bias of a layer, by the path of its module inside the layer.
         key_width: width of the keys, and of the values, of all heads together.
+        encoder_layers: of an encoder-decoder, how many of the layers are the encoder's; 0 of others.
+        is_gated_act: of a T5, whether its FFN has a gate.
     """
 
     model_type: str
@@ -42,11 +44,24 @@ class Shape:
     linears: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     biases: Mapping[str, int] = field(default_factory=dict)
     key_width: int = 0
+    encoder_layers: int = 0
+    is_gated_act: bool = False
+
+    @property
+    def layer_total(self) -> int:
+        """Layers, those of a decoder included."""
+        return self.num_hidden_layers
 
     def measured(self) -> str:
         """What was measured of the backbone's layers, as JSON; `with_measured` reads it back."""
         linears = {name: list(sizes) for name, sizes in self.linears.items()}
-        values = {"biases": dict(self.biases), "key_width": self.key_width, "linears": linears}
+        values = {
+            "biases": dict(self.biases),
+            "encoder_layers": self.encoder_layers,
+            "is_gated_act": self.is_gated_act,
+            "key_width": self.key_width,
+            "linears": linears,
+        }
         return json.dumps(values, sort_keys=True)
 
 
@@ -75,7 +90,15 @@ def shape_of(method: str, backbone: Any) -> Shape:
     if not isinstance(config, PreTrainedConfig):
         raise AdapterError(f"the method {method} needs the backbone's Hugging Face configuration")
     linears, biases, key_width = _measured(_Key(config))
-    return Shape(model_type, bare.hidden_size, bare.num_hidden_layers, linears, biases, key_width)
+    row = architecture_of(config)
+    return replace(
+        bare,
+        linears=linears,
+        biases=biases,
+        key_width=key_width,
+        encoder_layers=0 if row.decoder is None else getattr(config, row.count),
+        is_gated_act=bool(getattr(config, "is_gated_act", False)),
+    )
 
 
 def with_measured(shape: Shape, text: str) -> Shape:
@@ -89,9 +112,20 @@ def with_measured(shape: Shape, text: str) -> Shape:
         linears = {str(name): (_size(i), _size(o)) for name, (i, o) in values["linears"].items()}
         biases = {str(path): _size(width) for path, width in values["biases"].items()}
         key_width = _size(values["key_width"])
+        encoder_layers = _size(values["encoder_layers"]) if values["encoder_layers"] != 0 else 0
+        gated = values["is_gated_act"]
+        if not isinstance(gated, bool):
+            raise TypeError("is_gated_act is neither true nor false")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise AdapterError(f"its shape is not that of a backbone: {type(error).__name__}: {error}") from None
-    return Shape(shape.model_type, shape.hidden_size, shape.num_hidden_layers, linears, biases, key_width)
+    return replace(
+        shape,
+        linears=linears,
+        biases=biases,
+        key_width=key_width,
+        encoder_layers=encoder_layers,
+        is_gated_act=gated,
+    )
 
 
 def _size(value: object) -> int:
@@ -119,14 +153,28 @@ def _measured(key: _Key) -> tuple[dict[str, tuple[int, int]], dict[str, int], in
     row = architecture_of(key.config)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         base: Any = AutoModel.from_config(key.config).base_model
-    layer = next(base.get_submodule(row.layers).children())
-    linears = {name: _sizes(layer.get_submodule(path)) for name, path in row.linears.items()}
+    layer = base.get_submodule(f"{row.layers}.0")
+    linears = _linears_of(row, layer)
+    if row.decoder is not None and linears != _linears_of(
+        row.decoder, base.get_submodule(f"{row.decoder.layers}.0")
+    ):
+        raise AdapterError("the linears of the encoder and of the decoder differ in size: use a bottleneck")
     biases = {
         path: module.bias.numel()
         for path, module in layer.named_modules()
         if isinstance(getattr(module, "bias", None), nn.Parameter)
     }
     return linears, biases, _key_width(key.config, linears)
+
+
+def _linears_of(row: Architecture, layer: nn.Module) -> dict[str, tuple[int, int]]:
+    try:
+        return {name: _sizes(layer.get_submodule(path)) for name, path in row.linears.items()}
+    except AttributeError as error:
+        raise AdapterError(
+            f"a layer of {row.model_type!r} lacks a linear that its row names: {error}; is it another version "
+            "or variant of the family?"
+        ) from None
 
 
 def _sizes(linear: nn.Module) -> tuple[int, int]:

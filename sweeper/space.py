@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.config import AdapterConfig, fields_of
 from adapters.count import parameters_in
-from adapters.depth import Depth, reads
+from adapters.depth import Depth, enters
 from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS
 from adapters.methods import check
@@ -211,10 +211,10 @@ def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]
 
     Every placement and set of layers counts alike; the reference, a head alone, begins at the end.
     """
-    found = [reads(config, backbone_config) for _, config in _corners(study)]
+    found = [enters(config, backbone_config) for _, config in _corners(study)]
     each = study.budget.trials / len(found)
     uses = {depths: each * found.count(depths) for depths in found}
-    return {**uses, reads(None, backbone_config): 1.0}
+    return {**uses, enters(None, backbone_config): 1.0}
 
 
 def _method(study: Study, params: Mapping[str, Any]) -> str:

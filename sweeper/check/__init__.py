@@ -150,7 +150,8 @@ def _sites(study: Study, config: Any) -> dict[str, list[str]]:
         for layer_set in _values(study.search["layers"]):
             chosen = AdapterConfig(bottleneck_dim=1, placement=placement, layers=layer_set)
             name = f"{placement}, {list(layer_set) if isinstance(layer_set, tuple) else layer_set}"
-            found[name] = [f"{row.layers}.{s.layer}.{row.hook_point(s).path}" for s in sites(chosen, layers)]
+            parts = [(site, row.part(site.layer, config)) for site in sites(chosen, layers)]
+            found[name] = [f"{part.path}.{part.row.hook_point(site).path}" for site, part in parts]
     return found
 
 

@@ -148,7 +148,7 @@ CASES = [
     ("scaling: 1.0", "scaling: 0.0", "scaling"),
     ("scaling: 1.0", "scaling: big", "must be a number, not 'big'"),
     ("scaling: 1.0", "scaling: true", "must be a number, not true"),
-    ("scaling: 1.0", "method: lora", "search.bottleneck_dim: means nothing to the method lora"),
+    ("scaling: 1.0", "method: lora", "means nothing to the method lora"),
     ("scaling: 1.0", "method: [bottleneck, lroa]", "did you mean 'lora'"),
     ("scaling: 1.0", "method: [bottleneck, bottleneck]", "'bottleneck' is listed twice"),
     ("scaling: 1.0", "method: {}", "names no method"),
