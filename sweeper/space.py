@@ -246,6 +246,11 @@ def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
             yield {**positions, "method": number}, AdapterConfig(method=method, **values)
 
 
+def corners(study: Study) -> Iterator[AdapterConfig]:
+    """Every adapter that differs in size or in sites, the sizes only at their ends."""
+    return (config for _, config in _corners(study))
+
+
 def check_space(study: Study, backbone_config: Any) -> None:
     """Check that every adapter of the space fits into the backbone.
 
@@ -261,6 +266,7 @@ def check_space(study: Study, backbone_config: Any) -> None:
             line = _line_of(study, config.method, error.field, indices)
             raise UsageError(str(error), study.path, line) from error
     _check_between(study)
+    _check_prompt(study, backbone_config)
     smallest, _ = extremes(study, backbone_config)
     limit = study.limits.trainable_parameters
     if limit is not None and smallest > limit:
@@ -287,6 +293,25 @@ def _check_between(study: Study) -> None:
                 f"a multiple of it, or a list of multiples",
                 study.path,
                 _line_of(study, "compacter", "bottleneck_dim", {str(key): 0}),
+            )
+
+
+def _check_prompt(study: Study, backbone_config: Any) -> None:
+    """A prompt takes positions: the longest text has to have room behind it."""
+    from sweeper.backbone import position_limit
+
+    limit = position_limit(getattr(backbone_config, "config", backbone_config))
+    for indices, config in _corners(study):
+        if (
+            config.method == "prompt"
+            and limit is not None
+            and config.prompt_length + study.train.max_length > limit
+        ):
+            raise UsageError(
+                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens are more than "
+                f"the backbone's {limit} positions: lower prompt_length or train.max_length",
+                study.path,
+                _line_of(study, "prompt", "prompt_length", indices),
             )
 
 
