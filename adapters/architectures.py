@@ -85,6 +85,10 @@ def _variant(row: Architecture, config: Any) -> Architecture:
         raise AdapterError("an ALBERT of several layers a group (inner_group_num) has no row")
     if row.model_type == "opt" and not getattr(config, "do_layer_norm_before", True):
         raise AdapterError("an OPT that normalises after its sublayers (opt-350m) has no row")
+    narrow = getattr(config, "embedding_size", None)
+    if isinstance(narrow, int) and narrow != getattr(config, "hidden_size", narrow):
+        why = "its word embeddings are narrower than its layers"
+        return replace(row, refuses={**row.refuses, "prompt": why})
     return row
 
 

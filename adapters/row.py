@@ -80,7 +80,7 @@ class Architecture:
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
         count: the name, in the model's configuration, of the number of layers.
         causal: a token sees only those before it.
-        shared: a layer is passed several times, as in ALBERT; so is an adapter in it.
+        refuses: methods that the family cannot take, and why.
         decoder: the row of the decoder's layers, which are counted on from the encoder's; None without one.
             Cross-attention has no sites.
     """
@@ -98,7 +98,7 @@ class Architecture:
     positions_after_padding: bool = False
     count: str = "num_hidden_layers"
     causal: bool = False
-    shared: bool = False
+    refuses: Mapping[str, str] = field(default_factory=dict)
     decoder: Architecture | None = None
 
     @classmethod
@@ -168,9 +168,8 @@ class Architecture:
 
     def check(self, method: str, wirings: tuple[tuple[Sublayer, Wiring], ...]) -> None:
         """Raise `AdapterError` if the family has no sites for a method, or for one of the wirings."""
-        if method == "ladder" and (self.shared or self.decoder is not None):
-            why = "passes its layers several times" if self.shared else "has an encoder and a decoder"
-            message = f"a ladder reads every layer once, from the bottom up, but {self.model_type!r} {why}"
+        if method in self.refuses:
+            message = f"{self.model_type!r} takes no adapter of the method {method}: {self.refuses[method]}"
             raise AdapterError(message, "method")
         for row in (self, self.decoder):
             for sublayer, wiring in wirings if row is not None else ():
