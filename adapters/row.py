@@ -15,9 +15,8 @@ from typing import Any, Literal, NamedTuple
 from adapters.errors import AdapterError, one_of
 from adapters.fields import LINEARS
 from adapters.forward import Forward
+from adapters.placements import Sublayer, Wiring, Wirings
 
-Sublayer = Literal["attention", "ffn"]
-Wiring = Literal["after", "parallel", "norm_inside"]
 Hook = Literal["after", "beside", "residual", "norm", "across", "change", "input", "layer", "prefix"]
 
 
@@ -146,7 +145,8 @@ class Architecture:
             return HookPoint(self.ffn_norm, "norm")
         if site.sublayer == "ffn" and self.parallel is not None:
             return self.parallel
-        names = ("query", "query_key_value") if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
+        # The value's, not the query's: DeBERTa asks that one once more, for what it makes of distances.
+        names = ("value", "query_key_value") if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
         reads = next((self.linears[name] for name in names if name in self.linears), None)
         if reads is None:
             raise AdapterError(
@@ -166,7 +166,7 @@ class Architecture:
         last = f"{self.layers}.{layer_count - 1}"
         return self.last_norm or (f"{last}.{self.layer_end}" if self.layer_end else last)
 
-    def check(self, method: str, wirings: tuple[tuple[Sublayer, Wiring], ...]) -> None:
+    def check(self, method: str, wirings: Wirings) -> None:
         """Raise `AdapterError` if the family has no sites for a method, or for one of the wirings."""
         if method in self.refuses:
             message = f"{self.model_type!r} takes no adapter of the method {method}: {self.refuses[method]}"
@@ -200,7 +200,7 @@ def _checked_linears(paths: Mapping[Any, Any]) -> Mapping[str, str]:
 
 def _needs_post_norm(model_type: str) -> AdapterError:
     return AdapterError(
-        "placement 'pfeiffer_original' puts the LayerNorm after the FFN inside the adapter, but "
-        f"{model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
+        "placement 'pfeiffer_original' (the wiring norm_inside) puts the LayerNorm after the FFN inside the "
+        f"adapter, but {model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
         "placement",
     )
