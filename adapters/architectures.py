@@ -9,7 +9,8 @@ from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.families import ARCHITECTURES
 from adapters.forward import Forward
-from adapters.row import Architecture, Hook, HookPoint, Site, Sublayer, Wiring, linears
+from adapters.placements import Sublayer, Wiring, wirings_of
+from adapters.row import Architecture, Hook, HookPoint, Site, linears
 
 __all__ = [
     "ARCHITECTURES",
@@ -85,6 +86,10 @@ def _variant(row: Architecture, config: Any) -> Architecture:
         raise AdapterError("an ALBERT of several layers a group (inner_group_num) has no row")
     if row.model_type == "opt" and not getattr(config, "do_layer_norm_before", True):
         raise AdapterError("an OPT that normalises after its sublayers (opt-350m) has no row")
+    narrow = getattr(config, "embedding_size", None)
+    if isinstance(narrow, int) and narrow != getattr(config, "hidden_size", narrow):
+        why = "its word embeddings are narrower than its layers"
+        return replace(row, refuses={**row.refuses, "prompt": why})
     return row
 
 
@@ -164,21 +169,7 @@ def sites(config: AdapterConfig, layer_count: int) -> tuple[Site, ...]:
     layers = layer_indices(config.layers, layer_count) if config.layers is not None else ()
     if config.placement is None:
         return ()
-    return tuple(Site(layer, *pair) for layer in layers for pair in wirings_of(config))
-
-
-_WIRINGS: dict[str, tuple[tuple[Sublayer, Wiring], ...]] = {
-    "houlsby": (("attention", "after"), ("ffn", "after")),
-    "pfeiffer": (("ffn", "after"),),
-    "attention": (("attention", "after"),),
-    "parallel": (("ffn", "parallel"),),
-    "pfeiffer_original": (("ffn", "norm_inside"),),
-}
-
-
-def wirings_of(config: AdapterConfig) -> tuple[tuple[Sublayer, Wiring], ...]:
-    """The sublayers of a layer that carry a module, and how each is wired; none without a placement."""
-    return () if config.placement is None else _WIRINGS[config.placement]
+    return tuple(Site(layer, *pair) for layer in layers for pair in wirings_of(config.placement))
 
 
 def layer_indices(layers: str | tuple[int, ...], layer_count: int) -> tuple[int, ...]:
@@ -200,7 +191,8 @@ def check_fits(config: AdapterConfig, backbone_config: Any) -> tuple[Site, ...]:
         AdapterError: unknown family, a placement that the family has no sites for, a layer index out of
             range, or a bottleneck wider than the hidden size.
     """
-    architecture_of(backbone_config).check(config.method, wirings_of(config))
+    wirings = () if config.placement is None else wirings_of(config.placement)
+    architecture_of(backbone_config).check(config.method, wirings)
     width = hidden_size(backbone_config)
     if config.bottleneck_dim is not None and config.bottleneck_dim > width:
         message = f"bottleneck_dim {config.bottleneck_dim} is wider than the backbone's hidden size {width}"

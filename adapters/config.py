@@ -15,7 +15,6 @@ from adapters.fields import (
     LEARNED_SCALINGS,
     LINEARS,
     METHODS,
-    PLACEMENTS,
     REQUIRED,
     TARGET_SETS,
     check_method,
@@ -23,6 +22,7 @@ from adapters.fields import (
     layers_of_json,
     shown,
 )
+from adapters.placements import PLACEMENTS
 
 __all__ = [
     "ACTIVATIONS",
@@ -54,7 +54,8 @@ class AdapterConfig:
         bottleneck_dim: units between down and up, at least 1, at most the backbone's hidden size.
         activation: one of `ACTIVATIONS`.
         initialization: one of `INITIALIZATIONS`; with "zero_up" the backbone is unchanged at the start.
-        placement: one of `PLACEMENTS`: which sublayers of a layer carry a module, and how it is wired.
+        placement: which sublayers of a layer carry a module, and how it is wired: one of `PLACEMENTS`, or
+            (sublayer, wiring) pairs, kept as a text such as "attention:after+ffn:parallel".
         layers: one of `LAYER_SETS`, or layer indices counted from 0 at the bottom; kept in rising order. Of a
             ladder: those whose input it reads; what leaves the last layer is read in any case.
         scaling: factor on what the module adds, finite and above 0.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from adapters.forward import (
     BERT,
     DISTILBERT,
@@ -17,10 +20,17 @@ from adapters.forward import (
 )
 from adapters.row import Architecture, HookPoint, linears
 
+_NO_PREFIX = dict.fromkeys(("prefix", "mam"), "its attention knows nothing of keys in front of the text")
+_ENCODER_DECODER = {
+    "ladder": "it reads every layer once, from the bottom up, and this is an encoder and a decoder",
+    "prompt": "it goes in front of one text, and encoder and decoder have one each",
+}
+
 
 def _bert_like(
     model_type: str,
     *,
+    refuses: Mapping[str, str] = MappingProxyType({}),
     forward: Forward | None = BERT,
     attention: str = "attention.output.dense",
     inputs: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -48,10 +58,17 @@ def _bert_like(
         forward=forward,
         layer_end=layer_end,
         positions_after_padding=positions_after_padding,
+        refuses=refuses,
     )
 
 
-def _llama_like(model_type: str, *, forward: Forward | None = LLAMA, fused: bool = False) -> Architecture:
+def _llama_like(
+    model_type: str,
+    *,
+    refuses: Mapping[str, str] = MappingProxyType({}),
+    forward: Forward | None = LLAMA,
+    fused: bool = False,
+) -> Architecture:
     apart = {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj"}
     gated = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj"}
     together = {"query_key_value": "self_attn.qkv_proj", "ffn_gate_up": "mlp.gate_up_proj"}
@@ -69,6 +86,7 @@ def _llama_like(model_type: str, *, forward: Forward | None = LLAMA, fused: bool
         forward=forward,
         last_norm="norm",
         causal=True,
+        refuses=refuses,
     )
 
 
@@ -92,6 +110,7 @@ def _t5_stack(stack: str, ffn: int, count: str, decoder: Architecture | None = N
         last_norm=f"{stack}.final_layer_norm",
         count=count,
         causal=stack == "decoder",
+        refuses={**_ENCODER_DECODER, **_NO_PREFIX},
         decoder=decoder,
     )
 
@@ -125,6 +144,7 @@ def _fairseq_like(
         last_norm=last_norm,
         count=count,
         causal=causal,
+        refuses={} if decoder is None else _ENCODER_DECODER,
         decoder=decoder,
     )
 
@@ -139,6 +159,7 @@ _ROWS = (
         forward=None,  # its attention adds what it makes of distances, for all pairs of one text
         inputs=("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
         layer_end="output.LayerNorm",
+        refuses=_NO_PREFIX,
     ),
     _bert_like(
         "mpnet",
@@ -147,6 +168,7 @@ _ROWS = (
         inputs=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
         layer_end="output.LayerNorm",
         positions_after_padding=True,
+        refuses=_NO_PREFIX,
     ),
     Architecture(
         model_type="albert",
@@ -163,7 +185,9 @@ _ROWS = (
         ),
         ffn_norm="albert_layers.0.full_layer_layer_norm",
         count="num_hidden_groups",
-        shared=True,
+        refuses={
+            "ladder": "it reads every layer once, and the layers of this family are passed several times"
+        },
     ),
     Architecture(
         model_type="distilbert",
@@ -231,7 +255,7 @@ _ROWS = (
     _llama_like("mistral"),
     _llama_like("qwen2"),
     _llama_like("qwen3"),
-    _llama_like("gemma2", forward=GEMMA2),
+    _llama_like("gemma2", forward=GEMMA2, refuses=_NO_PREFIX),
     _llama_like("gemma3_text", forward=GEMMA3),
     _llama_like("phi3", forward=PHI3, fused=True),
     _t5_stack("encoder", 1, "num_layers", decoder=_t5_stack("decoder", 2, "num_decoder_layers")),
@@ -260,6 +284,7 @@ _ROWS = (
         parallel=HookPoint("mlp", "beside"),
         forward=None,  # it reads images
         last_norm="layernorm",
+        refuses={"prompt": "it goes in front of words, and this family reads images"},
     ),
 )
 

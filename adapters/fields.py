@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adapters.errors import AdapterError, one_of
+from adapters.placements import checked_placement
 
 REQUIRED: Any = object()
 """In place of a default: the field must be given."""
@@ -27,7 +28,6 @@ ACTIVATIONS = (
     "identity",
 )
 INITIALIZATIONS = ("zero_up", "normal", "truncated_normal", "kaiming", "xavier", "orthogonal")
-PLACEMENTS = ("houlsby", "pfeiffer", "attention", "parallel", "pfeiffer_original")
 LAYER_SETS = ("all", "upper_half", "upper_third")
 LEARNED_SCALINGS = ("none", "channel")
 
@@ -96,7 +96,6 @@ SHARE_FIELDS = ("dropout", "stochastic_depth")
 NAME_FIELDS: Mapping[str, tuple[str, ...]] = {
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
-    "placement": PLACEMENTS,
     "learned_scaling": LEARNED_SCALINGS,
 }
 
@@ -113,6 +112,8 @@ def checked(field: str, value: object) -> Any:
         return value
     if field in WHOLE_FIELDS:
         return _checked_whole(field, value)
+    if field == "placement":
+        return checked_placement(value)
     if field == "layers":
         return _checked_layers(value)
     if field == "targets":

@@ -15,9 +15,8 @@ from typing import Any, Literal, NamedTuple
 from adapters.errors import AdapterError, one_of
 from adapters.fields import LINEARS
 from adapters.forward import Forward
+from adapters.placements import Sublayer, Wiring, Wirings
 
-Sublayer = Literal["attention", "ffn"]
-Wiring = Literal["after", "parallel", "norm_inside"]
 Hook = Literal["after", "beside", "residual", "norm", "across", "change", "input", "layer", "prefix"]
 
 
@@ -80,7 +79,7 @@ class Architecture:
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
         count: the name, in the model's configuration, of the number of layers.
         causal: a token sees only those before it.
-        shared: a layer is passed several times, as in ALBERT; so is an adapter in it.
+        refuses: methods that the family cannot take, and why.
         decoder: the row of the decoder's layers, which are counted on from the encoder's; None without one.
             Cross-attention has no sites.
     """
@@ -98,7 +97,7 @@ class Architecture:
     positions_after_padding: bool = False
     count: str = "num_hidden_layers"
     causal: bool = False
-    shared: bool = False
+    refuses: Mapping[str, str] = field(default_factory=dict)
     decoder: Architecture | None = None
 
     @classmethod
@@ -146,7 +145,8 @@ class Architecture:
             return HookPoint(self.ffn_norm, "norm")
         if site.sublayer == "ffn" and self.parallel is not None:
             return self.parallel
-        names = ("query", "query_key_value") if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
+        # The value's, not the query's: DeBERTa asks that one once more, for what it makes of distances.
+        names = ("value", "query_key_value") if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
         reads = next((self.linears[name] for name in names if name in self.linears), None)
         if reads is None:
             raise AdapterError(
@@ -166,11 +166,10 @@ class Architecture:
         last = f"{self.layers}.{layer_count - 1}"
         return self.last_norm or (f"{last}.{self.layer_end}" if self.layer_end else last)
 
-    def check(self, method: str, wirings: tuple[tuple[Sublayer, Wiring], ...]) -> None:
+    def check(self, method: str, wirings: Wirings) -> None:
         """Raise `AdapterError` if the family has no sites for a method, or for one of the wirings."""
-        if method == "ladder" and (self.shared or self.decoder is not None):
-            why = "passes its layers several times" if self.shared else "has an encoder and a decoder"
-            message = f"a ladder reads every layer once, from the bottom up, but {self.model_type!r} {why}"
+        if method in self.refuses:
+            message = f"{self.model_type!r} takes no adapter of the method {method}: {self.refuses[method]}"
             raise AdapterError(message, "method")
         for row in (self, self.decoder):
             for sublayer, wiring in wirings if row is not None else ():
@@ -201,7 +200,7 @@ def _checked_linears(paths: Mapping[Any, Any]) -> Mapping[str, str]:
 
 def _needs_post_norm(model_type: str) -> AdapterError:
     return AdapterError(
-        "placement 'pfeiffer_original' puts the LayerNorm after the FFN inside the adapter, but "
-        f"{model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
+        "placement 'pfeiffer_original' (the wiring norm_inside) puts the LayerNorm after the FFN inside the "
+        f"adapter, but {model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
         "placement",
     )

@@ -159,9 +159,9 @@ def _value(node: Node, name: str) -> Value:
     if isinstance(value, dict) or value is None:
         node.fail(f"must be a value, not {node.described()}")
     if isinstance(value, list):
-        if name != "layers":
+        if name not in ("layers", "placement"):
             node.fail("a list in the list; write one list of values")
-        if not value:
+        if not value and name == "layers":
             node.fail("the set of layers is empty; name a layer, such as [0, 2, 4], or write all")
     if isinstance(value, str) and len(value) > 100:
         node.fail(f"{short(value)} is not known")

@@ -247,3 +247,22 @@ def test_a_config_without_a_size_is_refused():
         hidden_size(config)
     with pytest.raises(AdapterError, match="num_hidden_layers"):
         layer_count(config)
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("electra", "prompt"),
+        ("albert", "prompt"),
+        ("deberta-v2", "prefix"),
+        ("gemma2", "mam"),
+        ("t5", "prefix"),
+        ("bart", "prompt"),
+        ("vit", "prompt"),
+    ],
+)
+def test_a_method_that_a_family_cannot_take_is_refused(family, method):
+    fields = {"mam": {"bottleneck_dim": 2}}.get(method, {})
+    with pytest.raises(AdapterError, match=f"takes no adapter of the method {method}") as caught:
+        check_fits(AdapterConfig.from_dict({"method": method, **fields}), tiny_config(family))
+    assert caught.value.field == "method"

@@ -47,7 +47,8 @@ def hidden(model: Any, family: str) -> Tensor:
 
 def placements_of(family: str) -> list[str]:
     row = ARCHITECTURES[family]
-    return [name for name in PLACEMENTS if name != "pfeiffer_original" or row.ffn_norm is not None]
+    made = ("attention:parallel", "attention:after+ffn:parallel")
+    return [name for name in (*PLACEMENTS, *made) if name != "pfeiffer_original" or row.ffn_norm is not None]
 
 
 def config_of(placement: str, **fields: Any) -> AdapterConfig:
@@ -120,7 +121,7 @@ def test_gradients_reach_all_of_the_adapter_and_nothing_else(family: str, fill: 
 def test_a_ladder_reads_every_layer_or_is_refused(family: str, fill: Any) -> None:
     config = AdapterConfig(method="ladder", bottleneck_dim=4)
     row = ARCHITECTURES[family]
-    if row.shared or row.decoder is not None:
+    if "ladder" in row.refuses:
         with pytest.raises(AdapterError, match="every layer once"):
             check_fits(config, tiny_config(family))
         return
@@ -176,9 +177,9 @@ def text_by_text(model: PreTrainedModel, batch: FlatBatch) -> Tensor:
 def test_a_pack_computes_what_the_model_computes_text_by_text(family: str, fill: Any) -> None:
     model = tiny_model(family, LAYERS).double().requires_grad_(False)
     attention = model.config._attn_implementation
-    configs = [None, config_of("houlsby"), config_of("parallel", layers=(1,))]
-    if ARCHITECTURES[family].shared:
-        configs[2] = config_of("parallel")
+    configs = [None, config_of("houlsby"), config_of("attention:parallel+ffn:after", layers=(1,))]
+    if family == "albert":
+        configs[2] = config_of("attention:parallel+ffn:after")
     batches = [flat_batch(lengths, seed) for seed, lengths in enumerate([(9, 2), (3, 3, 8), (12,)])]
     built = [
         config and fill(adapters.build(config, model.config, generator())).double() for config in configs

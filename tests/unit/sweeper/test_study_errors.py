@@ -138,6 +138,8 @@ CASES = [
     ("activation: [relu, gelu]", "activation: {from: 1, to: 2}", "only numbers have a range"),
     ("activation: [relu, gelu]", f"activation: {'x' * 100_000}", "is not known"),
     ("activation: [relu, gelu]", "activation:\n    - relu\n    - rellu", "did you mean 'relu'?", "- rellu"),
+    ("[houlsby, pfeiffer]", "[houlsby, [[ffn, befor]]]", "unknown wiring 'befor' of ffn"),
+    ("[houlsby, pfeiffer]", "[pfeiffer, [[ffn, after]]]", "is listed twice"),
     ("layers: [all, upper_half, [0, 2, 4]]", "layers: [0, 2, 4]", "write a list in the list: [[0, 2, 4]]"),
     ("layers: [all, upper_half, [0, 2, 4]]", "layers: [all, []]", "the set of layers is empty"),
     ("layers: [all, upper_half, [0, 2, 4]]", "layers: [all, [0, 0]]", "twice"),
