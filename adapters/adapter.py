@@ -1,4 +1,4 @@
-"""One adapter as a module of its own, apart from any model: a bottleneck a site, or a ladder."""
+"""One adapter as a module of its own, apart from any model: a module a place, or a ladder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapters.architectures import Site, architecture_of, check_fits, hidden_size, layer_count
-from adapters.bottleneck import Bottleneck
+from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError
-from adapters.initialize import initialize, initialize_ladder
+from adapters.initialize import initialize_ladder
 from adapters.ladder import Ladder
+from adapters.methods import METHODS, check, places_in, shared_module
+from adapters.points import Place
+from adapters.prompt import Prompt
+from adapters.shape import Shape
 
 
 class Adapter(nn.Module):
@@ -24,11 +27,13 @@ class Adapter(nn.Module):
 
     Args:
         config: what the adapter is.
-        backbone_config: the Hugging Face configuration of the backbone it is for; no model is needed.
+        backbone_config: the Hugging Face configuration of the backbone it is for, or its `Shape`; no model is
+            needed.
 
     Attributes:
         config, model_type, hidden_size, layer_count: what it is, and the backbone that it fits.
-        sites: its sites, from the bottom up; none if it is a ladder.
+        shape: the sizes of that backbone, as far as the method needs them.
+        sites: where its modules act, from the bottom up; none if it is a ladder, a prompt or a head alone.
         side: the ladder, if it is one, else None.
         generator: draws the dropout masks in training; None until it is set. No part of the state dict.
 
@@ -41,34 +46,47 @@ class Adapter(nn.Module):
         if not isinstance(config, AdapterConfig):
             raise AdapterError(f"expected an AdapterConfig, not {type(config).__name__}")
         self.config = config
-        self.sites: tuple[Site, ...] = check_fits(config, backbone_config)
-        self.model_type = architecture_of(backbone_config).model_type
-        self.hidden_size = hidden_size(backbone_config)
-        self.layer_count = layer_count(backbone_config)
+        self.shape = check(config, backbone_config)
+        self.sites: tuple[Place, ...] = places_in(config, self.shape)
+        self.model_type = self.shape.model_type
+        self.hidden_size = self.shape.hidden_size
+        self.layer_count = self.shape.num_hidden_layers
         self.generator: torch.Generator | None = None
-        self.side = self._ladder(backbone_config) if config.method == "ladder" else None
+        self.side = self._ladder(self.shape) if config.method == "ladder" else None
+        named = shared_module(config, self.shape)
+        if named is not None:
+            self.add_module(*named)
+        self._shared = None if named is None else named[0]
+        make = METHODS[config.method].make
         for site in self.sites:
-            module = Bottleneck(
-                self.hidden_size, config.bottleneck_dim, config.activation, config.scaling, config.dropout
-            )
-            self.add_module(site.key, module)
+            self.add_module(site.key, make(config, self.shape, site, self.shared))
 
-    def _ladder(self, backbone_config: Any) -> Ladder:
+    def _ladder(self, shape: Shape) -> Ladder:
         config = self.config
         return Ladder(
             self.hidden_size,
             config.bottleneck_dim,
-            [depth.key for depth in reads(config, backbone_config)],
+            [depth.key for depth in reads(config, shape)],
             config.activation,
             config.scaling,
             config.dropout,
-            architecture_of(backbone_config).normalises_first,
+            architecture_of(shape).normalises_first,
         )
 
     @property
-    def modules_by_site(self) -> dict[str, Bottleneck]:
-        """Site key, e.g. "layer_0_ffn", to the module there, from the bottom up."""
-        return {key: module for key, module in self._modules.items() if isinstance(module, Bottleneck)}
+    def modules_by_site(self) -> dict[str, nn.Module]:
+        """Key of a place, e.g. "layer_0_ffn" or "layer_0_query", to the module there, from the bottom up."""
+        return {site.key: self.get_submodule(site.key) for site in self.sites}
+
+    @property
+    def shared(self) -> nn.Module | None:
+        """What its modules share, or a prompt; None if there is no such thing."""
+        return None if self._shared is None else self.get_submodule(self._shared)
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """The prompt, if it is one."""
+        return self.shared if isinstance(self.shared, Prompt) else None
 
     def extra_repr(self) -> str:
         return f"{self.config}, model_type={self.model_type!r}"
@@ -89,8 +107,9 @@ def build(config: AdapterConfig, backbone_config: Any, generator: torch.Generato
         # Given None, torch would draw from the global generator without a word.
         raise AdapterError("initial weights are drawn from a torch.Generator on the CPU: pass one")
     adapter = Adapter(config, backbone_config)
-    for module in adapter.modules_by_site.values():
-        initialize(config.initialization, module.down, module.up, generator)
+    fill = METHODS[config.method].fill
+    for module in (*filter(None, [adapter.shared]), *adapter.modules_by_site.values()):
+        fill(config, module, generator)
     if adapter.side is not None:
         initialize_ladder(config.initialization, adapter.side, generator)
     return adapter

@@ -1,150 +1,36 @@
-"""Where the sites of each model family are: a table, one row a family, and which sites a configuration uses.
-
-A row names modules by their path inside one layer. Adapters act through forward hooks on these modules, so
-nothing of the backbone is subclassed or rewritten; see `insert.py`.
-"""
+"""The row of a model's family, its sizes, and which sites a configuration uses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.forward import BERT, DISTILBERT, GPT2, Forward
+from adapters.families import ARCHITECTURES
+from adapters.forward import Forward
+from adapters.placements import Sublayer, Wiring, wirings_of
+from adapters.row import Architecture, Hook, HookPoint, Site, linears
 
-Sublayer = Literal["attention", "ffn"]
-Wiring = Literal["after", "parallel", "norm_inside"]
-Hook = Literal["after", "beside", "residual", "norm"]
-
-
-class Site(NamedTuple):
-    """One point of a layer where a module acts: layer index from 0, sublayer, and how it is wired."""
-
-    layer: int
-    sublayer: Sublayer
-    wiring: Wiring
-
-    @property
-    def key(self) -> str:
-        """The name of the site's module inside an adapter, e.g. "layer_0_ffn"."""
-        return f"layer_{self.layer}_{self.sublayer}"
-
-
-class HookPoint(NamedTuple):
-    """A module inside a layer, by path, and what a hook on it does.
-
-    "after": the module's output h becomes h + A(h).
-    "beside": the module's output h becomes h + A(x), with x its input.
-    "residual": the module's second argument, the residual x, becomes x + A(x), before the module adds it.
-    "norm": the module is a LayerNorm that reads u; its output n becomes LayerNorm(u + A(n)).
-    """
-
-    path: str
-    hook: Hook
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One row: where the layers of a family are, and the hook point of every wiring.
-
-    Args:
-        model_type: `config.model_type` of the family.
-        layers: path of the list of layers, from `model.base_model`.
-        attention: last projection of the attention sublayer, before the residual is added.
-        ffn: last projection of the feed-forward sublayer, before the residual is added.
-        parallel: hook point beside the FFN, reading what the FFN reads.
-        ffn_norm: the LayerNorm after the FFN's residual; None where the family normalises first.
-        forward: the pieces of its forward pass.
-        last_norm: path, from `model.base_model`, of the LayerNorm behind the last layer, if there is one.
-        positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
-    """
-
-    model_type: str
-    layers: str
-    attention: str
-    ffn: str
-    parallel: HookPoint
-    ffn_norm: str | None
-    forward: Forward
-    last_norm: str | None = None
-    positions_after_padding: bool = False
-
-    def hook_point(self, site: Site) -> HookPoint:
-        """The module of the site's layer to put a hook on, and the hook's kind."""
-        if site.wiring == "parallel":
-            return self.parallel
-        if site.wiring == "norm_inside":
-            if self.ffn_norm is None:
-                raise _needs_post_norm(self.model_type)
-            return HookPoint(self.ffn_norm, "norm")
-        return HookPoint(self.attention if site.sublayer == "attention" else self.ffn, "after")
-
-    @property
-    def normalises_first(self) -> bool:
-        """Whether sublayers read their input through a LayerNorm, and pass on the bare sum."""
-        return self.ffn_norm is None
-
-    def end(self, layer_count: int) -> str:
-        """Path, from `model.base_model`, of the module whose output is the last hidden states."""
-        return self.last_norm or f"{self.layers}.{layer_count - 1}"
-
-    def check(self, config: AdapterConfig) -> None:
-        """Raise `AdapterError` if the family has no sites for the configuration's placement."""
-        if config.placement == "pfeiffer_original" and self.ffn_norm is None:
-            raise _needs_post_norm(self.model_type)
-
-
-def _needs_post_norm(model_type: str) -> AdapterError:
-    return AdapterError(
-        "placement 'pfeiffer_original' puts the LayerNorm after the FFN inside the adapter, but "
-        f"{model_type!r} normalises before its sublayers; use 'pfeiffer' or 'parallel'",
-        "placement",
-    )
-
-
-def _bert_like(model_type: str, *, positions_after_padding: bool = False) -> Architecture:
-    # The FFN of these families is no module of its own: `intermediate` and `output.dense`, with the residual
-    # and the LayerNorm inside `output`. What the FFN reads is that residual: one hook on `output` sees all.
-    return Architecture(
-        model_type=model_type,
-        layers="encoder.layer",
-        attention="attention.output.dense",
-        ffn="output.dense",
-        parallel=HookPoint("output", "residual"),
-        ffn_norm="output.LayerNorm",
-        forward=BERT,
-        positions_after_padding=positions_after_padding,
-    )
-
-
-ARCHITECTURES = {
-    row.model_type: row
-    for row in (
-        _bert_like("bert"),
-        _bert_like("roberta", positions_after_padding=True),
-        _bert_like("xlm-roberta", positions_after_padding=True),
-        Architecture(
-            model_type="distilbert",
-            layers="transformer.layer",
-            attention="attention.out_lin",
-            ffn="ffn.lin2",
-            parallel=HookPoint("ffn", "beside"),
-            ffn_norm="output_layer_norm",
-            forward=DISTILBERT,
-        ),
-        Architecture(
-            model_type="gpt2",
-            layers="h",
-            attention="attn.c_proj",
-            ffn="mlp.c_proj",
-            parallel=HookPoint("mlp", "beside"),  # `mlp` reads the output of `ln_2`
-            ffn_norm=None,
-            forward=GPT2,
-            last_norm="ln_f",
-        ),
-    )
-}
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Hook",
+    "HookPoint",
+    "Site",
+    "Sublayer",
+    "Wiring",
+    "architecture_of",
+    "check_fits",
+    "first_position",
+    "forward_of",
+    "hidden_size",
+    "is_flat",
+    "layer_count",
+    "layer_indices",
+    "register",
+    "sites",
+]
 
 
 def architecture_of(model_or_config: Any) -> Architecture:
@@ -161,13 +47,82 @@ def architecture_of(model_or_config: Any) -> Architecture:
     row = ARCHITECTURES.get(model_type)
     if row is None:
         raise AdapterError(
-            f"no row for the model family {model_type!r}; known: {', '.join(ARCHITECTURES)}. To add it, "
-            "write a row in adapters/architectures.py (paths from model.base_model and from one layer), e.g. "
-            f"Architecture(model_type={model_type!r}, layers='encoder.layer', ffn='output.dense', "
-            "attention='attention.output.dense', parallel=HookPoint('output', 'residual'), "
-            "ffn_norm='output.LayerNorm', forward=BERT), with its forward pass in adapters/forward.py"
+            f"no row for the model family {model_type!r}; known: {', '.join(ARCHITECTURES)}. {_HOW_TO_ADD}"
         )
+    return _variant(row, config)
+
+
+_HOW_TO_ADD = """Name its sites in the study file, by their paths in the model:
+backbone:
+  sites:
+    layers: encoder.layer                # the list of layers, from model.base_model
+    attention: attention.output.dense    # inside a layer: the last linear of attention
+    ffn: output.dense                    # inside a layer: the last linear of the FFN
+    linears: {query: attention.self.query, key: attention.self.key, value: attention.self.value, \
+attention_output: attention.output.dense, ffn_up: intermediate.dense, ffn_down: output.dense}
+    ffn_norm: output.LayerNorm           # only if a LayerNorm follows the FFN's residual
+    last_norm: final_norm                # only if a LayerNorm follows the last layer
+In Python: adapters.architectures.register(Architecture.from_dict(model_type, {...})); for good: a row in \
+adapters/families.py."""
+
+
+def register(row: Architecture) -> None:
+    """Add a row to the table, for this process.
+
+    Raises:
+        AdapterError: the family has another row already.
+    """
+    present = ARCHITECTURES.setdefault(row.model_type, row)
+    if present != row:
+        raise AdapterError(f"the family {row.model_type!r} has a row already, with other sites")
+
+
+def _variant(row: Architecture, config: Any) -> Architecture:
+    """The row of a member of the family that differs from the others by its configuration."""
+    if row.model_type == "t5" and getattr(config, "is_gated_act", False):
+        assert row.decoder is not None
+        return replace(_gated(row), decoder=_gated(row.decoder))
+    if row.model_type == "albert" and getattr(config, "inner_group_num", 1) != 1:
+        raise AdapterError("an ALBERT of several layers a group (inner_group_num) has no row")
+    if row.model_type == "opt" and not getattr(config, "do_layer_norm_before", True):
+        raise AdapterError("an OPT that normalises after its sublayers (opt-350m) has no row")
+    narrow = getattr(config, "embedding_size", None)
+    if isinstance(narrow, int) and narrow != getattr(config, "hidden_size", narrow):
+        why = "its word embeddings are narrower than its layers"
+        return replace(row, refuses={**row.refuses, "prompt": why})
     return row
+
+
+def _gated(row: Architecture) -> Architecture:
+    up = row.linears["ffn_up"]
+    return replace(row, linears=linears(**{**row.linears, "ffn_gate": f"{up}_0", "ffn_up": f"{up}_1"}))
+
+
+def forward_of(model_or_config: Any) -> Forward:
+    """The pieces of a model's forward pass.
+
+    Raises:
+        AdapterError: it cannot be cut into pieces; see :func:`is_flat`.
+    """
+    forward = architecture_of(model_or_config).forward
+    if forward is None or not is_flat(model_or_config):
+        raise AdapterError("this model cannot run on a flat run of tokens: it runs on padded texts")
+    return forward
+
+
+def is_flat(model_or_config: Any) -> bool:
+    """Whether a model can run on a flat run of tokens, many adapters at once; otherwise it is run on padded
+    texts, one adapter at a time.
+
+    Not where its attention looks at distances or at both sides by a mask of its own, or where its rotary
+    embeddings depend on how long the longest text is.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    if architecture_of(config).forward is None or getattr(config, "use_bidirectional_attention", False):
+        return False
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in nested)
 
 
 def first_position(backbone_config: Any) -> int:
@@ -182,8 +137,16 @@ def hidden_size(backbone_config: Any) -> int:
 
 
 def layer_count(backbone_config: Any) -> int:
-    """Number of the backbone's layers, whatever the family calls it."""
-    return _size(backbone_config, "num_hidden_layers")
+    """Number of the backbone's layers, whatever the family calls it.
+
+    Of an encoder-decoder: those of both, the encoder's first. Of ALBERT: the layers that differ, usually one.
+    """
+    total = getattr(backbone_config, "layer_total", None)
+    if isinstance(total, int):
+        return total  # of a Shape
+    row = architecture_of(backbone_config)
+    decoder = 0 if row.decoder is None else _size(backbone_config, row.decoder.count)
+    return _size(backbone_config, row.count) + decoder
 
 
 def _size(backbone_config: Any, name: str) -> int:
@@ -203,19 +166,10 @@ def sites(config: AdapterConfig, layer_count: int) -> tuple[Site, ...]:
     Raises:
         AdapterError: a layer index is out of range (`field` is "layers").
     """
-    wirings: dict[str, tuple[tuple[Sublayer, Wiring], ...]] = {
-        "houlsby": (("attention", "after"), ("ffn", "after")),
-        "pfeiffer": (("ffn", "after"),),
-        "attention": (("attention", "after"),),
-        "parallel": (("ffn", "parallel"),),
-        "pfeiffer_original": (("ffn", "norm_inside"),),
-    }
-    layers = layer_indices(config.layers, layer_count)
+    layers = layer_indices(config.layers, layer_count) if config.layers is not None else ()
     if config.placement is None:
         return ()
-    return tuple(
-        Site(layer, sublayer, wiring) for layer in layers for sublayer, wiring in wirings[config.placement]
-    )
+    return tuple(Site(layer, *pair) for layer in layers for pair in wirings_of(config.placement))
 
 
 def layer_indices(layers: str | tuple[int, ...], layer_count: int) -> tuple[int, ...]:
@@ -237,9 +191,10 @@ def check_fits(config: AdapterConfig, backbone_config: Any) -> tuple[Site, ...]:
         AdapterError: unknown family, a placement that the family has no sites for, a layer index out of
             range, or a bottleneck wider than the hidden size.
     """
-    architecture_of(backbone_config).check(config)
+    wirings = () if config.placement is None else wirings_of(config.placement)
+    architecture_of(backbone_config).check(config.method, wirings)
     width = hidden_size(backbone_config)
-    if config.bottleneck_dim > width:
+    if config.bottleneck_dim is not None and config.bottleneck_dim > width:
         message = f"bottleneck_dim {config.bottleneck_dim} is wider than the backbone's hidden size {width}"
         raise AdapterError(message, "bottleneck_dim")
     return sites(config, layer_count(backbone_config))

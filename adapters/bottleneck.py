@@ -61,6 +61,11 @@ class Bottleneck(nn.Module):
         activation: one of `ACTIVATIONS`.
         scaling: factor on the result.
         dropout: share of the m units dropped in training mode (He et al. 2021), the others scaled up.
+        channel_scaling: a trained factor for each channel of the result, as in AdapterPlus (Steitz and Roth
+            2024); all zero until they are set to one.
+        stochastic_depth: probability with which the module adds nothing in a forward pass of training mode
+            (Huang et al. 2016); otherwise its result is scaled up. Where AdapterPlus draws for each example,
+            this draws for each pass.
 
     Raises:
         AdapterError: an unknown activation.
@@ -73,14 +78,20 @@ class Bottleneck(nn.Module):
         activation: str = "relu",
         scaling: float = 1.0,
         dropout: float = 0.0,
+        channel_scaling: bool = False,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         self._function = activation_of(activation)
         self.activation = activation
         self.scaling = scaling
         self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
         self.down = empty_linear(hidden_size, bottleneck_dim)
         self.up = empty_linear(bottleneck_dim, hidden_size)
+        self.channels: nn.Parameter | None = None
+        if channel_scaling:
+            self.channels = nn.Parameter(torch.zeros(hidden_size, dtype=torch.float32))
 
     def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What to add to the sublayer's output; the residual is not added here.
@@ -102,10 +113,17 @@ class Bottleneck(nn.Module):
         if self.dropout > 0 and self.training:
             units = units * dropout_mask(units, self.dropout, generator)
         delta = functional.linear(units, up.weight.to(dtype), up.bias.to(dtype))
+        if self.channels is not None:
+            delta = delta * self.channels.to(delta.dtype)
+        if self.stochastic_depth > 0 and self.training:
+            delta = delta * dropout_mask(delta.new_empty(1), self.stochastic_depth, generator)
         return delta if self.scaling == 1.0 else delta * self.scaling
 
     def extra_repr(self) -> str:
-        return f"activation={self.activation!r}, scaling={self.scaling:g}, dropout={self.dropout:g}"
+        return (
+            f"activation={self.activation!r}, scaling={self.scaling:g}, dropout={self.dropout:g}, "
+            f"channel_scaling={self.channels is not None}, stochastic_depth={self.stochastic_depth:g}"
+        )
 
 
 def dropout_mask(units: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:

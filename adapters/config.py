@@ -2,83 +2,116 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from adapters.errors import AdapterError, one_of
-
-METHODS = ("bottleneck", "ladder")
-ACTIVATIONS = (
-    "relu",
-    "gelu",
-    "gelu_tanh",
-    "silu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "leaky_relu",
-    "elu",
-    "mish",
-    "identity",
+from adapters.fields import (
+    ACTIVATIONS,
+    DEFAULTS,
+    INITIALIZATIONS,
+    LAYER_SETS,
+    LEARNED_SCALINGS,
+    LINEARS,
+    METHODS,
+    REQUIRED,
+    TARGET_SETS,
+    check_method,
+    checked,
+    layers_of_json,
+    shown,
 )
-INITIALIZATIONS = ("zero_up", "normal", "truncated_normal", "kaiming", "xavier", "orthogonal")
-PLACEMENTS = ("houlsby", "pfeiffer", "attention", "parallel", "pfeiffer_original")
-LAYER_SETS = ("all", "upper_half", "upper_third")
+from adapters.placements import PLACEMENTS
 
-_NAME_TABLES = {
-    "method": METHODS,
-    "activation": ACTIVATIONS,
-    "initialization": INITIALIZATIONS,
-}
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "LAYER_SETS",
+    "LEARNED_SCALINGS",
+    "LINEARS",
+    "METHODS",
+    "PLACEMENTS",
+    "TARGET_SETS",
+    "AdapterConfig",
+    "fields_of",
+    "shares_step",
+]
+
+_NOT_GIVEN: Any = None
+_ALONE = ("prefix", "prompt", "mam")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """One adapter, apart from the backbone it goes into.
 
+    A field that is not given is what `DEFAULTS` of its method says; one that means nothing to the method is
+    None, and may not be given. `fields_of` lists those of a method.
+
     Args:
-        method: "bottleneck" (Houlsby et al. 2019): down, activation, up, added to what it reads; or "ladder"
-            (Sung et al. 2022): a narrow network beside the backbone, added to the last hidden states.
+        method: one of `METHODS`; each has a file of its own that names its paper.
         bottleneck_dim: units between down and up, at least 1, at most the backbone's hidden size.
         activation: one of `ACTIVATIONS`.
         initialization: one of `INITIALIZATIONS`; with "zero_up" the backbone is unchanged at the start.
-        placement: one of `PLACEMENTS`: which sublayers of a layer carry a module, and how it is wired;
-            "pfeiffer" if it is not given. A ladder has none.
+        placement: which sublayers of a layer carry a module, and how it is wired: one of `PLACEMENTS`, or
+            (sublayer, wiring) pairs, kept as a text such as "attention:after+ffn:parallel".
         layers: one of `LAYER_SETS`, or layer indices counted from 0 at the bottom; kept in rising order. Of a
             ladder: those whose input it reads; what leaves the last layer is read in any case.
         scaling: factor on what the module adds, finite and above 0.
-        dropout: share of the bottleneck units dropped in training, 0 <= dropout < 1.
+        learned_scaling: "none", or "channel" for a trained factor for each channel of what is added.
+        dropout: share of units dropped in training, 0 <= dropout < 1.
+        stochastic_depth: probability with which a module is left out of a training step, 0 <= it < 1.
+        rank: of the low-rank change, at least 1.
+        alpha: the low-rank change is multiplied by alpha / rank; finite and above 0.
+        targets: which linears of a layer: one of `TARGET_SETS`, or names of `LINEARS` joined by "+".
+        prefix_length: trained keys and values in front of each layer's own.
+        prompt_length: trained vectors in front of each text's word embeddings.
+        phm_dim: Kronecker factors of a projection; divides the hidden size and bottleneck_dim.
+        phm_rank: rank of each factor's larger half.
 
     Raises:
         AdapterError: a value is of the wrong type or not allowed; `field` names it.
     """
 
     method: str = "bottleneck"
-    bottleneck_dim: int
-    activation: str = "relu"
-    initialization: str = "zero_up"
+    bottleneck_dim: int = _NOT_GIVEN
+    activation: str = _NOT_GIVEN
+    initialization: str = _NOT_GIVEN
     placement: str | None = None
-    layers: str | tuple[int, ...] = "all"
-    scaling: float = 1.0
-    dropout: float = 0.0
+    layers: str | tuple[int, ...] = _NOT_GIVEN
+    scaling: float = _NOT_GIVEN
+    learned_scaling: str = _NOT_GIVEN
+    dropout: float = _NOT_GIVEN
+    stochastic_depth: float = _NOT_GIVEN
+    rank: int = _NOT_GIVEN
+    alpha: float = _NOT_GIVEN
+    targets: str = _NOT_GIVEN
+    prefix_length: int = _NOT_GIVEN
+    prompt_length: int = _NOT_GIVEN
+    phm_dim: int = _NOT_GIVEN
+    phm_rank: int = _NOT_GIVEN
 
     def __post_init__(self) -> None:
-        for field, names in _NAME_TABLES.items():
-            _check_name(field, getattr(self, field), names)
-        _check_bottleneck_dim(self.bottleneck_dim)
-        object.__setattr__(self, "placement", _checked_placement(self.method, self.placement))
-        # Written back in one form, so that equal adapters are equal and hash alike.
-        object.__setattr__(self, "layers", _checked_layers(self.layers))
-        object.__setattr__(self, "scaling", _checked_number("scaling", self.scaling))
-        object.__setattr__(self, "dropout", _checked_number("dropout", self.dropout))
-        if self.scaling <= 0:
-            raise AdapterError(f"scaling is {self.scaling:g}; it must be above 0", "scaling")
-        if not 0 <= self.dropout < 1:
-            raise AdapterError(f"dropout is {self.dropout:g}; it must be at least 0 and below 1", "dropout")
+        check_method(self.method)
+        defaults = DEFAULTS[self.method]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if field.name not in defaults:
+                if value is not None:
+                    raise _meaningless(self.method, field.name)
+                continue
+            value = defaults[field.name] if value is None else value
+            if value is REQUIRED:
+                message = f"{field.name} is missing; give a whole number such as 24"
+                raise AdapterError(message, field.name)
+            # Written back in one form, so that equal adapters are equal and hash alike.
+            object.__setattr__(self, field.name, checked(field.name, value))
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws from the adapter's generator: dropout, or stochastic depth."""
+        return bool(self.dropout) or bool(self.stochastic_depth)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of its method as plain JSON values (layers as a list); `from_dict` reads it back."""
@@ -94,104 +127,47 @@ class AdapterConfig:
         `layers` may also be a JSON text of a list, such as "[0, 2, 4]".
 
         Raises:
-            AdapterError: an unknown key, a missing `bottleneck_dim`, or a value that is not allowed.
+            AdapterError: an unknown key, one that means nothing to the method, a missing `bottleneck_dim`, or
+                a value that is not allowed.
         """
         if not isinstance(values, Mapping):
-            raise AdapterError(f"an adapter's configuration is a mapping, not {_shown(values)}")
+            raise AdapterError(f"an adapter's configuration is a mapping, not {shown(values)}")
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
                 raise AdapterError(f"unknown key {key!r} of an adapter; {one_of(key, known)}")
-        if "bottleneck_dim" not in values:
-            raise AdapterError("bottleneck_dim is missing; give a whole number such as 24", "bottleneck_dim")
-        if values.get("placement", "") is None:  # only the constructor has it for "not given"
-            raise AdapterError(f"placement is {_shown(None)}; {one_of('', PLACEMENTS)}", "placement")
+        method = values.get("method", cls.method)
+        check_method(method)
+        for key, value in values.items():
+            if key not in fields_of(method):
+                raise _meaningless(method, key)
+            if value is None:  # only the constructor has it for "not given"
+                raise AdapterError(f"{key} is {shown(None)}; give a value, or leave the key out", key)
         arguments = dict(values)
         layers = arguments.get("layers")
         if isinstance(layers, str) and layers.lstrip().startswith("["):
-            arguments["layers"] = _layers_of_json(layers)
+            arguments["layers"] = layers_of_json(layers)
         return cls(**arguments)
 
 
 def fields_of(method: str) -> tuple[str, ...]:
     """The fields of `AdapterConfig` that mean something to a method, in their order."""
-    missing = ("placement",) if method == "ladder" else ()
-    return tuple(field.name for field in fields(AdapterConfig) if field.name not in missing)
+    names = DEFAULTS[method]
+    return ("method", *(field.name for field in fields(AdapterConfig) if field.name in names))
 
 
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        text = "a huge value"
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+def shares_step(config: AdapterConfig | None) -> bool:
+    """Whether an adapter can be trained in one step with others: if not, it is alone in its pack.
+
+    What changes attention itself or the length of the texts acts on all tokens of a run; everything else acts
+    on tokens of its own. None is a head alone.
+    """
+    return config is None or config.method not in _ALONE
 
 
-def _check_name(field: str, value: object, names: tuple[str, ...]) -> None:
-    if not isinstance(value, str):
-        raise AdapterError(f"{field} is {_shown(value)}; {one_of('', names)}", field)
-    if value not in names:
-        raise AdapterError(f"unknown {field} {value!r}; {one_of(value, names)}", field)
-
-
-def _checked_placement(method: str, value: object) -> str | None:
-    if method == "ladder":
-        if value is not None:
-            message = "a ladder has no placement: it reads every layer of `layers` and acts on none"
-            raise AdapterError(message, "placement")
-        return None
-    if value is None:
-        return "pfeiffer"
-    _check_name("placement", value, PLACEMENTS)
-    assert isinstance(value, str)
-    return value
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # True is an int to Python, not to us
-
-
-def _check_bottleneck_dim(value: object) -> None:
-    if not _is_integer(value):
-        raise AdapterError(f"bottleneck_dim is {_shown(value)}; it must be a whole number", "bottleneck_dim")
-    assert isinstance(value, int)
-    if value < 1:
-        raise AdapterError(f"bottleneck_dim is {value}; it must be at least 1", "bottleneck_dim")
-
-
-def _checked_number(field: str, value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
-            number = float(value)
-            if math.isfinite(number):
-                return number
-    raise AdapterError(f"{field} is {_shown(value)}; it must be a finite number", field)
-
-
-def _checked_layers(value: object) -> str | tuple[int, ...]:
-    if isinstance(value, str):
-        if value not in LAYER_SETS:
-            message = f"unknown layer set {value!r}; {one_of(value, LAYER_SETS)}, or a list of indices"
-            raise AdapterError(message, "layers")
-        return value
-    if not isinstance(value, (tuple, list)):
-        message = f"layers is {_shown(value)}; {one_of('', LAYER_SETS)}, or a list of indices"
-        raise AdapterError(message, "layers")
-    if not value:
-        raise AdapterError("layers is an empty list; name at least one layer", "layers")
-    for index in value:
-        if not _is_integer(index) or index < 0:
-            message = f"layers holds {_shown(index)}; indices are whole numbers counted from 0 at the bottom"
-            raise AdapterError(message, "layers")
-    if len(set(value)) < len(value):
-        raise AdapterError(f"layers {list(value)} names a layer twice", "layers")
-    return tuple(sorted(value))
-
-
-def _layers_of_json(text: str) -> list[Any]:
-    try:
-        layers = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"layers {text[:60]!r} is not a JSON list: {error}", "layers") from None
-    assert isinstance(layers, list)  # nothing else starts with a bracket
-    return layers
+def _meaningless(method: str, field: str) -> AdapterError:
+    if method == "ladder" and field == "placement":
+        message = "a ladder has no placement: it reads every layer of `layers` and acts on none"
+        return AdapterError(message, field)
+    listed = ", ".join(fields_of(method)[1:]) or "none"
+    return AdapterError(f"{field} means nothing to the method {method}; its fields: {listed}", field)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from adapters.architectures import layer_indices, sites
+import math
+from typing import Any
+
+from adapters.architectures import layer_indices
 from adapters.config import AdapterConfig
+from adapters.methods import state_shapes
+from adapters.shape import Shape, is_measured, shape_of
 
 
 def module_parameters(hidden_size: int, bottleneck_dim: int) -> int:
@@ -18,13 +23,29 @@ def ladder_parameters(hidden_size: int, bottleneck_dim: int, rungs: int) -> int:
     return rungs * rung + rungs - 1 + units * hidden_size + hidden_size
 
 
+def parameters_in(config: AdapterConfig, backbone_config: Any) -> int:
+    """Parameters of an adapter for a backbone.
+
+    Args:
+        backbone_config: its Hugging Face configuration, or a `Shape`.
+
+    Raises:
+        AdapterError: a layer index is out of range, or the family lacks what the method acts on.
+    """
+    shape = shape_of(config.method, backbone_config)
+    if config.method == "ladder":
+        rungs = len(layer_indices(config.layers, shape.num_hidden_layers)) + 1
+        return ladder_parameters(shape.hidden_size, config.bottleneck_dim, rungs)
+    return sum(math.prod(size) for size in state_shapes(config, shape).values())
+
+
 def adapter_parameters(config: AdapterConfig, hidden_size: int, layer_count: int) -> int:
-    """Parameters of a whole adapter: those of one module, times its sites; or those of a ladder.
+    """Parameters of an adapter that depends on the backbone's width and layers alone.
 
     Raises:
         AdapterError: a layer index is out of range.
+        ValueError: its method depends on more: see `parameters_in`.
     """
-    if config.method == "ladder":
-        rungs = len(layer_indices(config.layers, layer_count)) + 1
-        return ladder_parameters(hidden_size, config.bottleneck_dim, rungs)
-    return len(sites(config, layer_count)) * module_parameters(hidden_size, config.bottleneck_dim)
+    if is_measured(config.method):
+        raise ValueError(f"the size of {config.method} depends on the backbone's linears: use parameters_in")
+    return parameters_in(config, Shape("bert", hidden_size, layer_count))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from adapters.architectures import layer_count, layer_indices, sites
+from adapters.architectures import is_flat, layer_count, layer_indices, sites
 from adapters.config import AdapterConfig
 
 States = tuple[Tensor, ...]
@@ -40,6 +40,11 @@ EMBEDDED = Depth(0, 0)
 """The input of the first layer: above it lies all that costs anything."""
 
 
+_FROM_LAYERS = {"lora": 0, "dora": 0, "ia3": 0, "prefix": 0, "mam": 0, "bitfit": 0, "loreft": 1}
+"""The half of its lowest layer at which a method without a placement begins. What acts on a linear reads what
+the frozen states at half 1 no longer hold; what edits the output of a layer does not."""
+
+
 def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
     """The deepest cut below the lowest site of an adapter; without any site the end of the backbone.
 
@@ -47,6 +52,10 @@ def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
         AdapterError: a layer index is out of range.
     """
     layers = layer_count(backbone_config)
+    if config is not None and config.method == "prompt":
+        return EMBEDDED
+    if config is not None and config.method in _FROM_LAYERS:
+        return Depth(layer_indices(config.layers, layers)[0], _FROM_LAYERS[config.method])
     used = sites(config, layers) if config is not None else ()
     if not used:
         return Depth(layers, 0)
@@ -68,6 +77,17 @@ def reads(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ..
         return (depth_of(config, backbone_config),)
     layers = layer_count(backbone_config)
     return (*(Depth(layer, 0) for layer in layer_indices(config.layers, layers)), Depth(layers, 0))
+
+
+def enters(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ...]:
+    """The depths at which the texts of an adapter enter a run: those that it reads.
+
+    Of a backbone that runs on padded texts, which is not cut: the lowest alone.
+
+    Raises:
+        AdapterError: a layer index is out of range.
+    """
+    return reads(config, backbone_config) if is_flat(backbone_config) else (EMBEDDED,)
 
 
 def deepest(available: Iterable[Depth], limit: Depth) -> Depth | None:

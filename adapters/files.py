@@ -1,7 +1,8 @@
 """Save and load one adapter: one safetensors file, whose metadata says what it is. No pickle.
 
 The metadata, all text: "format" ("adapter-sweeper/1"), "config" (`AdapterConfig.to_dict` as JSON), and the
-backbone it fits: "model_type", "hidden_size", "layers". Tensors are named as in `Adapter.state_dict`.
+backbone it fits: "model_type", "hidden_size", "layers", and "shape" where the method depends on the sizes of its
+linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import secrets
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -20,12 +20,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from adapters.adapter import Adapter
-from adapters.architectures import ARCHITECTURES, sites
+from adapters.architectures import ARCHITECTURES
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError, one_of
 from adapters.insert import active, attach, get
 from adapters.ladder import ladder_shapes
+from adapters.methods import check, state_shapes
+from adapters.shape import Shape, is_measured, with_measured
 
 FORMAT = "adapter-sweeper/1"
 
@@ -35,9 +37,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 class _Header(NamedTuple):
     config: AdapterConfig
-    model_type: str
-    hidden_size: int
-    layers: int
+    shape: Shape
 
 
 def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None) -> Path:
@@ -67,6 +67,8 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         "hidden_size": str(adapter.hidden_size),
         "layers": str(adapter.layer_count),
     }
+    if is_measured(adapter.config.method):
+        metadata["shape"] = adapter.shape.measured()
     path = Path(path)
     _write(path, _in_fixed_order(to_bytes(tensors, metadata)))
     return path
@@ -162,7 +164,12 @@ def _header(metadata: dict[str, str]) -> _Header:
         raise AdapterError(f"its config is not JSON: {error}") from None
     config = AdapterConfig.from_dict(values)
     hidden_size, layers = _whole(metadata, "hidden_size", 1_000_000), _whole(metadata, "layers", 10_000)
-    return _Header(config, model_type, hidden_size, layers)
+    shape = Shape(model_type, hidden_size, layers)
+    if is_measured(config.method):
+        if "shape" not in metadata:
+            raise AdapterError("its metadata lacks shape")
+        shape = with_measured(shape, metadata["shape"])
+    return _Header(config, shape)
 
 
 def _whole(metadata: dict[str, str], key: str, most: int) -> int:
@@ -174,29 +181,24 @@ def _whole(metadata: dict[str, str], key: str, most: int) -> int:
 
 def _adapter(header: _Header, tensors: dict[str, Tensor]) -> Adapter:
     # Everything is checked before the modules are built: sizes in the metadata are only the file's word.
-    backbone_config = SimpleNamespace(
-        model_type=header.model_type, hidden_size=header.hidden_size, num_hidden_layers=header.layers
-    )
-    _check_shapes(_expected_shapes(header, backbone_config), tensors)
+    _check_shapes(_expected_shapes(header), tensors)
     _check_values(tensors)
-    adapter = Adapter(header.config, backbone_config)
+    adapter = Adapter(header.config, header.shape)
     adapter.load_state_dict(tensors, assign=True)  # assigned, not copied: the file's dtype is kept
     return adapter.requires_grad_(True).eval()
 
 
-def _expected_shapes(header: _Header, backbone_config: SimpleNamespace) -> dict[str, list[int]]:
-    width, units = header.hidden_size, header.config.bottleneck_dim
-    if header.config.method == "ladder":
-        rungs = [depth.key for depth in reads(header.config, backbone_config)]
-        return {f"side.{name}": shape for name, shape in ladder_shapes(width, units, rungs).items()}
-    module = {
-        "down.weight": [units, width],
-        "down.bias": [units],
-        "up.weight": [width, units],
-        "up.bias": [width],
-    }
-    keys = (site.key for site in sites(header.config, header.layers))
-    return {f"{key}.{name}": shape for key in keys for name, shape in module.items()}
+def _expected_shapes(header: _Header) -> dict[str, list[int]]:
+    config, shape = header
+    if config.method == "ladder":
+        rungs = [depth.key for depth in reads(config, shape)]
+        found = ladder_shapes(shape.hidden_size, config.bottleneck_dim, rungs)
+        return {f"side.{name}": size for name, size in found.items()}
+    try:
+        check(config, shape)
+        return state_shapes(config, shape)
+    except KeyError as error:
+        raise AdapterError(f"its shape lacks {error}, which its config asks for") from None
 
 
 def _check_shapes(expected: dict[str, list[int]], tensors: dict[str, Tensor]) -> None:
@@ -216,6 +218,8 @@ def _check_shapes(expected: dict[str, list[int]], tensors: dict[str, Tensor]) ->
 
 def _check_values(tensors: dict[str, Tensor]) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values()}
+    if not tensors:
+        return  # a head alone
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
         listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise AdapterError(f"its tensors are of {listed}; they must be of one floating dtype")

@@ -8,17 +8,19 @@ length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-ATTENTION = "adapter_sweeper_flat"
+from adapters.prefix import FLAT_ATTENTION as ATTENTION
+from adapters.prefix import Prefix, causal_mask, prefix_of
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,18 @@ def flat_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sequences: Sequences | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text of a flat run, in the form that ``AttentionInterface`` asks for.
 
     Args:
-        query, key, value: ``[1, heads, tokens, head_size]``.
+        query, key, value: ``[1, heads, tokens, head_size]``; keys and values may have fewer heads, each for
+            several of the queries.
         sequences: where the texts lie.
+        sliding_window: a token sees those less than so many positions away; None for all.
+        softcap: scores are squeezed between -softcap and softcap, by a tanh (Gemma 2).
 
     Returns:
         ``[1, tokens, heads, head_size]`` and None in place of the weights.
@@ -107,15 +114,45 @@ def flat_attention(
             "or choose another attention with model.set_attn_implementation('sdpa')"
         )
     causal = bool(getattr(module, "is_causal", False))
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query, key, value, scaling, causal, sequences), None
-    return _grouped(query, key, value, scaling, causal, sequences), None
+    prefix = prefix_of(module)
+    if prefix is None:
+        key, value = _as_many_heads(query, key, value)
+    look = Look(scaling, causal, sliding_window, softcap)
+    halved = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    if halved and softcap is None and prefix is None:
+        return _varlen(query, key, value, look, sequences), None
+    return _grouped(query, key, value, look, sequences, prefix), None
+
+
+def _as_many_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    fewer = query.shape[1] // key.shape[1]
+    if fewer == 1:
+        return key, value
+    return key.repeat_interleave(fewer, dim=1), value.repeat_interleave(fewer, dim=1)
+
+
+class Look(NamedTuple):
+    """What a token sees of its text, and how scores are made: as the arguments of :func:`flat_attention`."""
+
+    scaling: float | None
+    causal: bool
+    sliding_window: int | None
+    softcap: float | None
+
+    def mask(self, length: int, device: torch.device) -> Tensor | None:
+        """Whom each token of a text sees, bool ``[length, length]``; None: all of them, or all before it."""
+        if self.sliding_window is None or length <= self.sliding_window:
+            return None
+        position = torch.arange(length, device=device)
+        distance = position.unsqueeze(1) - position.unsqueeze(0)
+        near = distance.abs() < self.sliding_window
+        return near & (distance >= 0) if self.causal else near
 
 
 def _grouped(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool, sequences: Sequences
+    query: Tensor, key: Tensor, value: Tensor, look: Look, sequences: Sequences, prefix: Prefix | None
 ) -> Tensor:
-    """One attention call for each run of texts of equal length."""
+    """One attention call for each run of texts of equal length; each text sees the prefix, if any."""
     _, heads, _, size = query.shape
     dtype = query.dtype
     if query.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
@@ -127,23 +164,42 @@ def _grouped(
     outputs = []
     for (texts, length), *run in zip(sequences.groups, *runs, strict=True):
         q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in run)
-        output = functional.scaled_dot_product_attention(
-            q, k, v, scale=scaling, is_causal=causal and length > 1
-        )
+        output = _attend(q, k, v, look, prefix)
         outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(dtype).unsqueeze(0)
 
 
-def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool, sequences: Sequences
-) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, look: Look, prefix: Prefix | None) -> Tensor:
+    """Attention of ``[texts, heads, length, head_size]``, each text whole, all of it behind the prefix."""
+    length = query.shape[2]
+    mask = look.mask(length, query.device)
+    if mask is None and look.causal and (prefix is not None or look.softcap is not None):
+        mask = causal_mask(length, length, query.device)
+    if prefix is not None:
+        key, value = _as_many_heads(query, *prefix.in_front(key, value))
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(length, key.shape[2] - length), mask], dim=1)
+    if look.softcap is None:
+        causal = look.causal and mask is None and length > 1
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=look.scaling, is_causal=causal
+        )
+    scaling = query.shape[-1] ** -0.5 if look.scaling is None else look.scaling
+    scores = torch.tanh(query @ key.transpose(2, 3) * scaling / look.softcap) * look.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, dim=-1) @ value
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, look: Look, sequences: Sequences) -> Tensor:
     """One kernel for all texts, where there is one: CUDA, half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
     offsets = sequences.offsets.to(query.device, torch.int32, non_blocking=True)
     longest = max(sequences.lengths)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    window = (-1, 0) if causal else (-1, -1)
-    output = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scaling, window_size=window)
+    reach = -1 if look.sliding_window is None else look.sliding_window - 1
+    window = (reach, 0 if look.causal else reach)
+    output = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=look.scaling, window_size=window)
     assert isinstance(output, Tensor)
     return output.unsqueeze(0)

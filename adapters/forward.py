@@ -8,7 +8,7 @@ so that hooks on them act; together they are the model's own forward pass, and t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -24,15 +24,18 @@ class Forward:
         attention: ``(layer, hidden states, keyword arguments of the attention function)`` to the residual
             that the FFN reads.
         ffn: ``(layer, residual)`` to the output of the layer.
-        expand: path, inside a layer, of the module that widens what the FFN reads.
+        expand: paths, inside a layer, of the modules that widen what the FFN reads.
         finish: ``(base model, output of the last layer)`` to the last hidden states.
+        rotary: ``(base model, hidden states, positions)`` to the "position_embeddings" among the arguments of
+            every attention half; None where positions are embedded with the words.
     """
 
     embed: Callable[[Any, Tensor, Tensor | None, Tensor], Tensor]
     attention: Callable[[Any, Tensor, dict[str, Any]], Tensor]
     ffn: Callable[[Any, Tensor], Tensor]
-    expand: str
+    expand: tuple[str, ...]
     finish: Callable[[Any, Tensor], Tensor] = lambda model, hidden_states: hidden_states
+    rotary: Callable[[Any, Tensor, Tensor], Any] | None = None
 
 
 def _bert_embed(model: Any, ids: Tensor, types: Tensor | None, positions: Tensor) -> Tensor:
@@ -90,6 +93,123 @@ def _gpt2_finish(model: Any, hidden_states: Tensor) -> Tensor:
     return normalised
 
 
-BERT = Forward(_bert_embed, _bert_attention, _bert_ffn, expand="intermediate")
-DISTILBERT = Forward(_distilbert_embed, _distilbert_attention, _distilbert_ffn, expand="ffn.lin1")
-GPT2 = Forward(_gpt2_embed, _gpt2_attention, _gpt2_ffn, expand="mlp.c_fc", finish=_gpt2_finish)
+def _electra_embed(model: Any, ids: Tensor, types: Tensor | None, positions: Tensor) -> Tensor:
+    embedded = _bert_embed(model, ids, types, positions)
+    if hasattr(model, "embeddings_project"):  # where the embeddings are narrower than the layers
+        embedded = model.embeddings_project(embedded)
+    return embedded
+
+
+def _word_embed(model: Any, ids: Tensor, types: Tensor | None, positions: Tensor) -> Tensor:
+    embedded: Tensor = model.get_input_embeddings()(ids)  # Gemma's multiplies by the root of the width
+    return embedded
+
+
+def _llama_rotary(model: Any, hidden_states: Tensor, positions: Tensor) -> Any:
+    return model.rotary_emb(hidden_states, positions)
+
+
+def _llama_attention(layer: Any, hidden_states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    residual: Tensor = hidden_states + layer.self_attn(layer.input_layernorm(hidden_states), **arguments)[0]
+    return residual
+
+
+def _llama_ffn(layer: Any, residual: Tensor) -> Tensor:
+    output: Tensor = residual + layer.mlp(layer.post_attention_layernorm(residual))
+    return output
+
+
+def _llama_finish(model: Any, hidden_states: Tensor) -> Tensor:
+    normalised: Tensor = model.norm(hidden_states)
+    return normalised
+
+
+def _by_layer_type(model: Any, hidden_states: Tensor, positions: Tensor) -> Any:
+    kinds = set(model.config.layer_types)
+    return {kind: model.rotary_emb(hidden_states, positions, kind) for kind in sorted(kinds)}
+
+
+def _gemma_attention(layer: Any, hidden_states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    attended = layer.self_attn(layer.input_layernorm(hidden_states), **arguments)[0]
+    residual: Tensor = hidden_states + layer.post_attention_layernorm(attended)
+    return residual
+
+
+def _gemma3_attention(layer: Any, hidden_states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    rotary = arguments["position_embeddings"][layer.self_attn.layer_type]
+    return _gemma_attention(layer, hidden_states, {**arguments, "position_embeddings": rotary})
+
+
+def _gemma_ffn(layer: Any, residual: Tensor) -> Tensor:
+    widened = layer.mlp(layer.pre_feedforward_layernorm(residual))
+    output: Tensor = residual + layer.post_feedforward_layernorm(widened)
+    return output
+
+
+def _modernbert_embed(model: Any, ids: Tensor, types: Tensor | None, positions: Tensor) -> Tensor:
+    embedded: Tensor = model.embeddings(input_ids=ids)
+    return embedded
+
+
+def _modernbert_attention(layer: Any, hidden_states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    own = {**arguments, "position_embeddings": arguments["position_embeddings"][layer.attention_type]}
+    residual: Tensor = hidden_states + layer.attn(layer.attn_norm(hidden_states), **own)[0]
+    return residual
+
+
+def _modernbert_ffn(layer: Any, residual: Tensor) -> Tensor:
+    output: Tensor = residual + layer.mlp(layer.mlp_norm(residual))
+    return output
+
+
+def _modernbert_finish(model: Any, hidden_states: Tensor) -> Tensor:
+    normalised: Tensor = model.final_norm(hidden_states)
+    return normalised
+
+
+def _opt_embed(model: Any, ids: Tensor, types: Tensor | None, positions: Tensor) -> Tensor:
+    decoder = model.decoder
+    embedded: Tensor = decoder.embed_tokens(ids) + decoder.embed_positions(None, position_ids=positions)
+    return embedded
+
+
+def _opt_attention(layer: Any, hidden_states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    residual: Tensor = (
+        hidden_states + layer.self_attn(layer.self_attn_layer_norm(hidden_states), **arguments)[0]
+    )
+    return residual
+
+
+def _opt_ffn(layer: Any, residual: Tensor) -> Tensor:
+    units = layer.activation_fn(layer.fc1(layer.final_layer_norm(residual)))
+    output: Tensor = residual + layer.fc2(units)
+    return output
+
+
+def _opt_finish(model: Any, hidden_states: Tensor) -> Tensor:
+    final = model.decoder.final_layer_norm
+    normalised: Tensor = hidden_states if final is None else final(hidden_states)
+    return normalised
+
+
+_GATED = ("mlp.gate_proj", "mlp.up_proj")
+
+BERT = Forward(_bert_embed, _bert_attention, _bert_ffn, expand=("intermediate",))
+ELECTRA = replace(BERT, embed=_electra_embed)
+DISTILBERT = Forward(_distilbert_embed, _distilbert_attention, _distilbert_ffn, expand=("ffn.lin1",))
+GPT2 = Forward(_gpt2_embed, _gpt2_attention, _gpt2_ffn, expand=("mlp.c_fc",), finish=_gpt2_finish)
+OPT = Forward(_opt_embed, _opt_attention, _opt_ffn, expand=("fc1",), finish=_opt_finish)
+LLAMA = Forward(
+    _word_embed, _llama_attention, _llama_ffn, expand=_GATED, finish=_llama_finish, rotary=_llama_rotary
+)
+PHI3 = replace(LLAMA, expand=("mlp.gate_up_proj",))
+GEMMA2 = replace(LLAMA, attention=_gemma_attention, ffn=_gemma_ffn)
+GEMMA3 = replace(GEMMA2, attention=_gemma3_attention, rotary=_by_layer_type)
+MODERNBERT = Forward(
+    _modernbert_embed,
+    _modernbert_attention,
+    _modernbert_ffn,
+    expand=("mlp.Wi",),
+    finish=_modernbert_finish,
+    rotary=_by_layer_type,
+)

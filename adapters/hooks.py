@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,112 @@ from torch.utils.hooks import RemovableHandle
 
 from adapters.adapter import Adapter
 from adapters.architectures import HookPoint
-from adapters.bottleneck import Bottleneck
 from adapters.errors import AdapterError
+from adapters.prefix import Prefix, PrefixHandle
 
 Delta = Callable[[Tensor], Tensor]
+Change = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""``(the backbone's module, its input, its output)`` to what its output becomes."""
+
+_LAYER_END = "sweeper_layer_end"
 
 
 class Segment(NamedTuple):
     """The tokens `start:stop` of a flat input, for one adapter's module."""
 
     adapter: Adapter
-    module: Bottleneck
+    module: nn.Module
     start: int
     stop: int
 
 
-def register(module: nn.Module, point: HookPoint, delta: Delta) -> RemovableHandle:
-    """Put the hook of one site on its module, with `delta` giving what to add."""
+class Handle(Protocol):
+    """What takes a hook off again."""
+
+    def remove(self) -> None:
+        """Take it off."""
+
+
+def register(
+    module: nn.Module,
+    point: HookPoint,
+    adapter: Adapter,
+    own: nn.Module,
+    backbone: Any,
+    reads: nn.Module | None = None,
+) -> Handle:
+    """Put the hook of one place on a module of the backbone, for all tokens that it sees.
+
+    Args:
+        reads: of the hook "across", the module whose input the adapter's module takes.
+    """
+    if point.hook == "prefix":
+        assert isinstance(own, Prefix)
+        return PrefixHandle(module, own, backbone)
+    if point.hook in _CHANGES:
+        return _register_change(module, point, partial(_whole_change, adapter, own))
+    return _register_delta(module, point, partial(_whole_delta, adapter, own), reads)
+
+
+def register_routed(
+    module: nn.Module, point: HookPoint, segments: Iterable[Segment], reads: nn.Module | None = None
+) -> Handle:
+    """Put the hook of one place on a module of the backbone: each adapter's module acts on its own tokens."""
+    owners, sizes, end = _division(segments)
+    if point.hook in _CHANGES:
+        return _register_change(module, point, partial(_routed_change, owners, sizes, end))
+    return _register_delta(module, point, partial(_routed_delta, owners, sizes, end), reads)
+
+
+def leave_layer(layer: nn.Module, hidden_states: Tensor) -> Tensor:
+    """What leaves a layer that was run by its halves, with the changes that a call of the layer would make."""
+    change: tuple[Change] | None = layer.__dict__.get(_LAYER_END)
+    return hidden_states if change is None else change[0](layer, hidden_states, hidden_states)
+
+
+class _Handles(tuple[RemovableHandle, ...]):
+    """Several hooks as one."""
+
+    def remove(self) -> None:
+        """Take them off."""
+        for handle in self:
+            handle.remove()
+
+
+def _register_delta(module: nn.Module, point: HookPoint, delta: Delta, reads: nn.Module | None) -> Handle:
+    if reads is not None:
+        kept: dict[int, Tensor] = {}
+        put = module.register_forward_hook(partial(_add_across, delta, kept))
+        return _Handles((reads.register_forward_pre_hook(partial(_keep_read, kept)), put))
     if point.hook == "residual":
         return module.register_forward_pre_hook(partial(_add_to_residual, delta))
     hooks = {"after": _add_after, "beside": _add_beside, "norm": _add_inside_norm}
     return module.register_forward_hook(partial(hooks[point.hook], delta))
+
+
+def _register_change(module: nn.Module, point: HookPoint, change: Change) -> Handle:
+    """ "change": what the module puts out; "input": what it reads; "layer": what a whole layer puts out."""
+    if point.hook == "input":
+        return module.register_forward_pre_hook(partial(_change_input, change))
+    handle = module.register_forward_hook(partial(_change_output, change))
+    return handle if point.hook == "change" else _LayerHandle(module, handle, change)
+
+
+class _LayerHandle:
+    """The hook of a layer, which acts too where the layer is run by its halves: see `leave_layer`."""
+
+    def __init__(self, layer: nn.Module, handle: RemovableHandle, change: Change) -> None:
+        self._layer = layer
+        self._handle = handle
+        layer.__dict__[_LAYER_END] = (change,)
+
+    def remove(self) -> None:
+        """Take it off."""
+        self._handle.remove()
+        self._layer.__dict__.pop(_LAYER_END, None)
+
+
+_CHANGES = ("change", "input", "layer")
 
 
 def register_ladder(adapter: Adapter, layers: Sequence[nn.Module], end: nn.Module) -> list[RemovableHandle]:
@@ -51,13 +136,8 @@ def register_ladder(adapter: Adapter, layers: Sequence[nn.Module], end: nn.Modul
     return [*handles, end.register_forward_hook(partial(_add_ladder, adapter, kept))]
 
 
-def whole(adapter: Adapter, module: Bottleneck) -> Delta:
-    """A delta of one module over all tokens."""
-    return partial(_whole_delta, adapter, module)
-
-
-def routed(segments: Iterable[Segment]) -> Delta:
-    """A delta over a flat input [1, tokens, d]: each module on its own tokens, zero elsewhere."""
+def _division(segments: Iterable[Segment]) -> tuple[tuple[Segment | None, ...], tuple[int, ...], int]:
+    """Whose the tokens of a flat input are, how many each, and where the last one ends."""
     owners: list[Segment | None] = []
     sizes: list[int] = []
     position = 0
@@ -68,7 +148,7 @@ def routed(segments: Iterable[Segment]) -> Delta:
         owners.append(segment)
         sizes.append(segment.stop - segment.start)
         position = segment.stop
-    return partial(_routed_delta, tuple(owners), tuple(sizes), position)
+    return tuple(owners), tuple(sizes), position
 
 
 def _add_after(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -89,6 +169,16 @@ def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]
     return normalised
 
 
+def _keep_read(kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    kept[0] = arguments[0]
+
+
+def _add_across(
+    delta: Delta, kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+) -> Tensor:
+    return output + delta(kept.pop(0))
+
+
 def _keep_input(
     kept: dict[int, Tensor], number: int, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
@@ -105,7 +195,51 @@ def _add_ladder(
     return output + delta
 
 
-def _whole_delta(adapter: Adapter, module: Bottleneck, hidden_states: Tensor) -> Tensor:
+def _change_output(change: Change, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+    if isinstance(output, tuple):
+        return (_change_output(change, module, arguments, output[0]), *output[1:])
+    inputs: Tensor = arguments[0] if arguments else output
+    if inputs.ndim != 3 or inputs.shape[1] == output.shape[1]:
+        return change(module, inputs, output)
+    # Of the last tokens a run knows what the FFN makes: they are not computed here, and nothing of theirs is
+    # changed; see `adapters.run`.
+    rows = min(inputs.shape[1], output.shape[1])
+    if rows == 0:
+        return output
+    return torch.cat([change(module, inputs[:, :rows], output[:, :rows]), output[:, rows:]], dim=1)
+
+
+def _change_input(change: Change, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    inputs, *others = arguments
+    return (change(module, inputs, inputs) if inputs.shape[1] else inputs, *others)
+
+
+def _whole_change(
+    adapter: Adapter, own: nn.Module, hooked: nn.Module, inputs: Tensor, outputs: Tensor
+) -> Tensor:
+    changed: Tensor = own.change(hooked, inputs, outputs, adapter.generator)  # type: ignore[operator]
+    return changed
+
+
+def _routed_change(
+    owners: tuple[Segment | None, ...],
+    sizes: tuple[int, ...],
+    end: int,
+    hooked: nn.Module,
+    inputs: Tensor,
+    outputs: Tensor,
+) -> Tensor:
+    owners, sizes = _over(owners, sizes, end, outputs)
+    changed = [
+        mine if owner is None else _whole_change(owner.adapter, owner.module, hooked, read, mine)
+        for owner, read, mine in zip(
+            owners, inputs.split(sizes, dim=1), outputs.split(sizes, dim=1), strict=True
+        )
+    ]
+    return changed[0] if len(changed) == 1 else torch.cat(changed, dim=1)
+
+
+def _whole_delta(adapter: Adapter, module: nn.Module, hidden_states: Tensor) -> Tensor:
     result: Tensor = module(hidden_states, adapter.generator)
     return result
 
@@ -113,17 +247,25 @@ def _whole_delta(adapter: Adapter, module: Bottleneck, hidden_states: Tensor) ->
 def _routed_delta(
     owners: tuple[Segment | None, ...], sizes: tuple[int, ...], end: int, hidden_states: Tensor
 ) -> Tensor:
-    shape = hidden_states.shape
-    if len(shape) != 3 or shape[0] != 1 or shape[1] < end:
-        raise AdapterError(f"routes up to token {end} need a flat input [1, tokens, d], not {list(shape)}")
-    if shape[1] > end:
-        owners, sizes = (*owners, None), (*sizes, shape[1] - end)
+    owners, sizes = _over(owners, sizes, end, hidden_states)
     if len(owners) == 1:
         return _segment_delta(owners[0], hidden_states)
     # One split and one concatenation: in the backward pass, the slice of each segment would fill a gradient
     # of full size with zeros, while a split concatenates once.
     pieces = zip(owners, hidden_states.split(sizes, dim=1), strict=True)
     return torch.cat([_segment_delta(owner, piece) for owner, piece in pieces], dim=1)
+
+
+def _over(
+    owners: tuple[Segment | None, ...], sizes: tuple[int, ...], end: int, hidden_states: Tensor
+) -> tuple[tuple[Segment | None, ...], tuple[int, ...]]:
+    """Owners and sizes up to the last token of a flat input."""
+    shape = hidden_states.shape
+    if len(shape) != 3 or shape[0] != 1 or shape[1] < end:
+        raise AdapterError(f"routes up to token {end} need a flat input [1, tokens, d], not {list(shape)}")
+    if shape[1] > end:
+        owners, sizes = (*owners, None), (*sizes, shape[1] - end)
+    return owners, sizes
 
 
 def _segment_delta(segment: Segment | None, hidden_states: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def initialize(name: str, down: nn.Linear, up: nn.Linear, generator: torch.Gener
     Raises:
         AdapterError: an unknown name.
     """
-    fill_down, fill_up = _fills_of(name)
+    fill_down, fill_up = fills_of(name)
     fill_down(down.weight, generator)
     fill_up(up.weight, generator)
     nn.init.zeros_(down.bias)
@@ -89,7 +89,7 @@ def initialize_ladder(name: str, ladder: Ladder, generator: torch.Generator) -> 
     Raises:
         AdapterError: an unknown name.
     """
-    fill_down, fill_up = _fills_of(name)
+    fill_down, fill_up = fills_of(name)
     for rung in ladder.rungs.values():
         assert isinstance(rung, Rung)
         for linear in (rung.down, rung.mix):
@@ -100,7 +100,8 @@ def initialize_ladder(name: str, ladder: Ladder, generator: torch.Generator) -> 
     nn.init.zeros_(ladder.gates)
 
 
-def _fills_of(name: str) -> tuple[Fill, Fill]:
+def fills_of(name: str) -> tuple[Fill, Fill]:
+    """(down, up) of a name; AdapterError if it is unknown."""
     if name not in _FILLS:
         raise AdapterError(
             f"unknown initialization {name!r}; {one_of(name, INITIALIZATIONS)}", "initialization"

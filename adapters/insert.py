@@ -18,7 +18,7 @@ from torch import nn
 
 from adapters.adapter import Adapter, build
 from adapters.architectures import architecture_of, hidden_size, layer_count
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
 from adapters.inserted import Inserted, Route, Rungs, places_of
 
@@ -114,7 +114,7 @@ def activate(model: nn.Module, name: str | None) -> None:
     _check_not_routed(inserted)
     if inserted.active != name:
         inserted.active = name
-        inserted.hook_active()
+        inserted.hook_active(_backbone(model))
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def route(
         yield
     finally:
         inserted.in_route = False
-        inserted.hook_active()
+        inserted.hook_active(_backbone(model))
 
 
 def names(model: nn.Module) -> tuple[str, ...]:
@@ -230,6 +230,11 @@ def _checked_routes(inserted: Inserted, routes: Sequence[Route]) -> list[Route]:
             raise _unknown(name, tuple(inserted.adapters))
         if isinstance(inserted.places[name], Rungs):
             raise AdapterError(f"route of {name!r}: a ladder has no sites in the backbone; use `activate`")
+        config = inserted.config(name)
+        if not shares_step(config):
+            raise AdapterError(
+                f"route of {name!r}: a {config.method} acts on all tokens of a run; use `activate`"
+            )
         if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
             raise AdapterError(f"route of {name!r}: tokens {start}:{stop} are no range")
         if start < reached:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from adapters.adapter import Adapter
 from adapters.architectures import HookPoint, architecture_of, layer_indices
-from adapters.bottleneck import Bottleneck
+from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
-from adapters.hooks import Segment, register, register_ladder, routed, whole
+from adapters.hooks import Handle, Segment, register, register_ladder, register_routed
+from adapters.points import hook_point, is_in_ffn
+from adapters.prompt import register_prompt
 
 Route: TypeAlias = tuple[str, int, int]
 
@@ -20,9 +21,10 @@ Route: TypeAlias = tuple[str, int, int]
 class Place(NamedTuple):
     """One site of an adapter in a backbone: the adapter's module, and the backbone's module to hook."""
 
-    module: Bottleneck
+    module: nn.Module
     hooked: nn.Module
     point: HookPoint
+    reads: nn.Module | None
     in_last_ffn: bool
 
 
@@ -49,7 +51,7 @@ class Inserted(nn.Module):
         self.places: dict[str, Places] = {}
         self.active: str | None = None
         self.in_route = False
-        self.handles: list[RemovableHandle] = []
+        self.handles: list[Handle] = []
         self.were_trainable = {name for name, value in backbone.named_parameters() if value.requires_grad}
         self.were_training = {name for name, module in backbone.named_modules() if module.training}
 
@@ -62,7 +64,7 @@ class Inserted(nn.Module):
         """Forget an adapter that is not active."""
         del self.adapters[name], self.places[name]
 
-    def hook_active(self) -> None:
+    def hook_active(self, backbone: nn.Module) -> None:
         """Set the hooks of the active adapter, or none, in place of those that are on."""
         self.unhook()
         if self.active is None:
@@ -73,7 +75,10 @@ class Inserted(nn.Module):
             self.handles.extend(register_ladder(adapter, *places))
             return
         for place in places:
-            self.handles.append(register(place.hooked, place.point, whole(adapter, place.module)))
+            hooked = (place.hooked, place.point, adapter, place.module, backbone, place.reads)
+            self.handles.append(register(*hooked))
+        if adapter.prompt is not None:
+            self.handles.extend(register_prompt(adapter.prompt, backbone))
 
     def hook_routes(self, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]]) -> None:
         """Set hooks that give each adapter its own tokens, in place of those that are on.
@@ -82,16 +87,16 @@ class Inserted(nn.Module):
             last_ffn: (start, stop) in the FFN of the last layer, by name, where that differs.
         """
         self.unhook()
-        segments: dict[tuple[nn.Module, HookPoint], list[Segment]] = {}
+        segments: dict[tuple[nn.Module, HookPoint, nn.Module | None], list[Segment]] = {}
         for name, start, stop in routes:
             adapter, places = self._adapter(name), self.places[name]
-            assert not isinstance(places, Rungs)  # refused by `route`
+            assert not isinstance(places, Rungs) and shares_step(adapter.config)  # refused by `route`
             for place in places:
                 ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
                 segment = Segment(adapter, place.module, *ends)
-                segments.setdefault((place.hooked, place.point), []).append(segment)
-        for (hooked, point), entries in segments.items():
-            self.handles.append(register(hooked, point, routed(entries)))
+                segments.setdefault((place.hooked, place.point, place.reads), []).append(segment)
+        for (hooked, point, reads), entries in segments.items():
+            self.handles.append(register_routed(hooked, point, entries, reads))
 
     def unhook(self) -> None:
         """Take off every hook that is on."""
@@ -105,6 +110,10 @@ class Inserted(nn.Module):
                 parameter.requires_grad_(True)
         for name, module in backbone.named_modules():
             module.training = name in self.were_training
+
+    def config(self, name: str) -> AdapterConfig:
+        """What an adapter is."""
+        return self._adapter(name).config
 
     def _adapter(self, name: str) -> Adapter:
         adapter = self.adapters[name]
@@ -123,12 +132,17 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
         return _rungs_of(adapter, backbone)
     modules, places = adapter.modules_by_site, []
     for site in adapter.sites:
-        point = row.hook_point(site)
-        layer_path = f"{row.layers}.{site.layer}"
-        hooked = _submodule(backbone, f"{layer_path}.{point.path}", row.model_type)
+        part, layer_path = row.part(site.layer, backbone.config)
+        point = hook_point(part, site)
+        hooked = _submodule(backbone, f"{layer_path}.{point.path}".rstrip("."), row.model_type)
+        reads = None
+        if point.reads is not None:
+            reads = _submodule(backbone, f"{layer_path}.{point.reads}", row.model_type)
         device = next(backbone.get_submodule(layer_path).parameters()).device
-        in_last_ffn = site.sublayer == "ffn" and site.layer == adapter.layer_count - 1
-        places.append(Place(modules[site.key].to(device), hooked, point, in_last_ffn))
+        in_last_ffn = is_in_ffn(site) and site.layer == adapter.layer_count - 1
+        places.append(Place(modules[site.key].to(device), hooked, point, reads, in_last_ffn))
+    if adapter.shared is not None:
+        adapter.shared.to(next(backbone.parameters()).device)
     return tuple(places)
 
 
@@ -148,5 +162,5 @@ def _submodule(backbone: nn.Module, path: str, model_type: str) -> nn.Module:
     except AttributeError:
         raise AdapterError(
             f"{type(backbone).__name__} has no module {path!r}, which the row of {model_type!r} in "
-            "adapters/architectures.py names; is it another version or variant of the family?"
+            "adapters/families.py names; is it another version or variant of the family?"
         ) from None

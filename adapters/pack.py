@@ -1,7 +1,8 @@
 """Many adapters over one frozen backbone, a slot each.
 
 A pack runs the batches of all its slots as one flat sequence of tokens: the frozen layers see them together,
-each adapter sees its own slot's tokens alone. A trial alone is a pack of one.
+each adapter sees its own slot's tokens alone. A trial alone is a pack of one. A backbone that cannot run on
+flat tokens (see :func:`adapters.architectures.is_flat`) takes one slot after the other, each padded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from itertools import accumulate, pairwise
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.architectures import architecture_of, hidden_size, layer_count
-from adapters.depth import Depth, States, reads
+from adapters.architectures import architecture_of, hidden_size, is_flat, layer_count
+from adapters.config import shares_step
+from adapters.depth import Depth, States, enters
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
-from adapters.run import Entry, Pooled, Readings, climb, frozen_states, run
+from adapters.padded import padded_forward
+from adapters.run import Entry, Pooled, Readings, climb, frozen_states, one_token, prompted, run
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Pack:
     """A frozen backbone with room for ``slots`` adapters.
 
     Args:
-        backbone: is frozen, put in eval mode and prepared for flat runs; otherwise left as it is.
+        backbone: is frozen, put in eval mode and, if it can, prepared for flat runs; otherwise left as it is.
         slots: how many adapters may be in it at once, at least 1.
     """
 
@@ -56,22 +59,27 @@ class Pack:
         self.slots = slots
         self.hidden_size = hidden_size(backbone.config)
         self.layer_count = layer_count(backbone.config)
+        self.is_flat = is_flat(backbone)
         layers = backbone.base_model.get_submodule(architecture_of(backbone).layers)
         self._layer_parameters = _parameter_count(next(layers.children()))
         self._adapters: dict[int, Adapter | None] = {}
         self._reads: dict[int, tuple[Depth, ...]] = {}
         backbone.requires_grad_(False).eval()
-        prepare(backbone)
+        if self.is_flat:
+            prepare(backbone)
 
     def put(self, slot: int, adapter: Adapter | None) -> None:
         """Put an adapter into a free slot; None trains a head on the bare backbone."""
         if not 0 <= slot < self.slots or slot in self._adapters:
             raise ValueError(f"slot {slot} is taken or not among the {self.slots} of this pack")
+        present = [*self._adapters.values(), adapter]
+        if len(present) > 1 and not all(own is None or shares_step(own.config) for own in present):
+            raise ValueError(f"slot {slot}: a method that cannot share a step is alone in its pack")
         if adapter is not None:
             attach(self.backbone, adapter, _name(slot))
             activate(self.backbone, None)  # it acts in runs that have texts of its slot
         self._adapters[slot] = adapter
-        self._reads[slot] = reads(adapter.config if adapter is not None else None, self.backbone.config)
+        self._reads[slot] = enters(adapter.config if adapter is not None else None, self.backbone.config)
 
     def clear(self, slot: int) -> Adapter | None:
         """Take the adapter of a slot out again; the slot is free after it."""
@@ -98,7 +106,7 @@ class Pack:
     def layers(self, slot: int) -> float:
         """What a token of a slot costs, in layers of the backbone; a ladder is one by its parameters."""
         adapter = self._adapters[slot]
-        if adapter is None or adapter.side is None:
+        if adapter is None or adapter.side is None or not self.is_flat:
             return float(self.layer_count - sum(self.depth(slot)))
         return _parameter_count(adapter.side) / self._layer_parameters
 
@@ -116,11 +124,19 @@ class Pack:
         Returns:
             ``[its tokens, hidden_size]`` each, or ``[its texts, hidden_size]`` if pooled.
         """
+        if not self.is_flat:
+            return [self._padded(slot, batch, pooled) for slot, batch in parts]
         found: dict[int, Tensor] = {}
         inside: list[tuple[int, int, Entry]] = []
         for part, (slot, batch) in enumerate(parts):
             adapter = self._adapters[slot]
-            if adapter is not None and adapter.side is not None:
+            if adapter is not None and adapter.prompt is not None:
+                if not isinstance(batch, FlatBatch):
+                    raise ValueError(f"slot {slot} holds a prompt, which takes tokens")
+                text = (batch.input_ids, batch.token_type_ids, batch.sequences)
+                with self._through([slot], [], []):
+                    found[part] = prompted(self.backbone, adapter.prompt, *text, pooled)
+            elif adapter is not None and adapter.side is not None:
                 found[part] = climb(self.backbone, adapter, self._readings(slot, batch), pooled)
             else:
                 inside.append((part, slot, self._entry(slot, batch)))
@@ -128,6 +144,14 @@ class Pack:
             own, slots, entries = zip(*inside, strict=True)
             found |= zip(own, self._run(list(slots), list(entries), pooled), strict=True)
         return [found[part] for part in range(len(parts))]
+
+    def _padded(self, slot: int, batch: Batch, pooled: Pooled | None) -> Tensor:
+        """A part through the whole backbone, padded, alone."""
+        if not isinstance(batch, FlatBatch):
+            raise ValueError("a backbone that runs on padded texts takes tokens, and no frozen states")
+        with self._through([slot], [], []):
+            hidden = padded_forward(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences)
+        return one_token(hidden, batch.sequences, pooled)
 
     def _run(self, slots: list[int], entries: list[Entry], pooled: Pooled | None) -> list[Tensor]:
         """The parts that go through the backbone, as one run."""

@@ -7,17 +7,20 @@ their states. Below that depth nothing is computed for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from adapters.adapter import Adapter
-from adapters.architectures import Architecture, architecture_of, first_position
+from adapters.architectures import Architecture, architecture_of, first_position, forward_of
 from adapters.depth import EMBEDDED, Depth, States
 from adapters.flat import Sequences
+from adapters.hooks import leave_layer
+from adapters.prompt import Prompt, flat_vectors
 
 Pooled = Literal["cls", "last"]
 
@@ -69,8 +72,7 @@ def embed(model: Any, input_ids: Tensor, token_type_ids: Tensor | None, sequence
     base = model.base_model
     positions = (sequences.positions + first_position(model.config)).to(input_ids.device, non_blocking=True)
     types = None if token_type_ids is None else token_type_ids.unsqueeze(0)
-    forward = architecture_of(model).forward
-    return forward.embed(base, input_ids.unsqueeze(0), types, positions.unsqueeze(0))[0]
+    return forward_of(model).embed(base, input_ids.unsqueeze(0), types, positions.unsqueeze(0))[0]
 
 
 def run(model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> Tensor:
@@ -91,7 +93,7 @@ def run(model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> T
         states.ffn(index)
     states.join(Depth(len(states.layers), 0))
     assert states.hidden is not None and not states.waiting
-    return states.row.forward.finish(model.base_model, states.hidden)[0]
+    return states.forward.finish(model.base_model, states.hidden)[0]
 
 
 def climb(model: Any, ladder: Adapter, readings: Readings, pooled: Pooled | None = None) -> Tensor:
@@ -107,10 +109,41 @@ def climb(model: Any, ladder: Adapter, readings: Readings, pooled: Pooled | None
         ``[tokens, hidden_size]``, or ``[texts, hidden_size]`` if pooled.
     """
     assert ladder.side is not None
-    *lower, top = (_one_token(states, readings.sequences, pooled) for states in readings.states.values())
-    last = architecture_of(model).forward.finish(model.base_model, top.unsqueeze(0))[0]
+    *lower, top = (one_token(states, readings.sequences, pooled) for states in readings.states.values())
+    last = forward_of(model).finish(model.base_model, top.unsqueeze(0))[0]
     delta: Tensor = ladder.side([*lower, last], ladder.generator)
     return last + delta
+
+
+def prompted(
+    model: Any,
+    prompt: Prompt,
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    sequences: Sequences,
+    pooled: Pooled | None = None,
+) -> Tensor:
+    """Last hidden states of texts with a prompt in front of each; what belongs to the prompt is taken off.
+
+    Arguments and result as for :func:`flat_forward` and :func:`run`.
+    """
+    length = prompt.length
+    longer = Sequences(tuple(length + tokens for tokens in sequences.lengths))
+    own = (longer.positions >= length).to(input_ids.device)
+    ids = input_ids.new_full((longer.tokens,), int(input_ids[0]))
+    ids[own] = input_ids
+    types = None
+    if token_type_ids is not None:
+        types = token_type_ids.new_zeros(longer.tokens)
+        types[own] = token_type_ids
+    table = model.base_model.get_input_embeddings()
+    put = table.register_forward_hook(lambda _, ids, words: flat_vectors(prompt, words, longer.lengths))
+    try:
+        embedded = embed(model, ids, types, longer)
+    finally:
+        put.remove()
+    hidden = run(model, [Entry(EMBEDDED, (embedded,), longer)])
+    return one_token(hidden[own], sequences, pooled)
 
 
 @torch.no_grad()
@@ -153,12 +186,16 @@ class _Run:
     """A run under way: the hidden states of the texts that are in it, and the entries still to join."""
 
     def __init__(self, model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> None:
+        self.base = model.base_model
         self.row: Architecture = architecture_of(model)
+        self.forward = forward_of(model)
+        self.first_position = first_position(model.config)
         self.layers = model.base_model.get_submodule(self.row.layers)
         self.waiting = list(entries)
         self.pooled = pooled
         self.hidden: Tensor | None = None
         self.sequences: Sequences | None = None
+        self.arguments: dict[str, Any] = {}
 
     @property
     def tokens(self) -> Tensor:
@@ -174,6 +211,7 @@ class _Run:
         if joined:
             present = [] if self.sequences is None else [self.sequences]
             self.sequences = Sequences.join([*present, *(entry.sequences for entry in joined)])
+            self.arguments = {}
             if depth.half == 0:
                 at_the_end = depth.layer == len(self.layers)
                 states = [self._pooled(entry.states[0], entry.sequences, at_the_end) for entry in joined]
@@ -184,18 +222,35 @@ class _Run:
         """The first half of a layer."""
         self.join(Depth(index, 0))
         if self.hidden is not None:
-            arguments = {"attention_mask": None, "sequences": self.sequences}
-            self.hidden = self.row.forward.attention(self.layers[index], self.hidden, arguments)
+            self.hidden = self.forward.attention(self.layers[index], self.hidden, self._told(self.hidden))
+
+    def _told(self, hidden: Tensor) -> dict[str, Any]:
+        """What the attention of every layer is told of the texts; the same until others join."""
+        assert self.sequences is not None
+        if not self.arguments:
+            self.arguments = {"attention_mask": None, "sequences": self.sequences}
+            if self.forward.rotary is not None:
+                positions = (self.sequences.positions + self.first_position).to(
+                    hidden.device, non_blocking=True
+                )
+                rotary = self.forward.rotary(self.base, hidden, positions.unsqueeze(0))
+                self.arguments["position_embeddings"] = rotary
+        return self.arguments
 
     def ffn(self, index: int) -> None:
         """The second half of a layer; who joins here brings the output of its last projection along."""
+        self._ffn(index)
+        if self.hidden is not None:
+            self.hidden = leave_layer(self.layers[index], self.hidden)
+
+    def _ffn(self, index: int) -> None:
         last = index == len(self.layers) - 1
         if self.hidden is not None and self.sequences is not None:
             self.hidden = self._pooled(self.tokens, self.sequences, last).unsqueeze(0)
         joined = self.join(Depth(index, 1))
         if not joined:
             if self.hidden is not None:
-                self.hidden = self.row.forward.ffn(self.layers[index], self.hidden)
+                self.hidden = self.forward.ffn(self.layers[index], self.hidden)
             return
         present = 0 if self.hidden is None else self.hidden.shape[1]
         residuals, outputs = (
@@ -203,13 +258,13 @@ class _Run:
             for tensor in (0, 1)
         )
         residual, known = _joined(self.hidden, residuals), _joined(None, outputs)
-        expand = self.layers[index].get_submodule(self.row.forward.expand)
+        expand = [self.layers[index].get_submodule(path) for path in self.forward.expand]
         with _known_ffn(expand, self.projection(index), present, known):
-            self.hidden = self.row.forward.ffn(self.layers[index], residual)
+            self.hidden = self.forward.ffn(self.layers[index], residual)
 
     def _pooled(self, states: Tensor, sequences: Sequences, last: bool) -> Tensor:
         """Of ``[tokens, hidden_size]`` only the rows that are asked for, once no text needs its others."""
-        return _one_token(states, sequences, self.pooled) if last else states
+        return one_token(states, sequences, self.pooled) if last else states
 
     def projection(self, index: int) -> nn.Module:
         """The last projection of a layer's FFN."""
@@ -217,7 +272,7 @@ class _Run:
         return module
 
 
-def _one_token(states: Tensor, sequences: Sequences, pooled: Pooled | None) -> Tensor:
+def one_token(states: Tensor, sequences: Sequences, pooled: Pooled | None) -> Tensor:
     """Of ``[tokens, hidden_size]`` the rows that are asked for, one a text; all of them if pooled is None."""
     if pooled is None:
         return states
@@ -232,20 +287,25 @@ def _joined(hidden: Tensor | None, states: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _known_ffn(expand: nn.Module, project: nn.Module, present: int, known: Tensor) -> Iterator[None]:
+def _known_ffn(
+    expand: Iterable[nn.Module], project: nn.Module, present: int, known: Tensor
+) -> Iterator[None]:
     """Let an FFN compute the first `present` tokens alone, and take the projections of the others as known.
 
     The modules are called as ever, so that the hooks of adapters on them act on all tokens.
     """
-    expanded, projected = expand.forward, project.forward
+    projected = project.forward
 
-    def only_present(hidden_states: Tensor) -> Tensor:
+    def only_present(expanded: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
         return expanded(hidden_states[:, :present]) if present else hidden_states[:, :0]
 
     def with_known(hidden_states: Tensor) -> Tensor:
         return torch.cat([projected(hidden_states), known], dim=1) if present else known
 
-    with _replaced(expand, only_present), _replaced(project, with_known):
+    with ExitStack() as stack:
+        for module in expand:
+            stack.enter_context(_replaced(module, partial(only_present, module.forward)))
+        stack.enter_context(_replaced(project, with_known))
         yield
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sweeper.errors import UsageError
 from sweeper.space import Params, contains
 from sweeper.study import Choice, Fixed, Range, Spec, Study
-from sweeper.study.search import WHOLE_FIELDS, encode
+from sweeper.study.search import WHOLE_FIELDS, encode, field_of, keys_of, method_names
 from sweeper.words import nearest, short
 
 
@@ -32,7 +32,22 @@ def read_assignments(study: Study, assignments: Sequence[str]) -> Params:
         if name in params:
             raise UsageError(f"--set names {name} twice")
         params[name] = _value(name, _spec(study, name), text)
+    if isinstance(study.search["method"], Choice):
+        _check_method(study, params)
     return params
+
+
+def _check_method(study: Study, params: Params) -> None:
+    """Of several methods, a parameter that is not of all of them is set together with its method."""
+    method = params.get("method")
+    methods = method_names(study.search["method"]) if method is None else (str(method),)
+    for name in params:
+        strangers = [each for each in methods if name not in keys_of(study.search, each)]
+        if strangers:
+            raise UsageError(
+                f"--set: {name} means nothing to the method {', '.join(strangers)}; set the method as well, to one "
+                "that has it"
+            )
 
 
 def _spec(study: Study, name: str) -> Choice | Range:
@@ -58,7 +73,7 @@ def _value(name: str, spec: Spec, text: str) -> str | int | float:
         raise UsageError(f"--set: {name} cannot be {short(text)} in this study{nearest(text, allowed)}")
     assert isinstance(spec, Range)
     number = _number(text)
-    whole = name in WHOLE_FIELDS
+    whole = field_of(name) in WHOLE_FIELDS
     if number is not None and whole and number == int(number):
         number = int(number)
     if number is None or not contains(name, spec, number):

@@ -111,14 +111,17 @@ def position_limit(config: PretrainedConfig) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions <= 0:
         return None
-    if config.model_type in {"roberta", "xlm-roberta"}:
+    if config.model_type in {"roberta", "xlm-roberta", "mpnet"}:
         return int(positions) - int(config.pad_token_id or 0) - 1
     return int(positions)
 
 
 def is_causal(config: PretrainedConfig) -> bool:
     """Whether a token sees only those before it, so that the first one knows nothing of the text."""
-    return config.model_type == "gpt2" or bool(getattr(config, "is_decoder", False))
+    from adapters.architectures import ARCHITECTURES
+
+    row = ARCHITECTURES.get(config.model_type)
+    return (row is not None and (row.decoder or row).causal) or bool(getattr(config, "is_decoder", False))
 
 
 def fingerprint(backbone: Backbone) -> str:

@@ -203,7 +203,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 def dropout_state(slot: Slot) -> Tensor | None:
     """Where the generator of a slot's dropout stands; None if nothing is dropped."""
-    if slot.adapter is None or slot.adapter.generator is None or slot.adapter.config.dropout == 0:
+    if slot.adapter is None or slot.adapter.generator is None or not slot.adapter.config.draws:
         return None
     return slot.adapter.generator.get_state()
 

@@ -12,23 +12,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adapters.architectures import check_fits, hidden_size, layer_count
 from adapters.config import AdapterConfig, fields_of
-from adapters.count import adapter_parameters
-from adapters.depth import Depth, reads
+from adapters.count import parameters_in
+from adapters.depth import Depth, enters
 from adapters.errors import AdapterError
+from adapters.fields import DEFAULTS
 from adapters.flops import flops_per_token
+from adapters.methods import check
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
-from sweeper.study.search import WHOLE_FIELDS, encode
+from sweeper.study.search import WHOLE_FIELDS, encode, field_of, key_of, keys_of, method_names
 from sweeper.trainconfig import TrainConfig
 from sweeper.words import short
 
 if TYPE_CHECKING:
     import optuna
 
-_REDUCTIONS = {"bottleneck": 16, "ladder": 8}
+_REDUCTIONS = {"bottleneck": 16, "compacter": 16, "ladder": 8, "mam": 2}
 """What part of the backbone's width the default bottleneck of a method is."""
+_SIZES = (
+    *("bottleneck_dim", "placement", "layers", "learned_scaling", "rank", "targets", "prefix_length"),
+    *("prompt_length", "phm_dim", "phm_rank"),
+)
+"""The fields that an adapter's size or its sites depend on."""
+
+DEFAULT_METHOD = "bottleneck"
+"""The method of trial 0, if the space holds it; else the first that is listed."""
 
 Params = dict[str, str | int | float]
 
@@ -54,7 +63,7 @@ def _distribution(name: str, spec: Spec) -> optuna.distributions.BaseDistributio
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(spec, Range):
-        if name in WHOLE_FIELDS:
+        if field_of(name) in WHOLE_FIELDS:
             step = 1 if spec.step is None else int(spec.step)
             return IntDistribution(int(spec.low), int(spec.high), log=spec.log, step=step)
         low, high = float(spec.low), float(spec.high)
@@ -64,13 +73,18 @@ def _distribution(name: str, spec: Spec) -> optuna.distributions.BaseDistributio
 
 
 def suggest(trial: optuna.Trial, study: Study) -> Params:
-    """Draw every parameter that varies, those that the trial has fixed included."""
+    """Draw every parameter that varies, those that the trial has fixed included: the method first.
+
+    Of several methods, only the parameters of the one that was drawn.
+    """
     params: dict[str, Any] = {}
     for name in study.searched:
         spec = study.search[name]
+        if name != "method" and name not in keys_of(study.search, _method(study, params)):
+            continue
         if isinstance(spec, Choice):
             params[name] = trial.suggest_categorical(name, [encode(value) for value in spec.values])
-        elif isinstance(spec, Range) and name in WHOLE_FIELDS:
+        elif isinstance(spec, Range) and field_of(name) in WHOLE_FIELDS:
             step = 1 if spec.step is None else int(spec.step)
             params[name] = trial.suggest_int(name, int(spec.low), int(spec.high), step=step, log=spec.log)
         elif isinstance(spec, Range):
@@ -89,9 +103,11 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
         SweeperError: a parameter is missing, unknown or outside its space.
     """
     check_params(study, params)
-    fixed = {name: spec.value for name, spec in study.search.items() if isinstance(spec, Fixed)}
-    values = {**fixed, **params}
-    adapter = AdapterConfig.from_dict({name: values[name] for name in fields_of(values["method"])})
+    values = {name: spec.value for name, spec in study.search.items() if isinstance(spec, Fixed)}
+    values |= params
+    method = str(values["method"])
+    keys = {field: key_of(study.search, method, field) for field in fields_of(method)}
+    adapter = AdapterConfig.from_dict({field: values[key] for field, key in keys.items() if key is not None})
     settings = {name: getattr(study.train, name) for name in TrainConfig().to_dict()}
     searched = {name: values[name] for name in settings if name in values}
     return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}))
@@ -100,13 +116,20 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
 def check_params(study: Study, params: Mapping[str, Any]) -> None:
     """Raise a SweeperError unless the parameters are one point of the study's space."""
     spaces = distributions(study)
-    for name in (*params, *spaces):
+    for name, value in params.items():
         if name not in spaces:
             raise SweeperError(f"{short(name)} is not a parameter of this study; it has: {', '.join(spaces)}")
-        if name not in params:
+        if not contains(name, study.search[name], value):
+            raise SweeperError(f"{name} is {short(value)}, which is outside of {spaces[name]}")
+    if "method" in spaces and "method" not in params:
+        raise SweeperError("the parameter method is missing")
+    method = _method(study, params)
+    wanted = keys_of(study.search, method)
+    for name in spaces:
+        if name in wanted and name not in params:
             raise SweeperError(f"the parameter {name} is missing")
-        if not contains(name, study.search[name], params[name]):
-            raise SweeperError(f"{name} is {short(params[name])}, which is outside of {spaces[name]}")
+        if name in params and name not in wanted:
+            raise SweeperError(f"{name} means nothing to the method {method}")
 
 
 def contains(name: str, spec: Spec, value: Any) -> bool:
@@ -116,7 +139,9 @@ def contains(name: str, spec: Spec, value: Any) -> bool:
             encode(v) == value and isinstance(value, str) == isinstance(encode(v), str) for v in spec.values
         )
     assert isinstance(spec, Range)
-    if isinstance(value, bool) or not isinstance(value, int if name in WHOLE_FIELDS else (int, float)):
+    if isinstance(value, bool) or not isinstance(
+        value, int if field_of(name) in WHOLE_FIELDS else (int, float)
+    ):
         return False
     if not spec.low <= value <= spec.high:
         return False
@@ -127,14 +152,19 @@ def contains(name: str, spec: Spec, value: Any) -> bool:
 def default_params(study: Study, hidden_size: int) -> Params:
     """The parameters of trial 0: where the literature starts from, or the nearest point of the space.
 
-    That is AdapterConfig's defaults with a bottleneck of a sixteenth of the backbone's width, for a ladder an
+    That is the method's defaults with a bottleneck of a sixteenth of the backbone's width, for a ladder an
     eighth (Sung et al. 2022), trained as TrainConfig's defaults say. A number that the space lacks becomes
     the nearest one in it; a name that the space lacks becomes the first that is listed.
     """
-    method = _method(study)
-    adapter = AdapterConfig(method=method, bottleneck_dim=max(1, hidden_size // _REDUCTIONS[method]))
-    wanted = Configuration(adapter, TrainConfig()).to_dict()
-    return {name: _nearest_in(name, study.search[name], wanted[name]) for name in study.searched}
+    methods = method_names(study.search["method"])
+    method = methods[0] if DEFAULT_METHOD not in methods else DEFAULT_METHOD
+    needed = {"bottleneck_dim": max(1, hidden_size // _REDUCTIONS[method])} if method in _REDUCTIONS else {}
+    wanted = Configuration(AdapterConfig(method=method, **needed), TrainConfig()).to_dict()
+    return {
+        name: _nearest_in(name, study.search[name], wanted[field_of(name)])
+        for name in study.searched
+        if name in keys_of(study.search, method)
+    }
 
 
 def _nearest_in(name: str, spec: Spec, wanted: Any) -> str | int | float:
@@ -148,18 +178,24 @@ def _nearest_in(name: str, spec: Spec, wanted: Any) -> str | int | float:
     if spec.step is not None:
         value = spec.low + round((value - spec.low) / spec.step) * spec.step
         value = min(value, spec.high)
-    return int(value) if name in WHOLE_FIELDS else float(value)
+    return int(value) if field_of(name) in WHOLE_FIELDS else float(value)
 
 
 def size(study: Study) -> int | None:
     """How many configurations the space holds; None if a continuous range makes it infinite."""
+    sizes = [_size_of(study, method) for method in method_names(study.search["method"])]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _size_of(study: Study, method: str) -> int | None:
+    """How many configurations of one method the space holds."""
     count = 1
-    for name in study.searched:
+    for name in keys_of(study.search, method):
         spec = study.search[name]
-        if isinstance(spec, Choice):
+        if isinstance(spec, Choice) and name != "method":
             count *= len(spec.values)
         elif isinstance(spec, Range):
-            if spec.step is None and name not in WHOLE_FIELDS:
+            if spec.step is None and field_of(name) not in WHOLE_FIELDS:
                 return None
             count *= 1 + round((spec.high - spec.low) / (spec.step or 1))
     return count
@@ -167,8 +203,7 @@ def size(study: Study) -> int | None:
 
 def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
     """The fewest and the most parameters that an adapter of the space has in this backbone."""
-    width, layers = hidden_size(backbone_config), layer_count(backbone_config)
-    counts = [adapter_parameters(config, width, layers) for _, config in _corners(study)]
+    counts = [parameters_in(config, backbone_config) for _, config in _corners(study)]
     return min(counts), max(counts)
 
 
@@ -177,16 +212,16 @@ def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]
 
     Every placement and set of layers counts alike; the reference, a head alone, begins at the end.
     """
-    found = [reads(config, backbone_config) for _, config in _corners(study)]
+    found = [enters(config, backbone_config) for _, config in _corners(study)]
     each = study.budget.trials / len(found)
     uses = {depths: each * found.count(depths) for depths in found}
-    return {**uses, reads(None, backbone_config): 1.0}
+    return {**uses, enters(None, backbone_config): 1.0}
 
 
-def _method(study: Study) -> str:
+def _method(study: Study, params: Mapping[str, Any]) -> str:
+    """The method of a trial, from its parameters or from the space that has only one."""
     spec = study.search["method"]
-    assert isinstance(spec, Fixed)
-    return str(spec.value)
+    return str(spec.value) if isinstance(spec, Fixed) else str(params["method"])
 
 
 def _ends(spec: Spec) -> tuple[Value, ...]:
@@ -199,15 +234,22 @@ def _ends(spec: Spec) -> tuple[Value, ...]:
 def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
     """Every adapter that differs in size or in sites, the sizes only at their ends.
 
-    With each goes the position of its value in the list it came from, for the line of an error.
+    With each goes the position of its value in the list it came from, for the line of an error, by its key.
     """
-    names = [name for name in ("bottleneck_dim", "placement", "layers") if name in study.search]
-    for combination in itertools.product(*(enumerate(_ends(study.search[name])) for name in names)):
-        values: dict[str, Any] = {name: value for name, (_, value) in zip(names, combination, strict=True)}
-        yield (
-            {name: index for name, (index, _) in zip(names, combination, strict=True)},
-            AdapterConfig(method=_method(study), **values),
-        )
+    for number, method in enumerate(method_names(study.search["method"])):
+        fields = {field: key_of(study.search, method, field) for field in _SIZES if field in DEFAULTS[method]}
+        keys = {field: key for field, key in fields.items() if key is not None}
+        for combination in itertools.product(*(enumerate(_ends(study.search[key])) for key in keys.values())):
+            values: dict[str, Any] = {
+                field: value for field, (_, value) in zip(keys, combination, strict=True)
+            }
+            positions = {key: index for key, (index, _) in zip(keys.values(), combination, strict=True)}
+            yield {**positions, "method": number}, AdapterConfig(method=method, **values)
+
+
+def corners(study: Study) -> Iterator[AdapterConfig]:
+    """Every adapter that differs in size or in sites, the sizes only at their ends."""
+    return (config for _, config in _corners(study))
 
 
 def check_space(study: Study, backbone_config: Any) -> None:
@@ -220,9 +262,12 @@ def check_space(study: Study, backbone_config: Any) -> None:
     """
     for indices, config in _corners(study):
         try:
-            check_fits(config, backbone_config)
+            check(config, backbone_config)
         except AdapterError as error:
-            raise UsageError(str(error), study.path, _line_of(study, error.field, indices)) from error
+            line = _line_of(study, config.method, error.field, indices)
+            raise UsageError(str(error), study.path, line) from error
+    _check_between(study)
+    _check_prompt(study, backbone_config)
     smallest, _ = extremes(study, backbone_config)
     limit = study.limits.trainable_parameters
     if limit is not None and smallest > limit:
@@ -244,13 +289,55 @@ def check_space(study: Study, backbone_config: Any) -> None:
             )
 
 
-def _line_of(study: Study, field: str | None, indices: Mapping[str, int]) -> int | None:
+def _check_between(study: Study) -> None:
+    """What the ends of a range do not show: a compacter's sizes are multiples of its Kronecker factors."""
+    if "compacter" not in method_names(study.search["method"]):
+        return
+    key = key_of(study.search, "compacter", "bottleneck_dim")
+    spec = study.search[key] if key is not None else None
+    factors = key_of(study.search, "compacter", "phm_dim")
+    default = Fixed(DEFAULTS["compacter"]["phm_dim"])
+    for factor in _ends(study.search[factors] if factors is not None else default):
+        if isinstance(spec, Range) and (spec.step or 1) % int(factor):  # type: ignore[arg-type]
+            raise UsageError(
+                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range a step that is "
+                f"a multiple of it, or a list of multiples",
+                study.path,
+                _line_of(study, "compacter", "bottleneck_dim", {str(key): 0}),
+            )
+
+
+def _check_prompt(study: Study, backbone_config: Any) -> None:
+    """A prompt takes positions: the longest text has to have room behind it."""
+    from sweeper.backbone import position_limit
+
+    limit = position_limit(getattr(backbone_config, "config", backbone_config))
+    for indices, config in _corners(study):
+        if (
+            config.method == "prompt"
+            and limit is not None
+            and config.prompt_length + study.train.max_length > limit
+        ):
+            raise UsageError(
+                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens are more than "
+                f"the backbone's {limit} positions: lower prompt_length or train.max_length",
+                study.path,
+                _line_of(study, "prompt", "prompt_length", indices),
+            )
+
+
+def _line_of(study: Study, method: str, field: str | None, indices: Mapping[str, int]) -> int | None:
     if field is None:
         return study.line("backbone", "model")
-    spec = study.search[field]
-    if isinstance(spec, Range):
-        return study.line("search", field, ("from", "to")[indices[field]])
-    return study.line("search", field, indices.get(field, 0))
+    key = key_of(study.search, method, field)
+    if key is None:
+        return study.line("search", "method")
+    spec = study.search[key]
+    end: str | int = ("from", "to")[indices[key]] if isinstance(spec, Range) else indices.get(key, 0)
+    under = ("search", "method", method, field)
+    if under in study.lines:
+        return study.line(*under, end)
+    return study.line("search", field, end)
 
 
 def trial_seed(study: Study, number: int | str) -> int:

@@ -132,30 +132,29 @@ def _words(spec: Spec) -> str:
 
 
 def _sites(study: Study, config: Any) -> dict[str, list[str]]:
-    """The modules of the backbone that each placement acts on, by name, for every set of layers.
+    """The modules of the backbone that each placement or method acts on, by name, for every set of layers.
 
-    Of a ladder: the layers whose input it reads.
+    Of a ladder: the layers whose input it reads. A method that acts on no layer is not there.
     """
-    from adapters.architectures import architecture_of, layer_count, layer_indices, sites
-    from adapters.config import AdapterConfig
+    from adapters.architectures import architecture_of, layer_count, layer_indices
+    from adapters.methods import places_in
+    from adapters.points import hook_point
+    from adapters.shape import shape_of
+    from sweeper import space
 
-    row, layers = architecture_of(config), layer_count(config)
-    found = {}
-    if "placement" not in study.search:
-        for layer_set in _values(study.search["layers"]):
-            name = f"ladder, {list(layer_set) if isinstance(layer_set, tuple) else layer_set}"
-            found[name] = [f"{row.layers}.{index}" for index in layer_indices(layer_set, layers)]
-        return found
-    for placement in _values(study.search["placement"]):
-        for layer_set in _values(study.search["layers"]):
-            chosen = AdapterConfig(bottleneck_dim=1, placement=placement, layers=layer_set)
-            name = f"{placement}, {list(layer_set) if isinstance(layer_set, tuple) else layer_set}"
-            found[name] = [f"{row.layers}.{s.layer}.{row.hook_point(s).path}" for s in sites(chosen, layers)]
+    row, found = architecture_of(config), {}
+    for chosen in space.corners(study):
+        if chosen.layers is None:
+            continue
+        layers = list(chosen.layers) if isinstance(chosen.layers, tuple) else chosen.layers
+        parts = [chosen.placement or chosen.method, *filter(None, [chosen.targets]), str(layers)]
+        shape = shape_of(chosen.method, config)
+        placed = [(place, row.part(place.layer, config)) for place in places_in(chosen, shape)]
+        modules = [f"{part.path}.{hook_point(part.row, place).path}".rstrip(".") for place, part in placed]
+        if chosen.method == "ladder":
+            modules = [f"{row.layers}.{index}" for index in layer_indices(chosen.layers, layer_count(config))]
+        found[", ".join(parts)] = modules
     return found
-
-
-def _values(spec: Spec) -> tuple[Any, ...]:
-    return (spec.value,) if isinstance(spec, Fixed) else spec.values if isinstance(spec, Choice) else ()
 
 
 def _sizes(study: Study, config: Any, backbone_parameters: int) -> dict[str, Any]:

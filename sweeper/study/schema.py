@@ -291,6 +291,17 @@ class Study:
         """The search keys that differ between trials, in the order in which they are drawn."""
         return tuple(name for name, spec in self.search.items() if not isinstance(spec, Fixed))
 
+    def _search(self) -> dict[str, Any]:
+        """The section ``search``; fields of one of several methods under their method."""
+        search = {name: spec.to_json() for name, spec in self.search.items() if "." not in name}
+        own = [name.split(".") for name in self.search if "." in name]
+        if own:
+            search["method"] = {
+                of: {name: self.search[f"{of}.{name}"].to_json() for method, name in own if method == of}
+                for of in search["method"]
+            }
+        return search
+
     def line(self, *keys: str | int) -> int | None:
         """The line of a key, or of the nearest key around it; None if the study came from no file."""
         for end in range(len(keys), 0, -1):
@@ -311,7 +322,7 @@ class Study:
             "backbone": self.backbone.to_dict(),
             "task": self.task.to_dict(),
             "data": self.data.to_dict(),
-            "search": {name: spec.to_json() for name, spec in self.search.items()},
+            "search": self._search(),
             "train": train,
             "objective": objectives if len(objectives) > 1 else objectives[0],
             "limits": self.limits.to_dict(),

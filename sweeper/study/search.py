@@ -7,12 +7,15 @@ scalar are told apart, and every value of theirs is put to those two.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
 from adapters.config import METHODS, AdapterConfig, fields_of
 from adapters.errors import AdapterError
+from adapters.fields import DEFAULTS, POSITIVE_FIELDS, REQUIRED, SHARE_FIELDS
+from adapters.fields import WHOLE_FIELDS as WHOLE_ADAPTER_FIELDS
 from sweeper.errors import UsageError
 from sweeper.study.node import Node
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Value
@@ -24,55 +27,109 @@ FIXED_TRAIN_FIELDS = ("max_length", "evaluations_per_epoch", "dtype", "keep")
 """Keys of ``train`` that are the same in all trials: tokens, rungs and what is compared depend on them."""
 TRAIN_FIELDS = tuple(f.name for f in fields(TrainConfig) if f.name not in FIXED_TRAIN_FIELDS)
 SEARCH_FIELDS = (*ADAPTER_FIELDS, *TRAIN_FIELDS)
-WHOLE_FIELDS = ("bottleneck_dim", "epochs", "batch_size")
-NUMBER_FIELDS = ("scaling", "dropout", "learning_rate", "warmup", "weight_decay", "max_grad_norm")
-LATER_METHODS = ("lora", "prefix", "ia3")
+WHOLE_FIELDS = (*WHOLE_ADAPTER_FIELDS, "epochs", "batch_size")
+NUMBER_FIELDS = (
+    *POSITIVE_FIELDS,
+    *SHARE_FIELDS,
+    "learning_rate",
+    "warmup",
+    "weight_decay",
+    "max_grad_norm",
+)
 
 
 def read_search(node: Node) -> dict[str, Spec]:
-    """The search space, complete and in drawing order: the fields of the method, then those of the training.
+    """The search space in drawing order: the method, its fields, then those of the training.
+
+    Of one method every field is there, with its default if the file does not name it. Of several there are
+    those that the file names: one that is written under its method is called ``METHOD.FIELD`` and is of that
+    method alone, others are of all methods that have such a field.
 
     Raises:
         UsageError: an unknown key, an illegal value, or a range that cannot be drawn from as it is written.
     """
     elsewhere = dict.fromkeys(FIXED_TRAIN_FIELDS, "train")
     node.mapping(SEARCH_FIELDS, elsewhere)
-    node.required("bottleneck_dim", "the size of the bottleneck, such as 24 or {from: 4, to: 256, log: true}")
-    method = _method(node)
+    method, own = _methods(node)
+    methods = method_names(method)
+    _check_meaning(node, methods, own)
     search: dict[str, Spec] = {"method": method}
-    for name in (*_fields_of(method, node), *TRAIN_FIELDS):
+    for name in ADAPTER_FIELDS[1:]:
         if name in node.value:
             search[name] = _spec(node.child(name), name)
-        elif name in ADAPTER_FIELDS:
-            search[name] = Fixed(_default(name))
+        elif len(methods) == 1 and name in DEFAULTS[methods[0]] and name not in own.get(methods[0], {}):
+            search[name] = Fixed(DEFAULTS[methods[0]][name])
+    for of, fields_node in own.items():
+        for name in fields_node:
+            search[name if len(methods) == 1 else f"{of}.{name}"] = _spec(fields_node[name], name)
+    for name in TRAIN_FIELDS:
+        if name in node.value:
+            search[name] = _spec(node.child(name), name)
     return search
 
 
-def _fields_of(method: Fixed, node: Node) -> list[str]:
-    """What may be searched of a method; fails at the line of a key that means nothing to it."""
-    known = fields_of(str(method.value))
-    for name in ADAPTER_FIELDS:
-        if name not in known and node.has(name):
-            node.child(name).fail(f"means nothing to the method {method.value}; remove it")
-    return [name for name in known if name != "method"]
+def method_names(spec: Spec) -> tuple[str, ...]:
+    """The methods of a space."""
+    assert not isinstance(spec, Range)
+    return tuple(str(value) for value in (spec.values if isinstance(spec, Choice) else (spec.value,)))
 
 
-def _default(name: str) -> Value:
-    value: Value = getattr(AdapterConfig(bottleneck_dim=1), name)
-    return value
+def key_of(search: Mapping[str, Spec], method: str, field: str) -> str | None:
+    """The key of a space that a field of a method is drawn by, or None if it is the method's default."""
+    return next((key for key in (f"{method}.{field}", field) if key in search), None)
 
 
-def _method(node: Node) -> Fixed:
+def field_of(key: str) -> str:
+    """The field that a key of a space is a value of: ``lora.rank`` is one of ``rank``."""
+    return key.rpartition(".")[2]
+
+
+def keys_of(search: Mapping[str, Spec], method: str) -> tuple[str, ...]:
+    """The keys of a space that mean something to a method, the method's own among them, in drawing order."""
+    wanted = {key_of(search, method, field) for field in fields_of(method)}
+    return tuple(key for key in search if key in wanted or key in TRAIN_FIELDS)
+
+
+def _methods(node: Node) -> tuple[Fixed | Choice, dict[str, dict[str, Node]]]:
+    """The methods, and the fields that are written under each of them."""
     if not node.has("method"):
-        return Fixed(METHODS[0])
+        return Fixed(METHODS[0]), {}
     method = node.child("method")
-    if not isinstance(method.value, str):
-        method.fail(
-            "must be the name of one method; several methods in one study are not supported; write one of "
-            f"{', '.join(METHODS)}"
-        )
-    not_yet = {name: f"{name} is not supported by this version" for name in LATER_METHODS}
-    return Fixed(method.one_of(METHODS, later=not_yet))
+    if isinstance(method.value, str):
+        return Fixed(method.one_of(METHODS)), {}
+    if isinstance(method.value, list):
+        found = _spec(method, "method")
+        assert not isinstance(found, Range)
+        return found, {}
+    if not isinstance(method.value, dict):
+        method.fail(f"must be the name of a method, a list of names, or a mapping, not {method.described()}")
+    method.mapping(METHODS)
+    if not method.value:
+        method.fail("names no method; write one, such as {lora: {rank: [4, 8]}}")
+    own: dict[str, dict[str, Node]] = {}
+    for name in method.value:
+        fields_node = method.child(name)
+        if fields_node.value is None:
+            continue
+        fields_node.mapping(fields_of(name)[1:])
+        own[name] = {field: fields_node.child(field) for field in fields_node.value}
+    names = tuple(method.value)
+    return (Choice(names) if len(names) > 1 else Fixed(names[0])), own
+
+
+def _check_meaning(node: Node, methods: tuple[str, ...], own: Mapping[str, Mapping[str, Node]]) -> None:
+    """Fail at the line of a key that means nothing to any method, and where a method lacks what it needs."""
+    for name in ADAPTER_FIELDS[1:]:
+        if not node.has(name):
+            continue
+        if not any(name in DEFAULTS[method] for method in methods):
+            node.child(name).fail(f"means nothing to the method {', '.join(methods)}; remove it")
+        if all(name in own.get(method, {}) for method in methods if name in DEFAULTS[method]):
+            node.child(name).fail("is written under each method as well; keep it in one of them")
+    for method in methods:
+        if DEFAULTS[method].get("bottleneck_dim") is REQUIRED and "bottleneck_dim" not in own.get(method, {}):
+            wanted = "the size of the bottleneck, such as 24 or {from: 4, to: 256, log: true}"
+            node.required("bottleneck_dim", wanted)
 
 
 def _spec(node: Node, name: str) -> Spec:
@@ -102,9 +159,9 @@ def _value(node: Node, name: str) -> Value:
     if isinstance(value, dict) or value is None:
         node.fail(f"must be a value, not {node.described()}")
     if isinstance(value, list):
-        if name != "layers":
+        if name not in ("layers", "placement"):
             node.fail("a list in the list; write one list of values")
-        if not value:
+        if not value and name == "layers":
             node.fail("the set of layers is empty; name a layer, such as [0, 2, 4], or write all")
     if isinstance(value, str) and len(value) > 100:
         node.fail(f"{short(value)} is not known")
@@ -119,7 +176,7 @@ def check_value(node: Node, name: str, value: Any) -> Value:
     """Put a value to AdapterConfig or TrainConfig; return it as they keep it, or fail at the node's line."""
     try:
         if name in ADAPTER_FIELDS:
-            config: AdapterConfig | TrainConfig = AdapterConfig.from_dict({"bottleneck_dim": 1, name: value})
+            config: AdapterConfig | TrainConfig = AdapterConfig.from_dict(_smallest(name, value))
         else:
             config = TrainConfig.from_dict({name: value})
     except AdapterError as error:
@@ -128,6 +185,16 @@ def check_value(node: Node, name: str, value: Any) -> Value:
         node.fail(str(error))
     kept: Value = getattr(config, name)
     return kept
+
+
+def _smallest(name: str, value: Any) -> dict[str, Any]:
+    """A configuration with one field: of a method that has such a field, and with what that method needs."""
+    if name == "method":
+        method = value if isinstance(value, str) and value in METHODS else METHODS[0]
+    else:
+        method = next(method for method in METHODS if name in DEFAULTS[method])
+    needed = {field: 1 for field, default in DEFAULTS[method].items() if default is REQUIRED}
+    return {"method": method, **needed, name: value}
 
 
 def _range(node: Node, name: str) -> Range:

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.architectures import hidden_size, layer_count
+from adapters.architectures import hidden_size
 from adapters.config import AdapterConfig
-from adapters.count import adapter_parameters
+from adapters.count import parameters_in
 from adapters.flops import flops_per_token
 from sweeper import space
 from sweeper.asktell import Trials
@@ -48,7 +48,6 @@ class Beginner:
         self._trials = trials
         self._backbone_config = backbone_config
         self._hidden_size = hidden_size(backbone_config)
-        self._layers = layer_count(backbone_config)
         self._outputs = outputs
         row = session.row
         about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
@@ -83,7 +82,7 @@ class Beginner:
             trial_id,
             params,
             _digest(found, None),
-            adapter_parameters(found.adapter, self._hidden_size, self._layers),
+            parameters_in(found.adapter, self._backbone_config),
             self._head_parameters,
         )
         if self._past_limits(claim, attached, found.adapter):
@@ -124,7 +123,7 @@ class Beginner:
         """What is known of a configuration before it is trained; of names of anything else, nothing."""
         found: dict[str, int] = {}
         if "trainable_parameters" in names:
-            own = 0 if adapter is None else adapter_parameters(adapter, self._hidden_size, self._layers)
+            own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
             found["trainable_parameters"] = own + self._head_parameters
         if "flops_per_token" in names:
             found["flops_per_token"] = flops_per_token(adapter, self._backbone_config)

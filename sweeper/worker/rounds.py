@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+from adapters.config import shares_step
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
 from sweeper.crash import point
@@ -19,7 +20,7 @@ from sweeper.pruning import Others, should_prune
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.train import HANDED_BACK, PRUNED
-from sweeper.worker.begin import Beginner
+from sweeper.worker.begin import Beginner, Begun
 from sweeper.worker.ending import Ending
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize
@@ -62,6 +63,8 @@ class Rounds:
         # By place and attempt: a place that was lost here may come back before its slot is empty.
         self._claims: dict[tuple[int, int], Claim] = {}
         self._alone: Claim | None = None
+        # A trial that cannot share a step: begun, and trained when the pack is empty.
+        self._waiting: Begun | None = None
         self._idle = False
         self._ask_again = 0.0
 
@@ -86,6 +89,8 @@ class Rounds:
 
     def next_job(self) -> Job | None:
         """The next trial to train; None if there is none now, or none may begin any more."""
+        if self._waiting is not None:
+            return self._waited()
         if len(self._claims) >= (1 if self._alone is not None else self._size.limit):
             return None
         # A free slot asks at every step; others of the pack train meanwhile, and the store has better to do.
@@ -108,10 +113,35 @@ class Rounds:
                 begun = None
             self._heartbeat.advance()
             if begun is not None:
+                if not shares_step(begun.job.adapter):
+                    self._waiting = begun
+                    return self._waited()
                 self._claims[begun.job.place_id, begun.job.attempt] = begun.claim
                 return begun.job
             self._drop(claim)
             self._tell_results()
+        return None
+
+    def _waited(self) -> Job | None:
+        """The trial that waits for an empty pack, once it is empty; until then nothing else begins.
+
+        It is given back if it may not begin any more, and forgotten if another worker has it.
+        """
+        assert self._waiting is not None
+        claim, job = self._waiting.claim, self._waiting.job
+        if self._heartbeat.is_lost(claim):
+            self._waiting = None
+            self._heartbeat.drop(claim)
+        elif self._stop.is_set() or self._heartbeat.control is not None:
+            self._waiting = None
+            with contextlib.suppress(LeaseLost):
+                self._ledger.release(claim)
+            self._heartbeat.drop(claim)
+        elif not self._claims:
+            self._waiting = None
+            self._alone = claim
+            self._claims[job.place_id, job.attempt] = claim
+            return job
         return None
 
     def _is_to_wait(self, claim: Claim) -> bool:

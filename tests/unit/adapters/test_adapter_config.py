@@ -49,7 +49,9 @@ def test_defaults_are_those_the_literature_starts_from():
         "placement": "pfeiffer",
         "layers": "all",
         "scaling": 1.0,
+        "learned_scaling": "none",
         "dropout": 0.0,
+        "stochastic_depth": 0.0,
     }
 
 
@@ -81,7 +83,7 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("method", "lora"),
+        ("method", "lroa"),
         ("method", None),
         ("bottleneck_dim", 0),
         ("bottleneck_dim", -3),

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from adapters.architectures import ARCHITECTURES
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.files import load, load_into, save
 from adapters.insert import activate, active, build, insert, names, remove
-from tests.tiny_models import tiny_config, tiny_model
+from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
 
 CONFIG = AdapterConfig(bottleneck_dim=4, placement="houlsby", layers=(0, 2), activation="gelu", scaling=4.0)
 
@@ -43,7 +42,7 @@ def rewrite(path, tensors=None, **metadata):
     save_file(load_file(path) if tensors is None else tensors, path, entries)
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", MAIN_FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_saved_adapter_computes_the_same_in_another_model(family, dtype, tmp_path, tokens, fill):
     model = tiny_model(family).to(dtype)
