@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "pruner",
         "seed",
     ),
-    "backbone": ("model", "revision"),
+    "backbone": ("model", "revision", "sites"),
     "task": ("kind", "text", "label", "pooling"),
     "data": ("train", "validation", "test"),
     "objective": ("metric", "direction"),
