@@ -1,6 +1,6 @@
-"""How far one store goes: the ledger's throughput, a fleet of simulated workers, and a study of 10,000 trials.
+"""How far one store goes: the ledger alone, a fleet of simulated workers, a study of 10,000 trials.
 
-    python -m benchmarks.scale                        # all of it, on a PostgreSQL server of its own, and SQLite
+    python -m benchmarks.scale                     # all of it, on a PostgreSQL server of its own, and SQLite
     python -m benchmarks.scale --only fleet --workers 1000
 
 The store is real, and so are all that is written and the sampler; only the training is missing.
@@ -48,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
     add("--stores", nargs="+", choices=STORES, default=list(STORES), help="(default: both)")
@@ -85,7 +83,9 @@ def machine() -> str:
     """The processor and the versions that matter."""
     names = ("adapter-sweeper", "optuna", "sqlalchemy", "psycopg")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"machine: {processor()}, {cores()} cores\nversions: Python {platform.python_version()}, {versions}"
+    return (
+        f"machine: {processor()}, {cores()} cores\nversions: Python {platform.python_version()}, {versions}"
+    )
 
 
 def throughput(url: str, settings: argparse.Namespace) -> Iterable[str]:
@@ -95,7 +95,7 @@ def throughput(url: str, settings: argparse.Namespace) -> Iterable[str]:
         for number in range(settings.rounds)
     ]
     yield (
-        f"{spread(rates, 0)} trials a second reserved, attached and recorded by {settings.processes} processes"
+        f"{spread(rates, 0)} trials a second reserved, attached, recorded by {settings.processes} processes"
     )
 
 

@@ -35,7 +35,7 @@ class Fleet:
     Args:
         workers, processes: how many workers, and in how many processes they are played.
         trials: of the study.
-        trial_seconds: the median length of a trial; lengths are log-normal, 95 % of them within a factor of 4.
+        trial_seconds: the median length of a trial; lengths are log-normal, 95 % are within a factor of 4.
         compress: how many times faster than the clock training goes.
         sampler: ``tpe`` or ``random``.
         lease_seconds: of a claim; a heartbeat is written every thirtieth of it.
@@ -107,7 +107,10 @@ def count_connections(url: str) -> int:
         return 0
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        query = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
         return int(connection.execute(text(query)).scalar_one())
 
 

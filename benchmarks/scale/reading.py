@@ -92,7 +92,12 @@ def _fill(connection: Connection, study: Study, chunk: list[Filled]) -> None:
              "trial_number": number, "started_at": now - 60.0, "seen_at": now, **end}
         )  # fmt: skip
         for evaluation, value in enumerate(curve if is_over else curve[:1], start=1):
-            measured = {"accuracy": value, "objective": value, "validation/loss": 1 - value, "train/loss": 0.5}
+            measured = {
+                "accuracy": value,
+                "objective": value,
+                "validation/loss": 1 - value,
+                "train/loss": 0.5,
+            }
             metrics += [
                 {"place_id": place_id, "attempt": 1, "evaluation": evaluation, "step": 100 * evaluation,
                  "epoch": float(evaluation), "time": now, "key": key, "value": amount}

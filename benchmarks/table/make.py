@@ -1,8 +1,8 @@
-"""Train every configuration of a grid in full, with several seeds, and write every evaluation to one CSV file.
+"""Train every configuration of a grid in full, with several seeds: every evaluation, in one CSV file.
 
     python -m benchmarks.table.make --data DIR --folder DIR --out benchmarks/table/trec.csv
 
-A study for each seed goes through the engine that `sweeper run` uses; the grid is enqueued, nothing is pruned.
+A study a seed goes through the engine that `sweeper run` uses; the grid is enqueued, nothing is pruned.
 `--folder` keeps the studies: the same command goes on from where it was stopped, at any moment. The rows are
 drawn once, from the training split alone.
 """
@@ -40,9 +40,7 @@ REPORT_SECONDS = 30.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing of the table, and write all that there is when it is whole."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--data", type=Path, required=True, help="folder whose train.jsonl the rows are drawn from")
     add("--folder", type=Path, required=True, help="where the studies are kept, so that they can go on")
@@ -114,7 +112,9 @@ def grid(study: Study) -> list[Params]:
         if not isinstance(spec, Choice):
             raise SystemExit(f"error: {name} is a range: a grid has choices alone")
         values[name] = [encode(value) for value in spec.values]
-    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    return [
+        dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())
+    ]
 
 
 def enqueue_missing(ledger: Ledger, study: Study) -> None:

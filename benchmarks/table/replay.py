@@ -2,7 +2,7 @@
 
     python -m benchmarks.table.replay --table benchmarks/table/trec.csv --picture docs/search.svg
 
-Regret is what the table's best configuration is worth, minus what the best complete trial so far is worth: each
+Regret is what the table's best configuration is worth, minus what the best complete trial is worth: each
 the mean over the seeds, while the search has seen one training of a trial alone. Cost is in training steps of
 all trials together, shown in trainings to the end.
 """
@@ -34,9 +34,7 @@ Curve = list[float]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay, print, and draw."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--table", type=Path, default=HERE / "trec.csv", help="the CSV file that make wrote")
     add("--study", type=Path, default=HERE / "trec.yaml", help="study file of its grid")
@@ -131,9 +129,7 @@ def describe(there: Table, settings: argparse.Namespace) -> str:
     )
 
 
-def report(
-    there: Table, settings: argparse.Namespace, results: dict[tuple[str, int], list[Curve]]
-) -> str:
+def report(there: Table, settings: argparse.Namespace, results: dict[tuple[str, int], list[Curve]]) -> str:
     """A line for each search: median regret with its quartiles in points, and how many came close enough."""
     costs = [cost for cost in (5, 12, 25, 50, 100) if cost <= settings.cost] or [settings.cost]
     header = ["K, search", *(f"after {cost} trainings" for cost in costs), "within one s.e."]

@@ -53,9 +53,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def _read(line: dict[str, str]) -> Row:
     own = ("seed", "trainable_parameters")
-    params = {
-        name: _number(text) for name, text in line.items() if name not in own and not _evaluated(name)
-    }
+    params = {name: _number(text) for name, text in line.items() if name not in own and not _evaluated(name)}
     steps = tuple(int(text) for name, text in line.items() if name.startswith(_STEP) and text)
     values = tuple(float(text) for name, text in line.items() if name.startswith(_VALUE) and text)
     return Row(int(line["seed"]), params, int(line["trainable_parameters"]), steps, values)

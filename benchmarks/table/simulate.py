@@ -1,4 +1,4 @@
-"""One search on the table: the product's own sampler and pruner, with the training looked up instead of done."""
+"""One search on the table: the product's own sampler and pruner; the training is looked up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Table:
         self.full_steps = max(row.steps[-1] for row in rows)
         self.evaluations = max(len(row.values) for row in rows)
         # What diverged has no last value: it is worth its last finite one.
-        self._means = {key: statistics.fmean(row.values[-1] for row in own) for key, own in self._rows.items()}
+        self._means = {
+            key: statistics.fmean(row.values[-1] for row in own) for key, own in self._rows.items()
+        }
         self.best = max(self._means.values())
         winner = self._rows[max(self._means, key=lambda key: self._means[key])]
         self.standard_error = statistics.stdev(row.values[-1] for row in winner) / len(winner) ** 0.5
@@ -80,7 +82,9 @@ class Found:
     mean: float
 
 
-def run(table: Table, study: Study, first: space.Params, search: Search, seed: int, steps: int) -> list[Found]:
+def run(
+    table: Table, study: Study, first: space.Params, search: Search, seed: int, steps: int
+) -> list[Found]:
     """Search until so many steps are spent; the winners on the way.
 
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained

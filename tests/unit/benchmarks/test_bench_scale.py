@@ -70,11 +70,12 @@ def test_every_view_and_both_samplers_are_timed(tmp_path: Path) -> None:
     lines = list(reading(f"sqlite:///{tmp_path / 'store.db'}", settings))
     found = {" ".join(line.split()[2:5]) for line in lines}
     assert len(lines) == 10 and all(line.startswith("20 trials") for line in lines), found
-    study = fill(f"sqlite:///{tmp_path / 'other.db'}", "few", 2)
-    assert {key: len(times) for key, times in views(f"sqlite:///{tmp_path / 'other.db'}", "few", 2).items()} == {
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    study = fill(other, "few", 2)
+    assert {key: len(times) for key, times in views(other, "few", 2).items()} == {
         "status": 2, "trials": 2, "best": 2, "a pruner's curves": 2,
     }  # fmt: skip
-    assert {key: len(times) for key, times in asks(f"sqlite:///{tmp_path / 'other.db'}", study, 2).items()} == {
+    assert {key: len(times) for key, times in asks(other, study, 2).items()} == {
         "first": 2, "create": 4, "ask": 4,
     }  # fmt: skip
 
@@ -84,7 +85,9 @@ def test_percentiles_are_of_the_values() -> None:
     assert percentiles([float(number) for number in range(101)]) == ["50.000", "95.000", "99.000"]
 
 
-@pytest.mark.parametrize("wrong", [["--workers", "0"], ["--compress", "0"], ["--sizes", "0"], ["--only", "x"]])
+@pytest.mark.parametrize(
+    "wrong", [["--workers", "0"], ["--compress", "0"], ["--sizes", "0"], ["--only", "x"]]
+)
 def test_a_wrong_option_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(wrong)
