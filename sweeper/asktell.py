@@ -101,8 +101,8 @@ class Trials:
 
     def create(self, claim: Claim) -> tuple[int, int]:
         """Make a RUNNING trial for a claim, or find that of its place; returns (number, id)."""
-        # A place that is taken for the first time has no trial yet, unless an earlier try here made one. To look
-        # for it is to read every trial that runs.
+        # A place that is taken for the first time has no trial yet, unless an earlier try here made one.
+        # To look for it is to read every trial that runs.
         may_be_there = claim.attempt > 1
 
         def once() -> tuple[int, int]:

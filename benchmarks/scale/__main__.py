@@ -14,7 +14,6 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 
 from benchmarks.common import cores, processor, spread, table
@@ -22,8 +21,7 @@ from benchmarks.scale.fleet import Fleet, Played, play
 from benchmarks.scale.reading import asks, fill, views
 from benchmarks.scale.stores import STORES
 from benchmarks.scale.throughput import ledger_rate
-from sweeper.study.rules import SAMPLERS
-from sweeper.study.schema import Plugin
+from sweeper.study import from_dict
 
 PARTS = ("throughput", "fleet", "reading")
 QUICK = {"throughput_trials": 12, "processes": 2, "workers": 6, "trials": 8, "sizes": [20], "rounds": 1}
@@ -142,7 +140,7 @@ def reading(url: str, settings: argparse.Namespace) -> Iterable[str]:
         for what, seconds in views(url, study.name, settings.rounds).items():
             yield f"{size:,} trials: {what} {spread(seconds, 3)} s"
         for sampler in settings.samplers:
-            chosen = replace(study, sampler=Plugin(sampler, dict(SAMPLERS[sampler])))
+            chosen = from_dict({**study.to_dict(), "sampler": sampler}, study.path)
             for what, seconds in asks(url, chosen, settings.rounds).items():
                 yield f"{size:,} trials, {sampler}: {what} {spread(seconds, 3)} s"
 

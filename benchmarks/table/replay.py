@@ -21,11 +21,9 @@ import yaml
 from benchmarks.common import cores, processor, table
 from benchmarks.table.make import HERE
 from benchmarks.table.rows import read_rows
-from benchmarks.table.simulate import Found, Search, Table, run
+from benchmarks.table.simulate import Found, Table, run
 from sweeper import space
 from sweeper.study import Study, from_dict
-from sweeper.study.rules import PRUNERS, SAMPLERS
-from sweeper.study.schema import Plugin
 
 HIDDEN_SIZE = 384
 """Of the backbone that the table was trained on: the default configuration follows from it."""
@@ -61,27 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def searches(parallel: Sequence[int]) -> dict[str, list[Search]]:
-    """What is compared, by name: one search for each number of trials at once."""
-    named = {"random": ("random", "none"), "tpe": ("tpe", "none")}
-    named |= {f"tpe, {name}": ("tpe", name) for name in PRUNERS if name != "none"}
-    named["random, successive_halving"] = ("random", "successive_halving")
-    return {
-        name: [
-            Search(Plugin(sampler, dict(SAMPLERS[sampler])), Plugin(pruner, dict(PRUNERS[pruner])), count)
-            for count in parallel
-        ]
-        for name, (sampler, pruner) in named.items()
-    }
+SEARCHES = {
+    "random": ("random", "none"),
+    "tpe": ("tpe", "none"),
+    "tpe, successive_halving": ("tpe", "successive_halving"),
+    "tpe, hyperband": ("tpe", "hyperband"),
+    "tpe, median": ("tpe", "median"),
+    "random, successive_halving": ("random", "successive_halving"),
+}
+"""What is compared, by name: a sampler and a pruner of the study file, with their defaults."""
 
 
 def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[Curve]]:
     """For each search and number of trials at once: the regret after each training's cost, a list a seed."""
-    named = searches(settings.parallel)
     tasks = [
-        (settings.table, settings.study, name, search, seed, settings.cost)
-        for name, several in named.items()
-        for search in several
+        (settings.table, settings.study, name, parallel, seed, settings.cost)
+        for name in SEARCHES
+        for parallel in settings.parallel
         for seed in range(settings.seeds)
     ]
     found: dict[tuple[str, int], list[Curve]] = {}
@@ -92,23 +86,23 @@ def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[Curve]]:
     return found
 
 
-_LOADED: dict[tuple[Path, Path], tuple[Table, Study]] = {}
+_TABLES: dict[Path, Table] = {}
 
 
-def _one(task: tuple[Path, Path, str, Search, int, int]) -> tuple[str, int, Curve]:
-    path, file, name, search, seed, cost = task
-    if (path, file) not in _LOADED:
-        _LOADED[path, file] = Table(read_rows(path)), read_grid(file)
-    there, study = _LOADED[path, file]
+def _one(task: tuple[Path, Path, str, int, int, int]) -> tuple[str, int, Curve]:
+    path, file, name, parallel, seed, cost = task
+    if path not in _TABLES:
+        _TABLES[path] = Table(read_rows(path))
+    there, study = _TABLES[path], read_grid(file, *SEARCHES[name])
     first = space.default_params(study, HIDDEN_SIZE)
-    found = run(there, study, first, search, seed, cost * there.full_steps)
-    return name, search.parallel, regret(there, found, cost)
+    found = run(there, study, first, parallel, seed, cost * there.full_steps)
+    return name, parallel, regret(there, found, cost)
 
 
-def read_grid(file: Path) -> Study:
-    """The study of the grid; neither its data nor its backbone need be there."""
+def read_grid(file: Path, sampler: str = "random", pruner: str = "none") -> Study:
+    """The study of the grid with a sampler and a pruner; neither its data nor its backbone need be there."""
     text = file.read_text(encoding="utf-8")
-    return from_dict(yaml.safe_load(text), file, text)
+    return from_dict({**yaml.safe_load(text), "sampler": sampler, "pruner": pruner}, file, text)
 
 
 def regret(there: Table, found: Sequence[Found], cost: int) -> Curve:

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.table.rows import Row
 from sweeper import space
-from sweeper.pruning import should_prune
+from sweeper.pruning import Others, should_prune
+from sweeper.sampling import sampler_of
 from sweeper.study import Study
-from sweeper.study.schema import Plugin
 
 if TYPE_CHECKING:
     import optuna
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is compared: a sampler and a pruner of the study file, and how many trials are trained at once."""
-
-    sampler: Plugin
-    pruner: Plugin
-    parallel: int
 
 
 class Table:
@@ -82,21 +73,20 @@ class Found:
     mean: float
 
 
-def run(
-    table: Table, study: Study, first: space.Params, search: Search, seed: int, steps: int
-) -> list[Found]:
+def run(table: Table, study: Study, first: space.Params, parallel: int, seed: int, steps: int) -> list[Found]:
     """Search until so many steps are spent; the winners on the way.
 
+    The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
     again, but has the same result at no cost. So it is in the product.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = replace(study, sampler=search.sampler, pruner=search.pruner, seed=seed)
+    study = replace(study, seed=seed)
     state = _State(table, study, first, random.Random(seed))
     due: list[tuple[int, int, _Running]] = []
-    for _ in range(search.parallel):
+    for _ in range(parallel):
         state.begin(due, 0)
     spent = 0
     while due and spent < steps:
@@ -127,6 +117,7 @@ class _State:
         self._first = first
         self._curves: dict[int, list[float]] = {}
         self._ended: dict[str, tuple[int, bool]] = {}
+        self._complete: set[int] = set()
         self._best: tuple[float, int] | None = None
         self.found: list[Found] = []
 
@@ -144,7 +135,7 @@ class _State:
 
     def _draw(self) -> _Running:
         number = len(self._curves)
-        self._optuna.sampler = sampler(self._study, number)
+        self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
         if number == 0:
             self._optuna.enqueue_trial(dict(self._first))
         trial = self._optuna.ask()
@@ -171,12 +162,15 @@ class _State:
 
     def _prunes(self, number: int) -> bool:
         curves = {place: curve for place, curve in self._curves.items() if curve}
-        return should_prune(self._study.pruner, self._study.objective.direction, curves, number)
+        others = Others(self._study.name, {}, self._complete)
+        return should_prune(self._study.pruner, self._study.objective.direction, curves, number, others)
 
     def _tell(self, running: _Running, curve: Sequence[float], is_complete: bool) -> None:
         from optuna.trial import TrialState
 
         state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
+        if is_complete:
+            self._complete.add(running.number)
         storage = self._optuna._storage
         storage.set_trial_state_values(running.trial._trial_id, state, [curve[-1]])
 
@@ -186,8 +180,3 @@ class _State:
         if self._best is None or standing > self._best:
             self._best = standing
             self.found.append(Found(spent, self._table.mean(running.params)))
-
-
-def sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
-    """The product's sampler for one trial of a study."""
-    return space.make_sampler(study, number)

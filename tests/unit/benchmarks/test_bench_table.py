@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.table.make import grid
-from benchmarks.table.replay import HERE, read_grid, regret, searches
+from benchmarks.table.replay import HERE, SEARCHES, read_grid, regret
 from benchmarks.table.rows import Row, read_rows, write_rows
-from benchmarks.table.simulate import Search, Table, run
+from benchmarks.table.simulate import Table, run
 from sweeper import space
 from sweeper.study import Study
-from sweeper.study.rules import PRUNERS
-from sweeper.study.schema import Fixed, Plugin
+from sweeper.study.schema import Fixed
 
 STUDY = read_grid(HERE / "trec.yaml")
 FIRST = space.default_params(STUDY, 384)
@@ -31,11 +30,6 @@ def made_up(study: Study = STUDY, noise: float = 0.0) -> Table:
             values = tuple(end - 0.05 * left for left in (5, 4, 3, 2, 1, 0))
             rows.append(Row(seed, params, 1000 + number, (10, 20, 30, 40, 50, 60), values))
     return Table(rows)
-
-
-def search(sampler: str = "random", pruner: str = "none", parallel: int = 1) -> Search:
-    options = {"n_startup_trials": 10} if sampler == "tpe" else {}
-    return Search(Plugin(sampler, options), Plugin(pruner, dict(PRUNERS[pruner])), parallel)
 
 
 def test_the_grid_has_every_configuration_once_and_the_default_is_one() -> None:
@@ -53,25 +47,26 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_without_a_pruner_each_trial_costs_a_training() -> None:
-    found = run(made_up(), STUDY, FIRST, search(), seed=1, steps=600)
+    found = run(made_up(), STUDY, FIRST, 1, seed=1, steps=600)
     assert all(one.steps % 60 == 0 for one in found) and found[0].steps == 60
     assert found[0].mean == made_up().mean(FIRST)
     assert [one.mean for one in found] == sorted(one.mean for one in found)
 
 
 @pytest.mark.parametrize("parallel", [1, 4, 16])
-@pytest.mark.parametrize("name", searches([1]))
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_repeats_itself_and_spends_no_more_than_it_may(name: str, parallel: int) -> None:
-    (chosen,) = searches([parallel])[name]
-    first, again = (run(made_up(noise=0.02), STUDY, FIRST, chosen, seed=3, steps=1200) for _ in range(2))
+    study = read_grid(HERE / "trec.yaml", *SEARCHES[name])
+    first, again = (run(made_up(noise=0.02), study, FIRST, parallel, seed=3, steps=1200) for _ in range(2))
     assert first == again and first
     assert all(one.steps <= 1200 for one in first)
 
 
 def test_halving_tries_more_configurations_at_the_same_cost() -> None:
     table = made_up()
-    halved = [run(table, STUDY, FIRST, search(pruner="successive_halving"), seed, 1500) for seed in range(10)]
-    whole = [run(table, STUDY, FIRST, search(), seed, 1500) for seed in range(10)]
+    study = read_grid(HERE / "trec.yaml", "random", "successive_halving")
+    halved = [run(table, study, FIRST, 1, seed, 1500) for seed in range(10)]
+    whole = [run(table, STUDY, FIRST, 1, seed, 1500) for seed in range(10)]
     assert sum(found[-1].mean for found in halved) > sum(found[-1].mean for found in whole)
 
 
@@ -80,13 +75,13 @@ def test_a_search_that_goes_on_for_long_trains_nothing_twice() -> None:
     small = replace(STUDY, search={**STUDY.search, **fixed})
     table = made_up(small)
     first = space.default_params(small, 384)
-    found = run(table, small, first, search(), seed=0, steps=10**6)
+    found = run(table, small, first, 1, seed=0, steps=10**6)
     assert found[-1].mean == table.best and found[-1].steps <= 60 * len(table)
 
 
 def test_regret_is_the_worst_before_any_result_and_then_that_of_the_winner() -> None:
     table = made_up()
-    found = run(table, STUDY, FIRST, search(), seed=1, steps=600)
+    found = run(table, STUDY, FIRST, 1, seed=1, steps=600)
     curve = regret(table, found, 10)
     assert curve[0] == pytest.approx(table.best - table.mean(FIRST))
     assert regret(table, [], 2) == [table.best - table.worst] * 2
