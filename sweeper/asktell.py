@@ -101,10 +101,19 @@ class Trials:
 
     def create(self, claim: Claim) -> tuple[int, int]:
         """Make a RUNNING trial for a claim, or find that of its place; returns (number, id)."""
-        return self._patiently(lambda: self._create(claim))
+        # A place that is taken for the first time has no trial yet, unless an earlier try here made one.
+        # To look for it is to read every trial that runs.
+        may_be_there = claim.attempt > 1
 
-    def _create(self, claim: Claim) -> tuple[int, int]:
-        there = [trial for trial in self._running() if trial.user_attrs.get(PLACE) == claim.place_id]
+        def once() -> tuple[int, int]:
+            nonlocal may_be_there
+            looks, may_be_there = may_be_there, True
+            return self._create(claim, self._running() if looks else [])
+
+        return self._patiently(once)
+
+    def _create(self, claim: Claim, running: list[FrozenTrial]) -> tuple[int, int]:
+        there = [trial for trial in running if trial.user_attrs.get(PLACE) == claim.place_id]
         for surplus in there[1:]:
             self._hide(surplus._trial_id)
         if there:

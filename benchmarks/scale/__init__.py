@@ -1,0 +1,1 @@
+"""How far one store goes: simulated workers on the real ledger and Optuna's real storage."""

@@ -1,0 +1,1 @@
+"""Every evaluation of a full grid of configurations, trained once, and searches replayed on it."""

@@ -1,0 +1,149 @@
+"""Searches replayed on the table: regret against cost, for each sampler and pruner.
+
+    python -m benchmarks.table.replay --table benchmarks/table/trec.csv --picture docs/search.svg
+
+Regret is what the table's best configuration is worth, minus what the best complete trial is worth: each
+the mean over the seeds, while the search has seen one training of a trial alone. Cost is in training steps of
+all trials together, shown in trainings to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks.common import cores, processor, table
+from benchmarks.table.make import HERE
+from benchmarks.table.rows import read_rows
+from benchmarks.table.simulate import Found, Table, run
+from sweeper import space
+from sweeper.study import Study, from_dict
+
+HIDDEN_SIZE = 384
+"""Of the backbone that the table was trained on: the default configuration follows from it."""
+Curve = list[float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replay, print, and draw."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("--table", type=Path, default=HERE / "trec.csv", help="the CSV file that make wrote")
+    add("--study", type=Path, default=HERE / "trec.yaml", help="study file of its grid")
+    add("--seeds", type=int, default=100, help="repeats of each search (default: 100)")
+    add("--parallel", type=int, nargs="+", default=[1, 4, 16], help="trials at once (default: 1 4 16)")
+    add("--cost", type=int, default=25, help="trainings to the end that a search may cost (default: 25)")
+    add("--processes", type=int, default=cores(), help="(default: one a core)")
+    add("--picture", type=Path, help="an SVG or PNG file to draw")
+    settings = made.parse_args(arguments)
+    for name in ("seeds", "cost", "processes"):
+        if getattr(settings, name) < 1:
+            made.error(f"--{name} must be 1 or more, not {getattr(settings, name)}")
+    if not settings.table.is_file():
+        made.error(f"{settings.table}: no such file; `python -m benchmarks.table.make` makes it")
+    results = replay(settings)
+    there = Table(read_rows(settings.table))
+    print(f"machine: {processor()}, {cores()} cores")
+    print(describe(there, settings))
+    print(report(there, settings, results))
+    if settings.picture:
+        from benchmarks.table.picture import draw
+
+        draw(settings.picture, results, settings.parallel)
+    return 0
+
+
+SEARCHES = {
+    "random": ("random", "none"),
+    "tpe": ("tpe", "none"),
+    "tpe, successive_halving": ("tpe", "successive_halving"),
+    "tpe, hyperband": ("tpe", "hyperband"),
+    "tpe, median": ("tpe", "median"),
+    "random, successive_halving": ("random", "successive_halving"),
+}
+"""What is compared, by name: a sampler and a pruner of the study file, with their defaults."""
+
+
+def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[Curve]]:
+    """For each search and number of trials at once: the regret after each training's cost, a list a seed."""
+    tasks = [
+        (settings.table, settings.study, name, parallel, seed, settings.cost)
+        for name in SEARCHES
+        for parallel in settings.parallel
+        for seed in range(settings.seeds)
+    ]
+    found: dict[tuple[str, int], list[Curve]] = {}
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(settings.processes) as pool:
+        for name, parallel, curve in pool.imap(_one, tasks, chunksize=10):
+            found.setdefault((name, parallel), []).append(curve)
+    return found
+
+
+_TABLES: dict[Path, Table] = {}
+
+
+def _one(task: tuple[Path, Path, str, int, int, int]) -> tuple[str, int, Curve]:
+    path, file, name, parallel, seed, cost = task
+    if path not in _TABLES:
+        _TABLES[path] = Table(read_rows(path))
+    there, study = _TABLES[path], read_grid(file, *SEARCHES[name])
+    first = space.default_params(study, HIDDEN_SIZE)
+    found = run(there, study, first, parallel, seed, cost * there.full_steps)
+    return name, parallel, regret(there, found, cost)
+
+
+def read_grid(file: Path, sampler: str = "random", pruner: str = "none") -> Study:
+    """The study of the grid with a sampler and a pruner; neither its data nor its backbone need be there."""
+    text = file.read_text(encoding="utf-8")
+    return from_dict({**yaml.safe_load(text), "sampler": sampler, "pruner": pruner}, file, text)
+
+
+def regret(there: Table, found: Sequence[Found], cost: int) -> Curve:
+    """After 1, 2, … trainings' cost; before any trial is complete, as much as the worst configuration's."""
+    curve = []
+    for trainings in range(1, cost + 1):
+        so_far = [one.mean for one in found if one.steps <= trainings * there.full_steps]
+        curve.append(there.best - (so_far[-1] if so_far else there.worst))
+    return curve
+
+
+def describe(there: Table, settings: argparse.Namespace) -> str:
+    """What is in the table."""
+    return (
+        f"{len(there)} configurations, {there.evaluations} evaluations, {there.full_steps} steps a training; "
+        f"the best is worth {there.best:.4f}, with a standard error of {there.standard_error:.4f}, the worst "
+        f"{there.worst:.4f}; {settings.seeds} seeds a search"
+    )
+
+
+def report(there: Table, settings: argparse.Namespace, results: dict[tuple[str, int], list[Curve]]) -> str:
+    """A line for each search: median regret with its quartiles in points, and how many came close enough."""
+    costs = [cost for cost in (5, 12, 25, 50, 100) if cost <= settings.cost] or [settings.cost]
+    header = ["K, search", *(f"after {cost} trainings" for cost in costs), "within one s.e."]
+    lines = []
+    for (name, parallel), curves in sorted(results.items(), key=lambda item: item[0][1]):
+        cells = [_quartiles([curve[cost - 1] for curve in curves]) for cost in costs]
+        # An eighth of 100 trainings is 12.5: the last whole one before it.
+        at = min(12, settings.cost) - 1
+        close = sum(curve[at] <= there.standard_error + 1e-12 for curve in curves) / len(curves)
+        lines.append([f"{parallel:2d}  {name}", *cells, f"{close:.0%}"])
+    return table(header, lines)
+
+
+def _quartiles(values: Sequence[float]) -> str:
+    points = [100 * value for value in values]
+    if len(points) == 1:
+        return f"{points[0]:.2f}"
+    low, middle, high = statistics.quantiles(points, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

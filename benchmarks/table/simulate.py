@@ -1,0 +1,182 @@
+"""One search on the table: the product's own sampler and pruner; the training is looked up."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.table.rows import Row
+from sweeper import space
+from sweeper.pruning import Others, should_prune
+from sweeper.sampling import sampler_of
+from sweeper.study import Study
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Table:
+    """The rows by configuration. The mean over the seeds is what a configuration is worth."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows: dict[str, list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault(_key(row.params), []).append(row)
+        self.full_steps = max(row.steps[-1] for row in rows)
+        self.evaluations = max(len(row.values) for row in rows)
+        # What diverged has no last value: it is worth its last finite one.
+        self._means = {
+            key: statistics.fmean(row.values[-1] for row in own) for key, own in self._rows.items()
+        }
+        self.best = max(self._means.values())
+        winner = self._rows[max(self._means, key=lambda key: self._means[key])]
+        self.standard_error = statistics.stdev(row.values[-1] for row in winner) / len(winner) ** 0.5
+        self.worst = min(self._means.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def training(self, params: space.Params, source: random.Random) -> Row:
+        """One training of a configuration, drawn among its seeds."""
+        return source.choice(self._rows[_key(params)])
+
+    def mean(self, params: space.Params) -> float:
+        """What a configuration is worth."""
+        return self._means[_key(params)]
+
+
+def _key(params: Any) -> str:
+    return json.dumps({name: params[name] for name in sorted(params)})
+
+
+@dataclass
+class _Running:
+    """A trial on its way: the training it gets, and how far it is."""
+
+    number: int
+    trial: optuna.Trial
+    params: space.Params
+    row: Row
+    evaluation: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best complete trial changed: after so many steps of all workers, what it is worth by the table."""
+
+    steps: int
+    mean: float
+
+
+def run(table: Table, study: Study, first: space.Params, parallel: int, seed: int, steps: int) -> list[Found]:
+    """Search until so many steps are spent; the winners on the way.
+
+    The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
+    Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
+    again, but has the same result at no cost. So it is in the product.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = replace(study, seed=seed)
+    state = _State(table, study, first, random.Random(seed))
+    due: list[tuple[int, int, _Running]] = []
+    for _ in range(parallel):
+        state.begin(due, 0)
+    spent = 0
+    while due and spent < steps:
+        clock, _, running = heapq.heappop(due)
+        before = running.row.steps[running.evaluation - 1] if running.evaluation else 0
+        spent += running.row.steps[running.evaluation] - before
+        running.evaluation += 1
+        if state.is_over(running, spent):
+            state.begin(due, clock)
+        else:
+            heapq.heappush(due, (clock + _next_steps(running), running.number, running))
+    return state.found
+
+
+def _next_steps(running: _Running) -> int:
+    steps = running.row.steps
+    return steps[running.evaluation] - (steps[running.evaluation - 1] if running.evaluation else 0)
+
+
+class _State:
+    """What the search knows: Optuna's trials, the curves, and the best complete trial."""
+
+    def __init__(self, table: Table, study: Study, first: space.Params, source: random.Random) -> None:
+        import optuna
+
+        self._table, self._study, self._source = table, study, source
+        self._optuna = optuna.create_study(direction=study.objective.direction)
+        self._first = first
+        self._curves: dict[int, list[float]] = {}
+        self._ended: dict[str, tuple[int, bool]] = {}
+        self._complete: set[int] = set()
+        self._best: tuple[float, int] | None = None
+        self.found: list[Found] = []
+
+    def begin(self, due: list[tuple[int, int, _Running]], clock: int) -> None:
+        """Draw trials until one is to be trained, or nothing new comes any more."""
+        for _ in range(1000):
+            running = self._draw()
+            done = self._ended.get(_key(running.params))
+            if done is None:
+                heapq.heappush(due, (clock + _next_steps(running), running.number, running))
+                return
+            number, is_complete = done
+            self._curves[running.number] = self._curves[number]
+            self._tell(running, self._curves[number], is_complete)
+
+    def _draw(self) -> _Running:
+        number = len(self._curves)
+        self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
+        if number == 0:
+            self._optuna.enqueue_trial(dict(self._first))
+        trial = self._optuna.ask()
+        params = space.suggest(trial, self._study)
+        self._curves[number] = []
+        return _Running(number, trial, params, self._table.training(params, self._source))
+
+    def is_over(self, running: _Running, spent: int) -> bool:
+        """Take an evaluation in; whether the trial has ended with it."""
+        curve = self._curves[running.number]
+        curve.append(running.row.values[running.evaluation - 1])
+        running.trial.report(curve[-1], running.evaluation)
+        is_last = running.evaluation == len(running.row.values)
+        is_pruned = not is_last and running.number != 0 and self._prunes(running.number)
+        if not is_last and not is_pruned:
+            return False
+        # One that diverged ended before its last evaluation, and is told as pruned.
+        is_complete = running.evaluation == self._table.evaluations
+        self._ended.setdefault(_key(running.params), (running.number, is_complete))
+        self._tell(running, curve, is_complete)
+        if is_complete:
+            self._compare(running, curve[-1], spent)
+        return True
+
+    def _prunes(self, number: int) -> bool:
+        curves = {place: curve for place, curve in self._curves.items() if curve}
+        others = Others(self._study.name, {}, self._complete)
+        return should_prune(self._study.pruner, self._study.objective.direction, curves, number, others)
+
+    def _tell(self, running: _Running, curve: Sequence[float], is_complete: bool) -> None:
+        from optuna.trial import TrialState
+
+        state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
+        if is_complete:
+            self._complete.add(running.number)
+        storage = self._optuna._storage
+        storage.set_trial_state_values(running.trial._trial_id, state, [curve[-1]])
+
+    def _compare(self, running: _Running, value: float, spent: int) -> None:
+        upward = value if self._study.objective.direction == "maximize" else -value
+        standing = (upward, -running.row.trainable_parameters)
+        if self._best is None or standing > self._best:
+            self._best = standing
+            self.found.append(Found(spent, self._table.mean(running.params)))
