@@ -24,10 +24,8 @@ def mlflow_away(server: ForkServerContext, folder: Path, trials: int, kills: int
     (folder / "server").mkdir()
     with mlflow_server(folder / "server") as real, http_proxy(real) as (proxy, address):
         overrides = {"train": {"epochs": 4, "batch_size": 2}}
-        session = begin(short_study(folder, trials, **overrides), folder / "away")
-        home = session.home
-        object.__setattr__(home, "tracking_uri", address)
-        tracker = Tracker(home, session.name, session.ledger)
+        session = begin(short_study(folder, trials, **overrides), folder / "away", tracking=address)
+        tracker = Tracker(session.home, session.name, session.ledger)
         failures = 0
 
         def show() -> None:
@@ -129,7 +127,7 @@ def _damage(files: list[Path], how: int) -> str:
 def disk_full(server: ForkServerContext, folder: Path, postgres: Postgres) -> Tally:
     """A disk with room for weights and none for checkpoints; for neither; and for both.
 
-    Real files of a real process that cannot grow past a limit. The store is a server: its own files have none.
+    Real files of a real process that cannot grow past a limit. The store is a server, whose files can.
     """
     trials = 3
     overrides = {

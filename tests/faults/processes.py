@@ -24,9 +24,10 @@ def fork_server() -> ForkServerContext:
     return context
 
 
-def begin(folder: Path, root: Path, store: str | None = None) -> Session:
+def begin(folder: Path, root: Path, store: str | None = None, tracking: str | None = None) -> Session:
     """The study in a folder, begun in a home of its own."""
-    variables = {"SWEEPER_HOME": str(root)} | ({} if store is None else {"SWEEPER_STORE": store})
+    given = {"SWEEPER_HOME": str(root), "SWEEPER_STORE": store, "MLFLOW_TRACKING_URI": tracking}
+    variables = {key: value for key, value in given.items() if value is not None}
     return open_study(load_study(folder / "study.yaml"), Home.from_environment(variables))
 
 

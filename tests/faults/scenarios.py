@@ -199,7 +199,7 @@ def interrupted(
         session = begin(folder, folder / f"interrupted-{done}", store if done == 0 else None)
         while session.row.ended_at is None:
             process = start(server, session, None, *ALONE)
-            wait_until(lambda p=process: p.exitcode is not None or _held_by(session, p.pid))
+            wait_until(lambda p=process, s=session: p.exitcode is not None or _held_by(s, p.pid))
             process.join(draw.uniform(0.0, 0.4))
             if process.exitcode is None and done < interruptions:
                 with suppress(ProcessLookupError):

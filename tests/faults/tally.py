@@ -53,13 +53,11 @@ def tally(
 ) -> Tally:
     """Count what the tables have of a study that has ended; raises where ledger and Optuna disagree."""
     check_agrees(session, wanted)
-    mine = select(places.c.id, places.c.trial_number).where(
-        places.c.study == session.name, places.c.kind == "search"
-    )
+    mine = select(places.c.id).where(places.c.study == session.name, places.c.kind == "search")
     with session.ledger.database.engine.connect() as connection:
-        numbers = dict([(row.id, row.trial_number) for row in connection.execute(mine)])
-        found = connection.execute(select(results).where(results.c.place_id.in_(numbers))).all()
-        rows = connection.execute(select(metrics).where(metrics.c.place_id.in_(numbers))).all()
+        mine_ids = [row.id for row in connection.execute(mine)]
+        found = connection.execute(select(results).where(results.c.place_id.in_(mine_ids))).all()
+        rows = connection.execute(select(metrics).where(metrics.c.place_id.in_(mine_ids))).all()
     told = Counter(
         trial.user_attrs["place"]
         for trial in optuna_trials(session)
