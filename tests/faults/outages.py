@@ -14,15 +14,15 @@ from sweeper.session import Session
 from sweeper.tracking import Tracker
 from tests.faults.processes import begin, digests, ended, results, start, wait_until
 from tests.faults.scenarios import ALONE, Store, short_study
-from tests.faults.servers import Postgres, Proxy, http_proxy
+from tests.faults.servers import Postgres, Proxy, mlflow_behind_proxy
 from tests.faults.tally import Tally, tally
-from tests.mlflow_server import mlflow_server, picture_of
+from tests.mlflow_server import picture_of
 
 
 def mlflow_away(server: ForkServerContext, folder: Path, trials: int, kills: int = 1) -> Tally:
     """MLflow is down, answers with errors, is slow, is well, while workers train and one is killed."""
     (folder / "server").mkdir()
-    with mlflow_server(folder / "server") as real, http_proxy(real) as (proxy, address):
+    with mlflow_behind_proxy(folder / "server") as (proxy, address, real):
         overrides = {"train": {"epochs": 4, "batch_size": 2}}
         session = begin(short_study(folder, trials, **overrides), folder / "away", tracking=address)
         tracker = Tracker(session.home, session.name, session.ledger)

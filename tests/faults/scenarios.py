@@ -30,7 +30,7 @@ Store = str | None
 SHORT: dict[str, Any] = {
     "sampler": "random",
     "pruner": "none",
-    "train": {"epochs": 1, "batch_size": 8},
+    "train": {"epochs": 2, "batch_size": 8},
     # So many that no trial repeats another.
     "search": {
         "bottleneck_dim": {"from": 2, "to": 8},

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.mlflow_server import mlflow_server
 from tests.stores import postgresql_url
 
 _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 6\r\nConnection: close\r\n\r\nbroken"
@@ -65,7 +66,7 @@ class Proxy:
 
     def __init__(self, listener: socket.socket, target: str | tuple[str, int]) -> None:
         self.mode = "pass"
-        self.delay = 0.1
+        self.delay = 0.02
         self.cuts = 0
         self._listener = listener
         self._target = target
@@ -147,13 +148,15 @@ def postgres_proxy(url: str) -> Iterator[tuple[Proxy, str]]:
 
 
 @contextmanager
-def http_proxy(address: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before a server at ``http://127.0.0.1:PORT``, and the address that leads through it."""
+def mlflow_behind_proxy(folder: Path) -> Iterator[tuple[Proxy, str, str]]:
+    """A proxy before an MLflow server, the address that leads through it, and the server's own."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     try:
-        proxy = Proxy(listener, ("127.0.0.1", int(address.rpartition(":")[2])))
-        yield proxy, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        with mlflow_server(folder, host) as address:
+            proxy = Proxy(listener, ("127.0.0.1", int(address.rpartition(":")[2])))
+            yield proxy, f"http://{host}", address
     finally:
         listener.close()

@@ -90,7 +90,7 @@ def test_a_worker_whose_store_stays_away_says_so(
 def test_an_mlflow_that_is_down_answers_errors_and_is_slow_shows_all_of_it_once(
     server: ForkServerContext, tmp_path: Path
 ) -> None:
-    found = outages.mlflow_away(server, tmp_path, trials=8)
+    found = outages.mlflow_away(server, tmp_path, trials=4)
     assert found.is_right and found.tries >= 2, found
 
 
