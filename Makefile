@@ -1,5 +1,6 @@
 # make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
 # make test         every test
+# make soak         the fault tests for hours: kills, stops, outages, and a table of what was lost (SCALE=0.1)
 # make bench        every benchmark, one after the other: benchmarks/README.md
 # make check        formatting, lint, types, rules between packages, insecure code, generated pages
 # make audit        known vulnerabilities of the pinned packages; asks a service on the network
@@ -13,7 +14,7 @@ HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install dev test check format docs audit bench bench-adapterhub bench-tasks clean
+.PHONY: help quickstart install dev test soak check format docs audit bench bench-adapterhub bench-tasks clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +49,11 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@env -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
+
+SCALE ?= 1
+soak: $(VENV)/installed-dev
+	@env -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
+	$(BIN)/python -m tests.faults.soak --scale $(SCALE) $(ARGS)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

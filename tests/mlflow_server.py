@@ -24,14 +24,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """The address of a server that keeps everything in ``folder``; it ends with the block."""
+def mlflow_server(folder: Path, *hosts: str) -> Iterator[str]:
+    """The address of a server that keeps everything in ``folder``; it ends with the block.
+
+    Args:
+        hosts: what it is called besides, with the port.
+    """
     port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),
         *("--serve-artifacts", "--artifacts-destination", str(folder / "files")),
-        *("--allowed-hosts", f"127.0.0.1:{port}"),
+        *("--allowed-hosts", ",".join((f"127.0.0.1:{port}", *hosts))),
     ]
     variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "server.log").open("wb") as log:

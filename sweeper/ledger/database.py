@@ -202,7 +202,9 @@ class Database:
             UnreachableError: the database fails, or was away for longer.
         """
         began, delay = time.monotonic(), 0.1
-        failures: tuple[type[Exception], ...] = (exc.DBAPIError, exc.TimeoutError, *wrappers)
+        failures: tuple[type[Exception], ...] = (
+            exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, *wrappers,
+        )  # fmt: skip
         while True:
             try:
                 return call()
@@ -221,6 +223,9 @@ class Database:
         if self.is_sqlite or isinstance(error, exc.TimeoutError):
             return not self.is_sqlite
         if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            return True
+        # Optuna goes on with a session whose connection was lost, and is told that it cannot.
+        if isinstance(error, exc.PendingRollbackError):
             return True
         return isinstance(error, (exc.OperationalError, exc.InterfaceError))
 

@@ -271,12 +271,23 @@ def count(connection: Connection, study: str, state: str) -> int:
 
 
 def unshown_metrics(connection: Connection, study: str, limit: int) -> list[MetricRow]:
-    """Rows that MLflow does not show yet, oldest first."""
+    """Rows that MLflow does not show yet, oldest first.
+
+    What an evaluation gave is shown as it was first recorded: an attempt that went on from before it makes it
+    again, and a picture cannot be taken back.
+    """
     columns = [column for column in metrics.c if column.name != "shown"]
+    first = metrics.alias("first")
+    recorded_before = select(first.c.id).where(
+        first.c.place_id == metrics.c.place_id,
+        first.c.evaluation == metrics.c.evaluation,
+        first.c.key == metrics.c.key,
+        first.c.id < metrics.c.id,
+    )
     rows = connection.execute(
         select(*columns)
         .join(places, places.c.id == metrics.c.place_id)
-        .where(places.c.study == study, metrics.c.shown.is_(False))
+        .where(places.c.study == study, metrics.c.shown.is_(False), ~recorded_before.exists())
         .order_by(metrics.c.id)
         .limit(limit)
     )

@@ -163,14 +163,15 @@ def result_points(trial: TrialView, rows: Sequence[MetricRow]) -> list[Point]:
     """What makes the latest value of each metric that of the result, pruned trials included.
 
     Args:
-        rows: all metric rows of the place. The last may be of an attempt that does not count, or of another
-            evaluation than that whose weights were kept.
+        rows: all metric rows of the place, oldest first. The last may be of an attempt that does not count,
+            or of another evaluation than that whose weights were kept.
     """
     if trial.state not in ENDED or trial.ended_at is None:
         return []
     latest: dict[str, MetricRow] = {}
-    for row in sorted(rows, key=lambda row: (row.evaluation, row.time)):
-        latest[row.key] = row
+    for row in rows:  # of those of one evaluation, the first is drawn
+        if row.key not in latest or latest[row.key].evaluation < row.evaluation:
+            latest[row.key] = row
     step = max((row.evaluation for row in rows), default=0)
     result = {**trial.metrics, OBJECTIVE: trial.objective, "seconds": trial.seconds}
     result["device_seconds"] = trial.device_seconds

@@ -7,7 +7,6 @@ so that none waits for its imports.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
 from multiprocessing.context import ForkServerProcess
@@ -18,9 +17,10 @@ import pytest
 
 from sweeper.crash import POINTS
 from sweeper.home import Home
-from sweeper.session import Session, join_study, open_study
+from sweeper.session import join_study, open_study
 from sweeper.study import load_study
 from tests.agreement import check_agrees
+from tests.faults.processes import begin, ended, fork_server, results, start
 from tests.tiny_folder import write_study
 
 TRIALS = 3
@@ -31,7 +31,6 @@ OVERRIDES: dict[str, Any] = {
     "objective": {"metric": "loss", "direction": "minimize"},
     "limits": {"trainable_parameters": 2000},
 }
-PATIENCE_SECONDS = 120
 LOST_TOO_OFTEN = "lost: 4 workers died or hung while they trained it"
 
 
@@ -44,9 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.preload"])
-    return context
+    return fork_server()
 
 
 @pytest.fixture(scope="module")
@@ -55,45 +52,6 @@ def uninterrupted(folder: Path, server: multiprocessing.context.ForkServerContex
     session = begin(folder, folder / "uninterrupted")
     assert ended(start(server, session)) == 0
     return results(session)
-
-
-def begin(folder: Path, root: Path) -> Session:
-    return open_study(load_study(folder / "study.yaml"), Home.from_environment({"SWEEPER_HOME": str(root)}))
-
-
-def start(
-    server: multiprocessing.context.ForkServerContext,
-    session: Session,
-    crash_at: str | None = None,
-    *options: str,
-) -> ForkServerProcess:
-    """Start a worker process that kills itself at a point."""
-    arguments = ([session.name, *options], session.home.environment(), crash_at)
-    process = server.Process(target=_work, args=arguments)
-    process.start()
-    return process
-
-
-def ended(process: ForkServerProcess) -> int | None:
-    process.join(PATIENCE_SECONDS)
-    return process.exitcode
-
-
-def _work(arguments: list[str], environment: dict[str, str], crash_at: str | None) -> None:
-    """The worker process: the entry that ``python -m sweeper.worker`` has."""
-    os.environ.update(environment)
-    if crash_at is not None:
-        os.environ["SWEEPER_CRASH_AT"] = crash_at
-    from sweeper.worker.process import main
-
-    raise SystemExit(main(arguments))
-
-
-def results(session: Session) -> list[tuple[Any, ...]]:
-    return [
-        (view.label, view.number, view.state, view.params, view.objective, view.metrics, view.reason)
-        for view in session.ledger.trials(session.name)
-    ]
 
 
 @pytest.mark.parametrize(
