@@ -70,6 +70,6 @@ def test_without_test_rows_there_is_nothing_to_confirm(
     path = write_study(tmp_path, budget={"trials": 1}, data={"test": None})
     monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "sweeps"))
     open_study(load_study(path), Home.from_environment())
-    with pytest.raises(UsageError, match="test: data/test.tsv") as caught:
+    with pytest.raises(UsageError, match=r"test: data/test\.tsv") as caught:
         confirm_study(Output(), "tiny", 3, 5, False, ["cpu"], ONE)
     assert caught.value.exit_code == 2
