@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sweeper.slot import Problem
 
 TIMED_TEXTS, WARM_UP_TEXTS = 50, 5
+FULL_LEASE_SECONDS = 600.0
+"""Of a run of the whole backbone, which shows no sign of life while it is evaluated."""
 _TRAINING = "rate"
 
 
@@ -270,19 +273,21 @@ class Bench:
         self._run_all(out)
 
     def _run_all(self, out: Output) -> None:
-        from sweeper.ledger import LEASE_SECONDS, this_worker
+        from sweeper.ledger import LeaseLost, this_worker
         from sweeper.worker.heartbeat import Heartbeat
 
         ledger, name = self.session.ledger, self.session.name
         ledger.reap_dead(name, "handed_back")
-        with Heartbeat(ledger, LEASE_SECONDS) as heartbeat:
-            while (claim := ledger.reserve(name, this_worker(self.device), kind=FULL_PLACE)) is not None:
+        with Heartbeat(ledger, FULL_LEASE_SECONDS) as heartbeat:
+            worker = this_worker(self.device)
+            while (claim := ledger.reserve(name, worker, FULL_LEASE_SECONDS, FULL_PLACE)) is not None:
                 heartbeat.add(claim)
                 out.note(f"fine-tuning the whole backbone: {claim.label}")
                 try:
                     self._run(claim, heartbeat.advance)
                 except BaseException:
-                    ledger.release(claim)
+                    with suppress(LeaseLost):
+                        ledger.release(claim)
                     raise
                 finally:
                     heartbeat.drop(claim)
