@@ -71,7 +71,7 @@ class Beginner:
         found = space.configuration(study, params)
         what, index = parse_label(str(claim.label))
         adapter = None if what == HEAD else found.adapter
-        own = 0 if adapter is None else adapter_parameters(adapter, self._hidden_size, self._layers)
+        own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
         attached = Attached(None, None, params, _digest(found, claim.label), own, self._head_parameters)
         self._session.ledger.attach(claim, attached)
         point("after_attach")
