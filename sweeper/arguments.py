@@ -130,6 +130,30 @@ Pareto = Annotated[
         help="Every trial that no other beats in all objectives, each in a folder DIR/trial-0007.",
     ),
 ]
+Finalists = Annotated[
+    int,
+    typer.Option(
+        "--top", envvar="SWEEPER_TOP", min=1, metavar="K", help="How many of the best trials are finalists."
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds",
+        envvar="SWEEPER_SEEDS",
+        min=1,
+        metavar="N",
+        help="How often each is trained, anew each time.",
+    ),
+]
+References = Annotated[
+    bool,
+    typer.Option(
+        "--references",
+        envvar="SWEEPER_REFERENCES",
+        help="Fine-tune the whole backbone as well: at three learning rates, then at the best of them.",
+    ),
+]
 MovedBackbone = Annotated[
     Path | None,
     typer.Option(

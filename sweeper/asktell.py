@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits"
 """User attributes of a trial: whose it is, and why it counts for nothing."""
+WARM = "warm_start"
+"""A user attribute of a study: what it took over from earlier ones."""
 
 
 def create_optuna_tables(home: Home) -> None:
@@ -41,12 +43,16 @@ def create_optuna_tables(home: Home) -> None:
             storage.upgrade()
 
 
-def create_optuna_study(home: Home, study: Study) -> None:
-    """Make Optuna's tables and its study, if they are not there. One process at a time."""
+def create_optuna_study(home: Home, study: Study, warm: Mapping[str, Any] | None = None) -> None:
+    """Make Optuna's tables and its study, if they are not there. One process at a time.
+
+    Args:
+        warm: what is taken over from earlier studies (``warmstart.Taken.to_dict``); kept with the study.
+    """
     import optuna
 
     with optuna_errors(home):
-        optuna.create_study(
+        made = optuna.create_study(
             storage=_storage(home, create=True),
             study_name=study.name,
             directions=[
@@ -55,6 +61,18 @@ def create_optuna_study(home: Home, study: Study) -> None:
             ],
             load_if_exists=True,
         )
+        if warm is not None:
+            made.set_user_attr(WARM, dict(warm))
+
+
+def warm_notes(home: Home, study: Study) -> list[str]:
+    """What a study took over from earlier ones, and what it left: a sentence for each of them."""
+    import optuna
+
+    with optuna_errors(home):
+        storage = _storage(home, create=False)
+        attributes = optuna.load_study(study_name=study.name, storage=storage).user_attrs
+    return list(attributes.get(WARM, {}).get("notes", ()))
 
 
 def delete_optuna_study(home: Home, name: str) -> None:
@@ -81,10 +99,13 @@ class Trials:
         self._study = study
         self._database = Database(home.store_url, patience_seconds)
         self._optuna: optuna.Study = self._patiently(
-            lambda: optuna.load_study(
-                study_name=study.name,
-                storage=_storage(home, create=False),
-                sampler=sampler_of(study, study.seed, 0),
+            lambda: _with_earlier_trials(
+                study,
+                optuna.load_study(
+                    study_name=study.name,
+                    storage=_storage(home, create=False),
+                    sampler=sampler_of(study, study.seed, 0),
+                ),
             )
         )
 
@@ -221,6 +242,26 @@ class Trials:
             self._storage.set_trial_state_values(trial_id, state)
         except UpdateFinishedTrialError:
             return
+
+
+def _with_earlier_trials(study: Study, own: optuna.Study) -> optuna.Study:
+    """The study as its sampler is to see it: with the trials that it took over before its own."""
+    import optuna
+
+    from sweeper.warmstart import frozen
+
+    earlier = frozen(study, own.user_attrs.get(WARM, {}).get("trials", ()))
+    if not earlier:
+        return own
+
+    class Warm(optuna.Study):
+        def _get_trials(
+            self, deepcopy: bool = True, states: Any = None, use_cache: bool = False
+        ) -> list[FrozenTrial]:
+            mine = super()._get_trials(deepcopy, states, use_cache)
+            return [t for t in earlier if states is None or t.state in states] + mine
+
+    return Warm(study.name, own._storage, sampler=own.sampler)
 
 
 def _template(claim: Claim) -> FrozenTrial:

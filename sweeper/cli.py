@@ -195,10 +195,12 @@ def best(
     top: Top = None,
     json: Json = False,
 ) -> None:
-    """The best trial of a study; of several objectives, those that no other beats in all of them.
+    """The best trial of a study, the confirmed one where there is one.
 
-    Exit code 3 if none has succeeded.
+    Of several objectives: the trials that no other beats in all of them. Exit code 3 if none has succeeded.
     """
+    from sweeper.confirmed import said_beside
+    from sweeper.finalists import preferred, verdict
     from sweeper.front import objectives_of
     from sweeper.lookup import open_ledger, study_name
     from sweeper.report import print_trial, print_trials
@@ -206,18 +208,23 @@ def best(
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
     several = top is None and len(objectives_of(ledger.study(name).spec)) > 1
-    found = ledger.front(name) if several else ledger.best(name, top or 1)
+    if several:
+        found, said = ledger.front(name), verdict(ledger, name)
+    else:
+        found, said = preferred(ledger, name, top or 1)
     if not found:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
         )
     if json:
         one = top is None and not several
-        out.document(found[0].to_json() if one else [trial.to_json() for trial in found])
+        first = {**found[0].to_json(), "confirmed": said["winner"] if said else None}
+        out.document(first if one else [trial.to_json() for trial in found])
     elif top is None and not several:
         print_trial(out, found[0].to_json())
     else:
         print_trials(out, [trial.to_json() for trial in found])
+    out.note(said_beside(said, name))
 
 
 @app.command(epilog=example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
@@ -230,17 +237,19 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
+    from sweeper.confirmed import said_beside
     from sweeper.export import export_study
+    from sweeper.finalists import verdict
     from sweeper.home import Home
     from sweeper.lookup import open_ledger
     from sweeper.report import print_exports
 
-    output = Output(json)
-    exported = export_study(
-        open_ledger(), Home.from_environment(), study, out, top=top, trial=trial, pareto=pareto
-    )
+    output, ledger = Output(json), open_ledger()
+    exported = export_study(ledger, Home.from_environment(), study, out, top=top, trial=trial, pareto=pareto)
     if top is not None and len(exported) < top:
         output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
+    if trial is None:
+        output.note(said_beside(verdict(ledger, study), study))
     if json:
         output.document([entry.to_json() for entry in exported])
     else:

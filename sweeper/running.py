@@ -47,6 +47,7 @@ def run_study(
         UnreachableError: the store, a hub or the Ray cluster cannot be reached.
         InterruptedByUser: by SIGINT or SIGTERM; the trials that ran were handed back.
     """
+    from sweeper.asktell import warm_notes
     from sweeper.engine.crew import WorkerOptions
     from sweeper.home import Home
     from sweeper.session import open_study
@@ -64,6 +65,9 @@ def run_study(
         _check_writable(home)
         out.note(f"study {study.name}: reading the data and the backbone")
         session = open_study(study, home)
+        if study.warm_start:
+            for note in warm_notes(home, study):
+                out.note(note)
         ending = _watch(out, session, workers)
     summary = summarize(session.ledger, session.name)
     if out.json:

@@ -215,13 +215,15 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper import space
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
+    from sweeper.warmstart import take
 
     # What an earlier study of this name left is nobody's any more.
     if why_not_ours(home, study.name) is None:
         shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
     parameters = parameter_count(load_backbone(study.backbone))
     first = space.default_params(study, facts.hidden_size)
-    create_optuna_study(home, study)
+    warm = take(ledger, study).to_dict() if study.warm_start else None
+    create_optuna_study(home, study, warm)
     ledger.add_study(
         NewStudy(
             name=study.name,

@@ -13,12 +13,17 @@ from sweeper.arguments import (
     Assignments,
     CacheOption,
     Device,
+    Devices,
+    Finalists,
     Json,
     LeaseSeconds,
     PackOption,
     Rebuild,
+    References,
+    Seeds,
     StudyName,
     Trials,
+    Workers,
     Yes,
     example,
 )
@@ -46,6 +51,40 @@ def worker(
 
     trials, kept = parse_count("--pack", pack), parse_bytes("--cache", cache)
     join_as_worker(Output(), study, device, trials, kept, lease_seconds)
+
+
+def confirm(
+    study: StudyName,
+    top: Finalists = 3,
+    seeds: Seeds = 5,
+    references: References = False,
+    device: Devices = None,
+    workers: Workers = "auto",
+    pack: PackOption = "auto",
+    cache: CacheOption = "auto",
+    lease_seconds: LeaseSeconds = 60.0,
+    json: Json = False,
+) -> None:
+    """Train the best of a study anew under fresh seeds, read the test rows once, and say what holds.
+
+    The default configuration and the head alone are trained beside them. Ctrl-C hands back what runs; the
+    same command goes on, and `--seeds` and `--top` may grow.
+    """
+    from sweeper.confirmed import print_confirmation
+    from sweeper.confirming import confirm_study
+    from sweeper.engine.crew import WorkerOptions, parse_bytes, parse_count
+    from sweeper.lookup import open_ledger, study_name
+
+    out = Output(json)
+    options = WorkerOptions(
+        parse_count("--workers", workers),
+        parse_count("--pack", pack),
+        parse_bytes("--cache", cache),
+        lease_seconds,
+    )
+    name = study_name(open_ledger(), study)
+    said = confirm_study(out, name, top, seeds, references, device or (), options)
+    out.document(said) if json else print_confirmation(out, said)
 
 
 def _tell(study: str, say: Callable[[Ledger, str], str], json: bool) -> None:
@@ -146,6 +185,7 @@ def delete(study: StudyName, yes: Yes = False, json: Json = False) -> int:
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     for command, examples in (
+        (confirm, ("sweeper confirm sst2", "sweeper confirm sst2 --top 5 --seeds 10 --references")),
         (worker, ("sweeper worker sst2", "sweeper worker sst2 --device cuda:1")),
         (pause, ("sweeper pause sst2",)),
         (resume, ("sweeper resume sst2",)),

@@ -28,19 +28,22 @@ class WorkerOptions:
         pack: how many trials each trains together; None to find the number with which it gets most done.
         cache_bytes: how much of the frozen states is kept; 0 for nothing, None for a share of the disk.
         lease_seconds: how long a trial stays with a worker that shows no sign of life.
+        confirm: they train what confirms the study's winners, and nothing of the study itself.
     """
 
     workers: int | None = None
     pack: int | None = None
     cache_bytes: int | None = None
     lease_seconds: float = LEASE_SECONDS
+    confirm: bool = False
 
     def arguments(self) -> list[str]:
         """For the command line of ``sweeper.worker``."""
         given = {"pack": self.pack, "cache-bytes": self.cache_bytes, "lease-seconds": self.lease_seconds}
-        return [
+        named = [
             part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))
         ]
+        return [*named, "--confirm"] if self.confirm else named
 
 
 @dataclass(frozen=True)

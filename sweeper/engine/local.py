@@ -27,6 +27,7 @@ from sweeper.engine.showing import Showing
 from sweeper.engine.supervisor import PASSIVE
 from sweeper.errors import NothingSucceededError, SweeperError, UnreachableError, UsageError
 from sweeper.ledger import TrialView
+from sweeper.ledger.confirmation import CONFIRM
 from sweeper.session import Session
 
 POLL_SECONDS = 0.5
@@ -96,20 +97,22 @@ def run_workers(
     """
     signals = Signals(session)
     with signals.caught(), Showing(show) as showing:
-        if not is_over(session):
-            crew = _Crew(session, options or WorkerOptions())
+        options = options or WorkerOptions()
+        if not is_over(session, options.confirm):
+            crew = _Crew(session, options)
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
                 crew.end()
-        yield moment_of(session, 0, signals.count > 0)
+        yield moment_of(session, 0, signals.count > 0, options.confirm)
     return Ending(signals.count > 0, showing.error)
 
 
 def _watch(
     session: Session, crew: _Crew, devices: Sequence[str], signals: Signals, poll_seconds: float
 ) -> Iterator[Moment]:
-    for post in posts(devices, crew.options, trials_left(session), _backbone_bytes(session)):
+    left = trials_left(session, crew.options.confirm)
+    for post in posts(devices, crew.options, left, _backbone_bytes(session)):
         crew.start(post)
     stopping = False
     while crew.workers:
@@ -120,28 +123,35 @@ def _watch(
             stopping = True
             crew.hand_back()
         crew.collect(restart=not stopping)
-        yield moment_of(session, len(crew.workers), stopping)
+        yield moment_of(session, len(crew.workers), stopping, crew.options.confirm)
         signals.wait(poll_seconds)
 
 
-def trials_left(session: Session) -> int:
-    """Trials and references that have not ended."""
-    return sum(view.state not in ENDED for view in session.ledger.trials(session.name))
+def _places(session: Session, confirm: bool) -> list[TrialView]:
+    """What the workers train: the study, or what confirms it."""
+    ledger, name = session.ledger, session.name
+    return [v for v in ledger.confirmations(name) if v.kind == CONFIRM] if confirm else ledger.trials(name)
+
+
+def trials_left(session: Session, confirm: bool = False) -> int:
+    """Trials and references that have not ended; or what confirms them and has not."""
+    return sum(view.state not in ENDED for view in _places(session, confirm))
 
 
 def _backbone_bytes(session: Session) -> int:
     return session.row.backbone_parameters * DTYPES[session.row.dtype].itemsize
 
 
-def is_over(session: Session) -> bool:
+def is_over(session: Session, confirm: bool = False) -> bool:
     """Whether no worker has anything to do."""
+    if confirm:
+        return session.ledger.is_through(session.name, CONFIRM)
     return session.row.ended_at is not None and not session.ledger.untold(session.name)
 
 
-def moment_of(session: Session, workers: int, stopping: bool) -> Moment:
+def moment_of(session: Session, workers: int, stopping: bool, confirm: bool = False) -> Moment:
     """The study as it is now."""
-    ledger, name = session.ledger, session.name
-    return Moment(ledger.trials(name), ledger.steps(name), workers, stopping)
+    return Moment(_places(session, confirm), session.ledger.steps(session.name), workers, stopping)
 
 
 class Signals:
@@ -235,7 +245,7 @@ class _Crew:
                 self.start(worker.post)
 
     def _count_death(self, worker: _Process, code: int) -> None:
-        ended = sum(view.state in ENDED for view in self.session.ledger.trials(self.session.name))
+        ended = sum(view.state in ENDED for view in _places(self.session, self.options.confirm))
         self._deaths = 1 if ended > self._ended else self._deaths + 1
         self._ended = ended
         if self._deaths > RESTARTS:

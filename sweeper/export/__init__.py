@@ -6,6 +6,7 @@ The weights are copied from the artifact folder once their digests are those tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from sweeper.errors import NothingSucceededError, SweeperError, UsageError
 from sweeper.export.card import FILES, card, configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
 from sweeper.export.head import HeadFacts, head_bytes
+from sweeper.finalists import preferred, verdict
 from sweeper.front import objectives_of
 from sweeper.lookup import find_trial, study_name
 
@@ -55,6 +57,8 @@ def export_study(
 ) -> list[Exported]:
     """Writes the best adapter, the ``top`` best, a given trial, or the front of several objectives.
 
+    Where ``confirm`` has found a winner, it is the best.
+
     Args:
         study: its name.
         out: a new folder, or that of an earlier export, which is replaced.
@@ -77,17 +81,18 @@ def export_study(
     elif pareto:
         chosen = ledger.front(name)
     else:
-        chosen = ledger.best(name, top or 1)
+        chosen, _ = preferred(ledger, name, top or 1)
     if not chosen:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded: there is nothing to export"
         )
     row = ledger.study(name)
     contents, exported = {}, []
+    said = verdict(ledger, name)
     for view in chosen:
         assert view.number is not None and view.objective is not None
         inside = str(view.name) if top is not None or pareto else ""
-        contents[inside] = adapter_files(row, view, home.artifacts, target / inside)
+        contents[inside] = adapter_files(row, view, home.artifacts, target / inside, said)
         exported.append(
             Exported(target / inside, view.number, objectives_of(row.spec)[0]["metric"], view.objective)
         )
@@ -95,13 +100,20 @@ def export_study(
     return exported
 
 
-def adapter_files(row: StudyRow, trial: TrialView, artifacts: Path, folder: Path) -> dict[str, bytes]:
+def adapter_files(
+    row: StudyRow,
+    trial: TrialView,
+    artifacts: Path,
+    folder: Path,
+    confirmed: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
     """Every file of one export, by name.
 
     Args:
         row: the study; ``trial``: one of its trials that has weights.
         artifacts: the artifact folder.
         folder: where the files will be, for the snippet.
+        confirmed: what ``finalists.verdict`` says of the study.
     """
     from sweeper import space
     from sweeper.study import from_dict
@@ -109,6 +121,9 @@ def adapter_files(row: StudyRow, trial: TrialView, artifacts: Path, folder: Path
     study = from_dict(row.spec, row.path)
     found = space.configuration(study, trial.params)
     facts = _facts(row, study, trial, found)
+    if confirmed is not None:
+        named = (each for each in confirmed["finalists"] if each["number"] == trial.number)
+        facts["confirmed"] = next(named, None)
     weights = {Path(path).name: verified(artifacts, path, digest) for path, digest in trial.files.items()}
     for name in ("adapter.safetensors", "head.safetensors"):
         if name not in weights:

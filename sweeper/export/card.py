@@ -80,6 +80,7 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         "",
         f"Objective: {metric}, {objective['direction']}. These rows chose between the trials of the study, "
         "so expect a little less on rows that nobody has seen.",
+        *_confirmed(metric, facts.get("confirmed")),
         "",
         "## Parameters",
         "",
@@ -124,6 +125,19 @@ def _unfinished(trial: Mapping[str, Any]) -> list[str]:
         "",
         f"The trial was {trial['state']} before its last epoch ({_shown(trial['reason'])}): "
         "this is the result of its last evaluation.",
+    ]
+
+
+def _confirmed(metric: str, found: Mapping[str, Any] | None) -> list[str]:
+    """What its configuration reached on the test rows, trained anew."""
+    if found is None:
+        return []
+    test = found["test"]
+    sd = "" if test["sd"] is None else f", standard deviation {test['sd']:.4f}"
+    return [
+        "",
+        f"Trained anew under {found['seeds']} fresh seeds, this configuration reaches {metric} "
+        f"{test['mean']:.4f} on the test rows{sd}.",
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sweeper.front import objectives_of
 from sweeper.ledger import (
+    confirmation,
     control,
     failing,
     history,
@@ -167,15 +168,23 @@ class Ledger:
     # Claims
 
     def reserve(
-        self, name: str, worker: WorkerIdentity, lease_seconds: float = LEASE_SECONDS
+        self,
+        name: str,
+        worker: WorkerIdentity,
+        lease_seconds: float = LEASE_SECONDS,
+        kind: str | None = None,
     ) -> Claim | None:
-        """Take the first free place, or one whose lease ran out; None if none is left to take."""
+        """Take the first free place, or one whose lease ran out; None if none is left to take.
+
+        Args:
+            kind: ``confirm`` or ``full`` for places beside the study; None for those of the study.
+        """
         token = places.new_token()
 
         def take(connection: Any) -> Claim | None:
             # Where the call runs again because its commit was not confirmed, it may hold the place already.
             mine = places.held(connection, name, token, lease_seconds)
-            return mine or places.reserve(connection, name, worker, lease_seconds, token)
+            return mine or places.reserve(connection, name, worker, lease_seconds, token, kind)
 
         return self._database.write(take)
 
@@ -289,6 +298,23 @@ class Ledger:
     def front(self, name: str) -> list[TrialView]:
         """The complete trials that none dominates, in the order of the first objective."""
         return trialview.front(self.trials(name), objectives_of(self.study(name).spec))
+
+    def confirmations(self, name: str) -> list[TrialView]:
+        """The places that confirm what came of a study, in the order in which they were asked for."""
+        kinds = (confirmation.CONFIRM, confirmation.FULL)
+        return self._database.read(trialview.trials, name, None, kinds)
+
+    def confirm(self, name: str, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+        """Add the places (kind, label, params) whose labels are not there yet; returns how many."""
+        return self._database.write(confirmation.add, name, wanted)
+
+    def is_through(self, name: str, kind: str) -> bool:
+        """Whether no place of a kind waits or runs."""
+        return self._database.read(confirmation.is_through, name, kind)
+
+    def note_measured(self, place_id: int, measured: Mapping[str, float]) -> None:
+        """Add what was measured of a result afterwards to its metrics; what is there already stays."""
+        self._database.write(confirmation.note, place_id, measured)
 
     def status(self, name: str) -> dict[str, Any]:
         """What ``status --json`` prints. References are in none of its counts."""

@@ -17,25 +17,35 @@ from sweeper.ledger.database import now_seconds
 from sweeper.ledger.failing import expire
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import Attached, Claim, WorkerIdentity
-from sweeper.ledger.schema import attempts, places, studies
+from sweeper.ledger.schema import IN_STUDY, attempts, places, studies
 
 
 def reserve(
-    connection: Connection, study: str, worker: WorkerIdentity, lease_seconds: float, token: str
+    connection: Connection,
+    study: str,
+    worker: WorkerIdentity,
+    lease_seconds: float,
+    token: str,
+    kind: str | None = None,
 ) -> Claim | None:
     """Take the first place that is free, or expired, while the study goes on; None if none is left.
 
-    What was enqueued or is a retry comes first.
+    What was enqueued or is a retry comes first. With a ``kind`` that is none of the study's own, its places
+    are taken whether or not the study has ended.
     """
     expire(connection, study)
-    goes_on = (
-        select(studies.c.name)
-        .where(studies.c.name == study, studies.c.ended_at.is_(None), studies.c.control.is_(None))
-        .exists()
-    )
+    if kind is None:
+        goes_on = (
+            select(studies.c.name)
+            .where(studies.c.name == study, studies.c.ended_at.is_(None), studies.c.control.is_(None))
+            .exists()
+        )
+        wanted = and_(places.c.kind.in_(IN_STUDY), goes_on, _first_has_its_number(study))
+    else:
+        wanted = places.c.kind == kind
     free = (
         select(places.c.id)
-        .where(places.c.study == study, places.c.state == "waiting", goes_on, _first_has_its_number(study))
+        .where(places.c.study == study, places.c.state == "waiting", wanted)
         .order_by(places.c.budgeted, places.c.position)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -30,6 +30,9 @@ VERSION_TABLE = "sweeper_alembic_version"
 ENDED = ("complete", "pruned", "failed", "cancelled")
 """The states of a place that has its result."""
 
+IN_STUDY = ("search", "reference")
+"""The kinds of places that a study consists of; the others confirm what came of it, and have no end of it."""
+
 metadata = MetaData()
 # SQLite numbers rows by itself only where the key is an INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -68,7 +71,7 @@ places = Table(
     Column("id", _Id, primary_key=True, autoincrement=True),
     Column("study", ForeignKey(studies.c.name, ondelete="CASCADE"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("kind", String(16), nullable=False),  # search | reference
+    Column("kind", String(16), nullable=False),  # search | reference | confirm | full
     Column("label", String(64)),
     Column("fixed_params", _Json),
     Column("state", String(16), nullable=False),

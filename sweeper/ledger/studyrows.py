@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
-from sweeper.ledger.schema import places, studies
+from sweeper.ledger.schema import IN_STUDY, places, studies
 
 
 def add(connection: Connection, new: NewStudy) -> None:
@@ -105,7 +105,7 @@ def next_position(connection: Connection, study: str) -> int:
 def beyond_budget(connection: Connection, study: str) -> int:
     """How many trials were enqueued or are retries."""
     return connection.execute(
-        select(func.count()).where(places.c.study == study, ~places.c.budgeted)
+        select(func.count()).where(places.c.study == study, places.c.kind.in_(IN_STUDY), ~places.c.budgeted)
     ).scalar_one()
 
 
@@ -131,7 +131,13 @@ def end_if_done(connection: Connection, name: str) -> bool:
     if row.ended_at is not None:
         return True
     going = (
-        select(places.c.id).where(places.c.study == name, places.c.state.in_(("waiting", "running"))).limit(1)
+        select(places.c.id)
+        .where(
+            places.c.study == name,
+            places.c.kind.in_(IN_STUDY),
+            places.c.state.in_(("waiting", "running")),
+        )
+        .limit(1)
     )
     if connection.execute(going).first() is not None:
         return False

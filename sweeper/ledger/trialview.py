@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, case, func, select
 from sweeper.front import Point, front_of, fronts, objectives_of, upward, values_of
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import PAUSED, StudyGone, TrialView
-from sweeper.ledger.schema import attempts, metrics, places, results, studies
+from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places, results, studies
 from sweeper.ledger.studyrows import beyond_budget
 
 STATES = ("waiting", "running", "complete", "pruned", "failed", "cancelled")
@@ -23,8 +23,10 @@ _STATE = case(
 )
 
 
-def trials(connection: Connection, study: str, place_id: int | None = None) -> list[TrialView]:
-    """References first, then the trials by number, then the places that wait for one."""
+def trials(
+    connection: Connection, study: str, place_id: int | None = None, kinds: Sequence[str] = IN_STUDY
+) -> list[TrialView]:
+    """References first, then the trials by number, then the places that wait for one; or one place."""
     begun = (
         select(func.count())
         .where(
@@ -59,8 +61,7 @@ def trials(connection: Connection, study: str, place_id: int | None = None) -> l
         .outerjoin(attempts, and_(attempts.c.place_id == places.c.id, attempts.c.attempt == places.c.attempt))
         .where(places.c.study == study)
     )
-    if place_id is not None:
-        query = query.where(places.c.id == place_id)
+    query = query.where(places.c.id == place_id if place_id is not None else places.c.kind.in_(kinds))
     latest = _latest_metrics(connection, study)
     spec = connection.execute(select(studies.c.spec).where(studies.c.name == study)).scalar()
     names = [each["metric"] for each in objectives_of(spec)] if spec else []
@@ -230,7 +231,7 @@ def hours_used(connection: Connection, study: str) -> float:
             func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
         )
         .join(places, places.c.id == attempts.c.place_id)
-        .where(places.c.study == study)
+        .where(places.c.study == study, places.c.kind.in_(IN_STUDY))
         .order_by(attempts.c.started_at)
     )
     seconds, reached = 0.0, float("-inf")

@@ -36,12 +36,14 @@ class Options:
         pack: how many trials it trains together; None to find the number with which it gets most done.
         cache_bytes: how much of the frozen states may be kept; 0 for nothing, None for a share of the disk.
         lease_seconds: how long a trial stays with a worker that shows no sign of life.
+        confirm: train what confirms the study's winners, and nothing of the study itself.
     """
 
     device: str
     pack: int | None = None
     cache_bytes: int | None = None
     lease_seconds: float = LEASE_SECONDS
+    confirm: bool = False
 
 
 def work(
@@ -105,6 +107,7 @@ def work(
             SystemMetrics(session.home.artifacts, device),
             stop,
             options.lease_seconds,
+            options.confirm,
         )
 
         def supply() -> Job | None:

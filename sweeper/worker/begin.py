@@ -16,7 +16,9 @@ from sweeper import space
 from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
 from sweeper.crash import point
+from sweeper.finalists import HEAD, parse_label
 from sweeper.ledger import Attached, Claim, Result
+from sweeper.ledger.confirmation import CONFIRM
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.space import Configuration, Params
@@ -59,7 +61,23 @@ class Beginner:
         Raises:
             LeaseLost: another worker has the place.
         """
+        if claim.kind == CONFIRM:
+            return self._confirmation(claim)
         return self._reference(claim) if claim.kind == "reference" else self._trial(claim)
+
+    def _confirmation(self, claim: Claim) -> Begun:
+        """A configuration that is known, or the head alone, under a seed that the search has not seen."""
+        study, params = self._session.study, claim.fixed_params or {}
+        found = space.configuration(study, params)
+        what, index = parse_label(str(claim.label))
+        adapter = None if what == HEAD else found.adapter
+        own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
+        attached = Attached(None, None, params, _digest(found, claim.label), own, self._head_parameters)
+        self._session.ledger.attach(claim, attached)
+        point("after_attach")
+        # The same seeds for all that is compared.
+        seed = space.trial_seed(study, f"confirm-{index}")
+        return self._begun(claim, Job(claim.place_id, None, claim.attempt, adapter, found.train, seed))
 
     def _reference(self, claim: Claim) -> Begun:
         """The head alone, trained as the default configuration is."""

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
     parser.add_argument("--leashed", action="store_true", help="hand back when standard input ends")
+    parser.add_argument("--confirm", action="store_true", help="train what confirms its winners instead")
     given = parser.parse_args(arguments)
     stop = threading.Event()
     hand_back_on_signals(stop)
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.threads is not None:
             set_threads(given.threads)
         session = join_study(given.study, Home.from_environment(), PATIENCE_SECONDS)
-        work(session, Options(given.device, given.pack, given.cache_bytes, given.lease_seconds), stop)
+        options = Options(given.device, given.pack, given.cache_bytes, given.lease_seconds, given.confirm)
+        work(session, options, stop)
     except SweeperError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -14,6 +14,7 @@ from sweeper.crash import point
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
+from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.records import OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
 from sweeper.pruning import Others, should_prune
@@ -48,6 +49,7 @@ class Rounds:
         system: SystemMetrics,
         stop: threading.Event,
         lease_seconds: float,
+        confirm: bool = False,
     ) -> None:
         self._session = session
         self._identity = identity
@@ -60,6 +62,7 @@ class Rounds:
         self._stop = stop
         self._lease_seconds = lease_seconds
         self._ending = Ending(session, trials)
+        self._confirm = confirm
         # By place and attempt: a place that was lost here may come back before its slot is empty.
         self._claims: dict[tuple[int, int], Claim] = {}
         self._alone: Claim | None = None
@@ -81,6 +84,8 @@ class Rounds:
         if (self._idle and self._stop.wait(POLL_SECONDS)) or self._stop.is_set():
             return True
         self._idle = True
+        if self._confirm:
+            return self._ledger.is_through(self._name, CONFIRM)
         self._tell_results()
         if self._ledger.end_if_done(self._name):
             self._trials.hide_if_left_over(self._ledger)
@@ -98,7 +103,8 @@ class Rounds:
             return None
         while not self._stop.is_set() and self._may_begin():
             self._ledger.reap_dead(self._name)
-            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds)
+            kind = CONFIRM if self._confirm else None
+            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds, kind)
             if claim is None:
                 self._ask_again = time.monotonic() + POLL_SECONDS
                 return None
@@ -161,6 +167,8 @@ class Rounds:
 
     def _may_begin(self) -> bool:
         """Whether the budget allows another trial; ends the study if it does not."""
+        if self._confirm:  # the study's budget is for the study
+            return True
         why = self._ending.why()
         if why is not None:
             self._ledger.end_study(self._name, why)
@@ -171,7 +179,8 @@ class Rounds:
         if isinstance(event, Stepped):
             self._heartbeat.advance()
             self._size.observe(event)
-            event.stop = self._stop.is_set() or self._heartbeat.control == STOPPED
+            stopped = self._heartbeat.control == STOPPED and not self._confirm
+            event.stop = self._stop.is_set() or stopped
         elif isinstance(event, Exhausted):
             self._exhausted(event)
         else:
@@ -224,7 +233,9 @@ class Rounds:
             return
         if not last:
             self._checkpoints.write(claim, event.job, event.state())
-            if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
+            if (
+                not self._confirm and self._ledger.control(self._name) is not None
+            ):  # paused, or stopped since the last heartbeat
                 event.stop = HANDED_BACK
         self._answer(event, claim)
 

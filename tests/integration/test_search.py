@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from optuna.trial import TrialState
 
 from adapters.flops import flops_per_token
+from sweeper.asktell import Trials, warm_notes
 from sweeper.backbone import load_config
+from sweeper.errors import UsageError
 from sweeper.front import dominates, upward
 from sweeper.home import Home
 from sweeper.session import Session, join_study, open_study
@@ -154,3 +157,33 @@ def test_whatever_comes_first_ends_a_study(
     assert because in status["ended_because"] and status["state"] == "ended"
     assert 1 <= status["trials"]["complete"] <= at_most + 4
     assert status["trials"]["waiting"] > 0
+
+
+def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder: Path) -> None:
+    earlier = begin(folder, search=SMALL, sampler="random", train={"epochs": 1}, budget={"trials": 5})
+    run(earlier)
+    narrow = SMALL | {"bottleneck_dim": [2], "layers": ["all", [0]]}
+    session = begin(
+        folder, study="later", search=narrow, warm_start=["tiny"], train={"epochs": 1}, budget={"trials": 1}
+    )
+    fitting = [
+        view
+        for view in earlier.ledger.trials("tiny")
+        if view.kind == "search" and view.params["bottleneck_dim"] == 2 and view.params["layers"] == "all"
+    ]
+    (note,) = warm_notes(session.home, session.study)
+    assert note.startswith(f"warm start from tiny: {len(fitting)} trials taken; left ")
+    assert len(fitting) + sum(_left(note)) == 5
+    seen = Trials(session.home, session.study)._optuna.get_trials()
+    assert [(trial.params, trial.value) for trial in seen] == [
+        ({name: view.params[name] for name in ("activation", "layers")}, view.objective) for view in fitting
+    ]
+    run(session)
+    # They are none of its own: trial 0 is the default configuration, and nothing else is in the store.
+    assert [trial.number for trial in optuna_trials(session)] == [0]
+    with pytest.raises(UsageError, match="no earlier study 'gone'; it has"):
+        begin(folder, study="third", search=narrow, warm_start=["gone"])
+
+
+def _left(note: str) -> list[int]:
+    return [int(count) for count in re.findall(r"left (\d+):", note)]

@@ -1,0 +1,188 @@
+"""What confirms a study, and what came of it: means, intervals, and which finalists cannot be told apart.
+
+Everything here is computed from the ledger's rows. The finalists are compared by the objective on the
+validation rows under seeds that the search has not seen; the test rows decide nothing, so that what they say
+of the winner is what to expect.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeper.ledger import Ledger, TrialView
+
+DEFAULT, HEAD, FULL = "default", "head", "full"
+"""What a label says where it is no finalist's number: what the finalists are compared with."""
+_NAMES = {DEFAULT: "default configuration", HEAD: "head alone", FULL: "full fine-tuning"}
+LEVEL = 0.05
+METHOD = "Welch's t-test, two-sided, on the validation objective, Holm's correction at 5 %"
+LATENCY = "latency_ms"
+
+
+def label_of(what: int | str, seed: int | str) -> str:
+    """``confirm-0007-3``: trial 7 under the third seed; ``confirm-head-3``: the head alone."""
+    named = f"{what:04d}" if isinstance(what, int) else what
+    return f"confirm-{named}-{seed}"
+
+
+def parse_label(label: str) -> tuple[str, str]:
+    """What is trained and the seed, of a label."""
+    _, what, seed = label.split("-", 2)
+    return what, seed
+
+
+@dataclass(frozen=True)
+class Group:
+    """One configuration under several seeds.
+
+    Args:
+        what: ``0007`` for a finalist, ``default``, ``head`` or ``full``.
+        parameters: trained ones.
+        validation: the objective on the validation rows, a seed each; ``test``: on the test rows.
+        latency_ms: of one text alone, the median; None where it was not measured.
+    """
+
+    what: str
+    params: Mapping[str, Any]
+    parameters: int
+    percent: float | None
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    latency_ms: float | None
+
+    @property
+    def number(self) -> int | None:
+        """Of the finalist; None for what the finalists are compared with."""
+        return int(self.what) if self.what.isdigit() else None
+
+    @property
+    def name(self) -> str:
+        """``trial-0007``, ``default configuration``, ``head alone`` or ``full fine-tuning``."""
+        if self.number is not None:
+            return f"trial-{self.number:04d}"
+        return _NAMES[self.what]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "number": self.number,
+            "params": dict(self.params),
+            "trainable_parameters": self.parameters,
+            "trainable_percent": self.percent,
+            "seeds": len(self.test),
+            "validation": spread(self.validation),
+            "test": spread(self.test),
+            LATENCY: self.latency_ms,
+        }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and the 95 % interval of the mean (Student's t) of some values.
+
+    Of one value there is neither deviation nor interval.
+    """
+    found: dict[str, Any] = {"mean": statistics.fmean(values), "sd": None, "interval": None}
+    if len(values) > 1:
+        from scipy.stats import t
+
+        sd = statistics.stdev(values)
+        half = float(t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
+        found |= {"sd": sd, "interval": [found["mean"] - half, found["mean"] + half]}
+    return {**found, "values": list(values)}
+
+
+def groups(views: Iterable[TrialView], metric: str) -> list[Group]:
+    """What was confirmed so far, in the order in which it was asked for: only runs with their test result."""
+    found: dict[str, list[TrialView]] = {}
+    for view in views:
+        what, seed = parse_label(str(view.label))
+        done = view.state == "complete" and f"test/{metric}" in view.metrics
+        if done and seed.isdigit():
+            found.setdefault(what, []).append(view)
+    return [
+        Group(
+            what,
+            members[0].params,
+            members[0].trainable_parameters or 0,
+            members[0].trainable_percent,
+            tuple(view.metrics[metric] for view in members),
+            tuple(view.metrics[f"test/{metric}"] for view in members),
+            next((view.metrics[LATENCY] for view in members if LATENCY in view.metrics), None),
+        )
+        for what, members in found.items()
+    ]
+
+
+def p_value(one: Sequence[float], other: Sequence[float]) -> float:
+    """Welch's t-test, two-sided. Values that do not vary differ surely, or are the same."""
+    if len(one) < 2 or len(other) < 2:
+        return 1.0
+    if statistics.pvariance(one) == statistics.pvariance(other) == 0:
+        return 1.0 if one[0] == other[0] else 0.0
+    from scipy.stats import ttest_ind
+
+    return float(ttest_ind(one, other, equal_var=False).pvalue)
+
+
+def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:
+    """The finalist with the best mean on the validation rows, and those that cannot be told from it."""
+    sign = 1.0 if maximize else -1.0
+    best = max(finalists, key=lambda group: (sign * statistics.fmean(group.validation), -group.parameters))
+    others = sorted(
+        ((p_value(best.validation, group.validation), group) for group in finalists if group is not best),
+        key=lambda pair: pair[0],
+    )
+    apart: set[str] = set()
+    for position, (p, group) in enumerate(others):  # Holm: the smallest first, until one is not small enough
+        if p > LEVEL / (len(others) - position):
+            break
+        apart.add(group.what)
+    return [group for group in finalists if group.what not in apart]
+
+
+def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
+    """What was confirmed of a study; None if nothing was.
+
+    ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew; ``alike`` names the
+    finalists that cannot be told apart from the best of them, and ``winner`` is the smallest of those.
+    """
+    from sweeper.front import objectives_of
+
+    objective = objectives_of(ledger.study(study).spec)[0]
+    found = groups(ledger.confirmations(study), objective["metric"])
+    finalists = [group for group in found if group.number is not None]
+    if not finalists:
+        return None
+    same = alike(finalists, objective["direction"] == "maximize")
+    winner = min(same, key=lambda group: (group.parameters, group.number))
+    by_name = {group.what: group.to_json() for group in found}
+    return {
+        "study": study,
+        "metric": objective["metric"],
+        "direction": objective["direction"],
+        "finalists": [group.to_json() for group in finalists],
+        "default": by_name.get(DEFAULT) or by_name.get("0000"),
+        "head": by_name.get(HEAD),
+        "full": by_name.get(FULL),
+        "test_used": METHOD,
+        "alike": [group.name for group in same],
+        "winner": winner.to_json(),
+    }
+
+
+def preferred(ledger: Ledger, study: str, count: int = 1) -> tuple[list[TrialView], dict[str, Any] | None]:
+    """The best trials with the confirmed winner before all others, and the verdict; None without one."""
+    views = ledger.best(study, count)
+    said = verdict(ledger, study)
+    if said is None:
+        return views, None
+    winner = next((view for view in ledger.trials(study) if view.number == said["winner"]["number"]), None)
+    if winner is None or winner.state != "complete":
+        return views, said
+    rest = [view for view in views if view.place_id != winner.place_id]
+    return [winner, *rest][:count], said

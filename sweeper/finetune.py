@@ -1,0 +1,121 @@
+"""Full fine-tuning of a backbone, as a reference: every weight, on padded batches, one run at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from adapters.architectures import hidden_size
+from sweeper.batches import Order, to_device
+from sweeper.data import Split
+from sweeper.slot import Problem, generator_for, learning_rates
+from sweeper.task import loss, make_head
+from sweeper.trainconfig import TrainConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RATES = (2e-5, 5e-5, 1e-4)
+"""The learning rates that are tried, as Devlin et al. (2019) have it for BERT, and one for smaller models."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Some texts as a rectangle: ``[texts, longest]``, and a mask that is 1 on tokens."""
+
+    input_ids: Tensor
+    token_type_ids: Tensor | None
+    attention_mask: Tensor
+
+    @classmethod
+    def of(cls, split: Split, indices: Tensor, device: torch.device) -> Padded:
+        """Texts of a split, padded to the longest of them."""
+        starts, lengths = split.offsets[indices], split.lengths[indices]
+        columns = torch.arange(int(lengths.max()))
+        mask = columns < lengths[:, None]
+        where = (starts[:, None] + columns).clamp_max(len(split.input_ids) - 1)
+        ids = split.input_ids[where].long() * mask
+        types = None if split.token_type_ids is None else split.token_type_ids[where].long() * mask
+        return cls(
+            to_device(ids, device),
+            None if types is None else to_device(types, device),
+            to_device(mask.long(), device),
+        )
+
+
+def fine_tune(
+    model: PreTrainedModel,
+    split: Split,
+    problem: Problem,
+    config: TrainConfig,
+    seed: int,
+    advance: Callable[[], None],
+) -> nn.Linear:
+    """Train every weight of a backbone and a head; the model is changed in place and left in eval mode.
+
+    AdamW with decay on matrices, the schedule, clipping and order of an adapter's training; the backbone's
+    own dropout is on.
+
+    Args:
+        model: on its device, in fp32 or fp64.
+        split: what is trained on.
+        config: epochs, batch size, learning rate and the like.
+        seed: of head, order and dropout.
+        advance: called after each step.
+
+    Returns:
+        the head, on the model's device.
+
+    Raises:
+        FloatingPointError: the loss stopped being finite.
+    """
+    device, dtype = model.device, model.dtype
+    head = make_head(hidden_size(model.config), problem.outputs, generator_for(seed, "head")).to(
+        device=device, dtype=dtype
+    )
+    model.requires_grad_(True).train()
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+    )
+    steps = math.ceil(len(split.lengths) / config.batch_size) * config.epochs
+    batches = Order(split.lengths, config.batch_size, generator_for(seed, "order"))
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # the library's dropout draws from the global generator
+        torch.manual_seed(seed % 2**63)
+        for rate in learning_rates(config, steps):
+            indices = next(batches)
+            logits = head(_pooled(model, Padded.of(split, indices, device), problem.pooling).to(dtype))
+            value = loss(problem.kind, logits, to_device(split.labels[indices], device))
+            if not math.isfinite(value.item()):
+                raise FloatingPointError(f"the loss of full fine-tuning is {value.item()}")
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            advance()
+    model.requires_grad_(False).eval()
+    return head
+
+
+def _pooled(model: PreTrainedModel, batch: Padded, pooling: str) -> Tensor:
+    """One vector a text, ``[texts, hidden_size]``; padding has no part in it."""
+    types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
+    hidden = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types).last_hidden_state
+    if pooling == "cls":
+        return hidden[:, 0]
+    lengths = batch.attention_mask.sum(1)
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    return (hidden * batch.attention_mask[..., None]).sum(1) / lengths[:, None]

@@ -1,0 +1,51 @@
+"""Places beside a study that confirm what came of it: trained anew, outside of Optuna, after its end too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from sweeper.ledger.schema import places, results
+from sweeper.ledger.studyrows import next_position
+
+CONFIRM, FULL = "confirm", "full"
+"""An adapter, or the head alone, trained once more by workers; the whole backbone, by who confirms."""
+
+
+def add(connection: Connection, study: str, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+    """Add the places (kind, label, params) whose labels are not there yet; returns how many."""
+    position = next_position(connection, study)
+    there = set(
+        connection.execute(
+            select(places.c.label).where(places.c.study == study, places.c.kind.in_((CONFIRM, FULL)))
+        ).scalars()
+    )
+    rows = [
+        {"kind": kind, "label": label, "fixed_params": dict(params)}
+        for kind, label, params in wanted
+        if label not in there
+    ]
+    for index, row in enumerate(rows):
+        values = {**row, "study": study, "position": position + index, "state": "waiting", "budgeted": False}
+        connection.execute(insert(places).values(values))
+    return len(rows)
+
+
+def is_through(connection: Connection, study: str, kind: str) -> bool:
+    """Whether no place of a kind waits or runs."""
+    going = select(places.c.id).where(
+        places.c.study == study, places.c.kind == kind, places.c.state.in_(("waiting", "running"))
+    )
+    return connection.execute(going.limit(1)).first() is None
+
+
+def note(connection: Connection, place_id: int, measured: Mapping[str, float]) -> None:
+    """Add what was measured of a result afterwards; what is there already stays."""
+    there = connection.execute(
+        select(results.c.metrics).where(results.c.place_id == place_id).with_for_update()
+    ).scalar_one()
+    connection.execute(
+        update(results).where(results.c.place_id == place_id).values(metrics={**measured, **there})
+    )

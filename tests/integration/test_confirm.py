@@ -1,0 +1,75 @@
+"""Finalists trained anew: through workers, interrupted and gone on with, read once on the test rows."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from sweeper.confirming import confirm_study
+from sweeper.console import Output
+from sweeper.engine.crew import WorkerOptions
+from sweeper.errors import UsageError
+from sweeper.export import export_study
+from sweeper.finalists import preferred
+from sweeper.home import Home
+from sweeper.session import open_study
+from sweeper.study import load_study
+from tests.command_line import CommandLine
+from tests.tiny_folder import make_data, write_study
+
+ONE = WorkerOptions(workers=1)
+
+
+def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_data(tmp_path / "data", (48, 16, 16))
+    write_study(tmp_path, budget={"trials": 3}, train={"epochs": 1})
+    sweeper = CommandLine(tmp_path)
+    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "sweeps"))
+    home = Home.from_environment()
+    session = open_study(load_study(tmp_path / "study.yaml"), home)
+    ledger = session.ledger
+    before, (best,) = ledger.trials("tiny"), ledger.best("tiny")
+    assert preferred(ledger, "tiny") == ([best], None)
+    said = sweeper.json("confirm", "tiny", "--top", "2", "--seeds", "2", "--references", "--workers", "1")
+    assert len(said["finalists"]) == 2 and said["winner"]["name"] in said["alike"]
+    for row in [*said["finalists"], said["default"], said["head"], said["full"]]:
+        assert row["seeds"] == 2 and row["latency_ms"] > 0
+        test = row["test"]
+        assert test["mean"] == pytest.approx(statistics.fmean(test["values"]))
+        assert test["sd"] == pytest.approx(statistics.stdev(test["values"]))
+        # Student's t with one degree of freedom, as any table has it.
+        half = 12.7062 * test["sd"] / 2**0.5
+        assert test["interval"] == pytest.approx([test["mean"] - half, test["mean"] + half], abs=1e-4)
+    assert said["full"]["trainable_parameters"] > said["winner"]["trainable_parameters"]
+    # The study is as it was.
+    assert ledger.trials("tiny") == before
+    attempts = {view.label: view.attempts for view in ledger.confirmations("tiny")}
+    assert set(attempts.values()) == {1}
+    # More seeds go on from those that are there.
+    more = confirm_study(Output(), "tiny", 2, 3, False, ["cpu"], ONE)
+    assert [row["seeds"] for row in more["finalists"]] == [3, 3]
+    for old, new in zip(said["finalists"], more["finalists"], strict=True):
+        assert new["test"]["values"][:2] == old["test"]["values"]
+    assert {v.label: v.attempts for v in ledger.confirmations("tiny") if v.label in attempts} == attempts
+    (chosen,), _ = preferred(ledger, "tiny")
+    (exported,) = export_study(ledger, home, "tiny", tmp_path / "out")
+    assert chosen.number == more["winner"]["number"] == exported.trial
+    assert "3 fresh seeds" in (tmp_path / "out" / "README.md").read_text()
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["confirmed"] == more["winner"]
+
+
+def test_without_test_rows_there_is_nothing_to_confirm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path / "data", (48, 16, 16))
+    path = write_study(tmp_path, budget={"trials": 1}, data={"test": None})
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "sweeps"))
+    open_study(load_study(path), Home.from_environment())
+    with pytest.raises(UsageError, match=r"test: data/test\.tsv") as caught:
+        confirm_study(Output(), "tiny", 3, 5, False, ["cpu"], ONE)
+    assert caught.value.exit_code == 2

@@ -1,0 +1,53 @@
+"""Means, intervals and who can be told apart, against figures worked out elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.finalists import Group, alike, label_of, p_value, parse_label, spread
+
+
+def group(what: str, parameters: int, *validation: float) -> Group:
+    return Group(what, {}, parameters, 1.0, validation, validation, None)
+
+
+def test_labels_are_read_back() -> None:
+    assert label_of(7, 3) == "confirm-0007-3" and parse_label("confirm-0007-3") == ("0007", "3")
+    assert parse_label(label_of("head", 12)) == ("head", "12")
+
+
+def test_the_interval_is_students() -> None:
+    """t for 95 % and 4 degrees of freedom is 2.7764 in any table."""
+    found = spread([0.80, 0.82, 0.84, 0.86, 0.88])
+    assert found["mean"] == pytest.approx(0.84) and found["sd"] == pytest.approx(0.0316228, abs=1e-6)
+    half = 2.7764 * 0.0316228 / 5**0.5
+    assert found["interval"] == pytest.approx([0.84 - half, 0.84 + half], abs=1e-5)
+
+
+def test_one_value_has_no_interval() -> None:
+    assert spread([0.8]) == {"mean": 0.8, "sd": None, "interval": None, "values": [0.8]}
+
+
+def test_welch_by_hand() -> None:
+    """t = -2 at 8 degrees of freedom: p = 0.0805, for 1..5 against 3..7."""
+    assert p_value([1, 2, 3, 4, 5], [3, 4, 5, 6, 7]) == pytest.approx(0.0805, abs=1e-4)
+    assert p_value([1, 1], [1, 1]) == 1.0 and p_value([1, 1], [2, 2]) == 0.0 and p_value([1], [2]) == 1.0
+
+
+def test_who_cannot_be_told_from_the_best() -> None:
+    best = group("0001", 900, 0.90, 0.91, 0.92)
+    close = group("0002", 100, 0.89, 0.91, 0.92)
+    worse = group("0003", 50, 0.50, 0.51, 0.52)
+    assert alike([best, close, worse], True) == [best, close]
+    assert alike([best, close, worse], False) == [worse]
+    assert alike([worse], True) == [worse]
+
+
+def test_holm_asks_more_of_more_finalists() -> None:
+    """A difference of p = 0.034 holds alone, and not as the smaller of two."""
+    best = group("0001", 9, 3.0, 4.0, 5.0, 6.0, 7.0)
+    lower = group("0002", 9, 0.5, 1.5, 2.5, 3.5, 4.5)
+    same = group("0003", 9, 2.9, 3.9, 4.9, 5.9, 6.9)
+    assert 0.025 < p_value(best.validation, lower.validation) < 0.05
+    assert alike([best, lower], True) == [best]
+    assert alike([best, lower, same], True) == [best, lower, same]
