@@ -72,7 +72,9 @@ def picture_of(uri: str, name: str = "films") -> dict[str, Any]:
     def unnamed(text: str) -> str:
         """A text with the names of runs in place of their ids, and without that of the experiment."""
         text = re.sub(r"(#/experiments/|experiments=%5B%22)[0-9]+", r"\1ID", text)
-        return re.sub(r"\b[0-9a-f]{32}\b", lambda found: names.get(found[0], found[0]), text)
+        for run_id, name in names.items():
+            text = text.replace(run_id, name)
+        return text
 
     picture: dict[str, Any] = {"tags": {key: unnamed(value) for key, value in experiment.tags.items()}}
     for run in runs:

@@ -100,8 +100,8 @@ def test_the_charts_show_size_against_objective_the_curves_and_the_searched_para
         + page.locator(".xtitle, .ytitle").all_text_contents()
     )
     assert {"trainable_parameters", "objective", "Step"} <= set(axes)
-    page.locator(".parcoords .axis-title").first.wait_for(timeout=60_000)
-    drawn = [title.strip() for title in page.locator(".parcoords .axis-title").all_text_contents()]
+    page.locator(".parcoords .dimension .label").first.wait_for(timeout=60_000)
+    drawn = [title.strip() for title in page.locator(".parcoords .dimension .label").all_text_contents()]
     assert set(TRIALS[0].params) | {"objective"} <= set(drawn)
 
 
