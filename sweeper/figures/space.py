@@ -44,7 +44,7 @@ def parallel(results: Results) -> dict[str, Any]:
 
 
 def _how_to_read(missing: Sequence[str]) -> str:
-    note = "A line is a complete trial, darker is better. Drag along an axis to select trials, drag its name to move it."
+    note = "A line is a complete trial, darker is better. Drag along an axis to select, its name to move it."
     return note if not missing else f"{note} Not in all trials, so not shown: {', '.join(missing)}."
 
 
