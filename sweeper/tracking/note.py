@@ -28,7 +28,13 @@ def note(
     best = summary["best"]
     first = headline(summary).replace("_", "\\_")  # of a metric's name
     ways = " · ".join(f"[{what}]({address})" for what, address in (links or {}).items())
-    parts = [f"### {first}", ways, f"`{study.name}`: {_progress(summary)}", _comparison(summary), _front(summary)]
+    parts = [
+        f"### {first}",
+        ways,
+        f"`{study.name}`: {_progress(summary)}",
+        _comparison(summary),
+        _front(summary),
+    ]
     if best is not None:
         parts.append(f"The best configuration: {_code(configuration(best['params']))}")
         commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]
