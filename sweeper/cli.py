@@ -202,7 +202,7 @@ def best(
     from sweeper.confirmed import said_beside
     from sweeper.finalists import preferred, verdict
     from sweeper.front import objectives_of
-    from sweeper.lookup import open_ledger, study_name
+    from sweeper.lookup import mlflow_links, open_ledger, study_name
     from sweeper.report import print_trial, print_trials
 
     out, ledger = Output(json), open_ledger()
@@ -216,6 +216,8 @@ def best(
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
         )
+    for what, address in mlflow_links(ledger, name).items():
+        out.note(f"{what} in MLflow: {address}")
     if json:
         one = top is None and not several
         first = {**found[0].to_json(), "confirmed": said["winner"] if said else None}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import figures, report
 from sweeper.errors import UsageError
+from sweeper.figures import style
 from sweeper.results import Results, headline, trial_rows
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ h1 { font-size: 24px; line-height: 1.3; margin: 0 0 4px; }
 h2 { font-size: 16px; margin: 0 0 10px; }
 .about { color: #555; margin: 0 0 20px; }
 section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; margin: 0 0 18px; padding: 8px; }
-section.text { padding: 16px 20px; }
+section > h2 { margin: 10px 12px 0; } section > p { margin: 2px 12px 0; font-size: 13px; color: #555; }
+section.text { padding: 16px 20px; } section.text > h2 { margin: 0 0 10px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
 th, td { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid #eceff1; }
@@ -80,20 +82,23 @@ def report_page(results: Results) -> str:
     return page(title, [_about(results), *parts])
 
 
-def figure_page(name: str, description: Mapping[str, Any]) -> str:
-    """One figure as a page."""
-    return page(name, [figure_section(name, description)], heading=False)
+def write_report(results: Results, folder: Path) -> None:
+    """Write the report into a folder: ``report.html``, and each figure as Plotly's ``figures/NAME.json``."""
+    write_page(folder / "report.html", report_page(results))
+    (folder / "figures").mkdir()
+    for name in figures.FIGURES:
+        text = figures.to_json(figures.described(results, name))
+        (folder / "figures" / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def page(title: str, parts: Iterable[str], *, heading: bool = True) -> str:
+def page(title: str, parts: Iterable[str]) -> str:
     """A page of parts that are HTML; the title is text."""
     shown = html.escape(title)
-    top = f"<h1>{shown}</h1>" if heading else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{shown}</title><style>{_STYLE}</style></head>\n<body><main>\n{top}\n"
+        f"<title>{shown}</title><style>{_STYLE}</style></head>\n<body><main>\n<h1>{shown}</h1>\n"
         + "\n".join(parts)
         + f'\n</main>\n<script id="plotly" type="text/plain">{_packed_plotly()}</script>\n'
         f"<script>{_DRAW}</script></body></html>\n"
@@ -128,10 +133,12 @@ def _packed_plotly() -> str:
 
 
 def figure_section(name: str, description: Mapping[str, Any]) -> str:
+    untitled, title, subtitle = style.untitled(description)
     # In JSON a < stands only within texts, where its escape means the same and ends no script.
-    data = figures.to_json(description).replace("<", "\\u003c")
+    data = figures.to_json(untitled).replace("<", "\\u003c")
+    said = f"<h2>{html.escape(title)}</h2><p>{html.escape(subtitle)}</p>"
     return (
-        f'<section id="{html.escape(name)}"><div></div>'
+        f'<section id="{html.escape(name)}">{said}<div></div>'
         f'<script type="application/json" data-figure="{html.escape(name)}">{data}</script></section>'
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,14 +72,24 @@ def picture_of(uri: str, name: str = "films") -> dict[str, Any]:
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     names = {run.info.run_id: run.info.run_name for run in runs}
     assert len(set(names.values())) == len(names), f"a run was drawn twice: {sorted(names.values())}"
-    picture: dict[str, Any] = {"tags": dict(experiment.tags)}
+
+    def unnamed(text: str) -> str:
+        """A text with the names of runs in place of their ids, and without that of the experiment."""
+        text = re.sub(r"(#/experiments/|experiments=%5B%22)[0-9]+", r"\1ID", text)
+        for run_id, name in names.items():
+            text = text.replace(run_id, name)
+        return text
+
+    picture: dict[str, Any] = {"tags": {key: unnamed(value) for key, value in experiment.tags.items()}}
     for run in runs:
-        tags = dict(run.data.tags)
-        if "mlflow.parentRunId" in tags:
-            tags["mlflow.parentRunId"] = names[tags["mlflow.parentRunId"]]
+        tags = {key: unnamed(value) for key, value in run.data.tags.items()}
+        # Another client gets the same bytes; a folder comes with all that is in it.
+        there = client.list_artifacts(run.info.run_id)
+        top = Path(client.download_artifacts(run.info.run_id, "")) if there else None
         files = {
-            file.path: Path(client.download_artifacts(run.info.run_id, file.path)).read_bytes()
-            for file in client.list_artifacts(run.info.run_id)
+            str(file.relative_to(top)): file.read_bytes()
+            for file in sorted(top.rglob("*") if top is not None else ())
+            if file.is_file()
         }
         picture[names[run.info.run_id]] = {
             "status": run.info.status,

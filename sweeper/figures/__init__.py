@@ -8,10 +8,13 @@ only when something is drawn.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from sweeper.console import json_ready
 from sweeper.errors import UsageError
 from sweeper.figures import finalists, front, progress, space
 from sweeper.results import Results
@@ -57,12 +60,13 @@ def as_plotly(description: Mapping[str, Any]) -> Figure:
 
 
 def to_json(description: Mapping[str, Any]) -> str:
-    """The same as JSON for a page, checked by Plotly."""
-    return str(as_plotly(description).to_json())
+    """The same as JSON, as ``plotly.io.read_json`` and Plotly's program in a page take it.
+
+    Plotly's own checks are left out: they take most of the time, and tests make them of every figure.
+    """
+    return json.dumps(json_ready(dict(description)), ensure_ascii=False, allow_nan=False)
 
 
 def plotly_script() -> str:
     """Plotly's own program, for pages that need no network."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

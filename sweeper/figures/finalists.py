@@ -33,7 +33,7 @@ def finalists(results: Results) -> dict[str, Any]:
             "", type="category", categoryorder="array", categoryarray=[_label(one) for one in order], ticks=""
         ),
     )
-    shape["legend"] |= {"y": -75 / (110 + 38 * len(order))}
+    style.legend_on_top(shape)
     return {"data": data, "layout": shape}
 
 

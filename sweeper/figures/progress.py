@@ -132,7 +132,7 @@ def timeline(results: Results) -> dict[str, Any]:
         bargap=0.25,
         hovermode="closest",
     )
-    shape["legend"] |= {"y": -70 / (110 + 34 * len(names))}
+    style.legend_on_top(shape)
     return {"data": data, "layout": shape}
 
 

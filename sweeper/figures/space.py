@@ -28,9 +28,8 @@ def parallel(results: Results) -> dict[str, Any]:
     names = [name for name in results.study.searched if all(name in t.params for t in trials)]
     missing = [name for name in results.study.searched if name not in names]
     values = [goal.value(trial) for trial in trials]
-    shape = style.layout(
-        _shared(results), _how_to_read(missing), height=400, margin={"l": 90, "r": 70, "t": 120, "b": 40}
-    )
+    shape = style.layout(_shared(results), _how_to_read(missing), height=400)
+    shape["margin"] |= {"l": 90, "r": 70, "t": shape["margin"]["t"] + 36, "b": 40}
     line = {"color": values, "colorscale": style.SCALE, "reversescale": not goal.maximize}
     axes = [_dimension(results, name) for name in names]
     axes.append({"label": style.text(goal.metric), "values": values})
@@ -45,7 +44,7 @@ def parallel(results: Results) -> dict[str, Any]:
 
 
 def _how_to_read(missing: Sequence[str]) -> str:
-    note = "A line is a complete trial, darker is better. Drag along an axis to select, an axis to move it."
+    note = "A line is a complete trial, darker is better. Drag along an axis to select, its name to move it."
     return note if not missing else f"{note} Not in all trials, so not shown: {', '.join(missing)}."
 
 
@@ -138,8 +137,8 @@ def slices(results: Results) -> dict[str, Any]:
         "Each point is a trial; the others' parameters differ, too.",
         height=80 + 290 * rows,
     )
-    shape["margin"] |= {"t": shape["margin"]["t"] + 34, "b": 90}
-    shape["legend"] |= {"y": 1.0 + 0.05 / rows, "yanchor": "bottom"}
+    style.legend_on_top(shape)
+    shape["margin"] |= {"b": 90}
     data: list[dict[str, Any]] = []
     for index, name in enumerate(names):
         suffix = "" if index == 0 else str(index + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def text(value: object) -> str:
 
 
 def layout(title: str, subtitle: str = "", height: int = 440, **more: Any) -> dict[str, Any]:
-    """What all figures share. Titles are broken where the page ends."""
+    """What all figures share. Titles are broken after a number of letters; ``untitled`` takes them off."""
     lines = _lines(title, _WIDEST)
     shown = "<br>".join(f"<b>{text(line)}</b>" for line in lines)
     notes = _lines(subtitle, _WIDEST + 24) if subtitle else []
@@ -51,8 +51,27 @@ def layout(title: str, subtitle: str = "", height: int = 440, **more: Any) -> di
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
         "legend": {"orientation": "h", "x": 0, "y": -0.16, "xanchor": "left", "yanchor": "top"},
         "template": {"layout": {}},
+        "meta": {"title": title, "subtitle": subtitle, "pixels": top},
     }  # fmt: skip
     return base | more
+
+
+def legend_on_top(shape: dict[str, Any]) -> None:
+    """Move the legend between title and plot: below, it would meet the axis where the height varies."""
+    shape["margin"] |= {"t": shape["margin"]["t"] + 30}
+    shape["legend"] |= {"y": 1.0, "yanchor": "bottom"}
+
+
+def untitled(description: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
+    """A figure without its title, and the title and what stands below it: for a page, which breaks lines."""
+    shape = dict(description["layout"])
+    meta, margin = shape.pop("meta"), shape["margin"]
+    shape |= {
+        "title": {"text": ""},
+        "height": shape["height"] - meta["pixels"],
+        "margin": margin | {"t": margin["t"] - meta["pixels"]},
+    }
+    return {**description, "layout": shape}, meta["title"], meta["subtitle"]
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

@@ -242,6 +242,10 @@ class Board:
         """Give a run a copy of a file, under its name."""
         self._client.log_artifact(run.run_id, str(file))
 
+    def copy_folder(self, run: Run, folder: Path) -> None:
+        """Give a run copies of all files of a folder, under their paths in it."""
+        self._client.log_artifacts(run.run_id, str(folder))
+
     def copy_text(self, run: Run, name: str, text: str) -> None:
         """Give a run a text as a file."""
         with tempfile.TemporaryDirectory() as folder:

@@ -7,19 +7,23 @@ is drawn the next time; a place is marked as shown last. So an interruption cost
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.home import Home
 from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
+from sweeper.page import write_report
+from sweeper.results import read_results
 from sweeper.study import Study, from_dict
 from sweeper.summary import summarize
-from sweeper.tracking import note, picture, views
+from sweeper.tracking import charts, note, picture, views
 
 if TYPE_CHECKING:
     from sweeper.tracking import Board, Run
 
-_FILE_TAG, _FILES_TAG = "sweeper.study_file", "sweeper.files"
+_FILE_TAG, _FILES_TAG, _REPORT_TAG = "sweeper.study_file", "sweeper.files", "sweeper.report"
 _ALL = 1_000_000
 
 
@@ -161,7 +165,11 @@ class Drawing:
 
     def _draw_study(self, row: StudyRow, study: Study, trials: Sequence[TrialView]) -> None:
         board, parent = self._board, self._parent
-        text = note.note(row, study, summarize(self._ledger, row.name))
+        best = self._ledger.best(row.name, charts.MOST_COMPARED)
+        links = charts.links("", self._experiment_id, best)
+        if row.ended_at is not None:
+            links["report"] = charts.report_link("", self._experiment_id, parent.run_id)
+        text = note.note(row, study, summarize(self._ledger, row.name), links)
         file_digest = hashlib.sha256(row.text.encode()).hexdigest()
         if parent.tags.get(_FILE_TAG) != file_digest:
             board.copy_text(parent, "study.yaml", row.text)
@@ -178,9 +186,26 @@ class Drawing:
             picture.STUDY_TAG: row.name,
             picture.NOTE_TAG: text,
             views.TAG: views.encode(view, row.created_at),
+            charts.TAG: views.encode(
+                charts.state(study.searched, study.objective.direction), row.created_at, charts.NAME
+            ),
         }
         board.tag_experiment(self._experiment_id, self._experiment_tags, wanted)
+        if row.ended_at is not None:
+            self._draw_report(row, trials)
         board.set_status(parent, "RUNNING" if row.ended_at is None else "FINISHED", row.ended_at)
+
+    def _draw_report(self, row: StudyRow, trials: Sequence[TrialView]) -> None:
+        """Give the parent run the report and its figures, once for what the study ended with."""
+        seen = [row.ended_at, *((trial.place_id, trial.version) for trial in trials)]
+        digest = hashlib.sha256(repr(seen).encode()).hexdigest()
+        if self._parent.tags.get(_REPORT_TAG) == digest:
+            return
+        self._stay()
+        with tempfile.TemporaryDirectory() as folder:
+            write_report(read_results(self._ledger, row.name), Path(folder))
+            self._board.copy_folder(self._parent, Path(folder))
+        self._board.log(self._parent, [], {}, {_REPORT_TAG: digest})
 
 
 def _study(row: StudyRow) -> Study:

@@ -16,15 +16,25 @@ from sweeper.study import Study
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
 
 
-def note(row: StudyRow, study: Study, summary: Mapping[str, Any]) -> str:
+def note(
+    row: StudyRow, study: Study, summary: Mapping[str, Any], links: Mapping[str, str] | None = None
+) -> str:
     """The Markdown of a study.
 
     Args:
         summary: what ``summary.summarize`` returns.
+        links: addresses within MLflow's pages, by what they show.
     """
     best = summary["best"]
     first = headline(summary).replace("_", "\\_")  # of a metric's name
-    parts = [f"### {first}", f"`{study.name}`: {_progress(summary)}", _comparison(summary), _front(summary)]
+    ways = " · ".join(f"[{what}]({address})" for what, address in (links or {}).items())
+    parts = [
+        f"### {first}",
+        ways,
+        f"`{study.name}`: {_progress(summary)}",
+        _comparison(summary),
+        _front(summary),
+    ]
     if best is not None:
         parts.append(f"The best configuration: {_code(configuration(best['params']))}")
         commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]

@@ -78,7 +78,7 @@ def _width(name: str) -> int:
     return max(90, _PIXELS_AROUND + _PIXELS_A_LETTER * letters)
 
 
-def encode(view: dict[str, Any], created_at: float) -> str:
+def encode(view: dict[str, Any], created_at: float, name: str = NAME) -> str:
     """The value of the experiment's tag; the same view gives the same value.
 
     Args:
@@ -87,7 +87,7 @@ def encode(view: dict[str, Any], created_at: float) -> str:
     packed = base64.b64encode(zlib.compress(json.dumps(view, separators=(",", ":")).encode())).decode()
     milliseconds = round(created_at * 1000)
     envelope = {
-        "name": NAME,
+        "name": name,
         "createdAt": milliseconds,
         "updatedAt": milliseconds,
         "state": _DEFLATE + packed,
@@ -95,11 +95,16 @@ def encode(view: dict[str, Any], created_at: float) -> str:
     return json.dumps(envelope, separators=(",", ":"))
 
 
-def link(server: str, experiment_id: str) -> str:
+def root(server: str) -> str:
+    """The address of MLflow's pages; empty for links within them."""
+    return f"{server.rstrip('/')}/" if server else ""
+
+
+def link(server: str, experiment_id: str, key: str = KEY) -> str:
     """The address that opens a study on its view.
 
     Args:
         server: such as ``http://127.0.0.1:5000``; a slash at its end does no harm.
     """
     page = f"#/experiments/{quote(experiment_id, safe='')}/runs"
-    return f"{server.rstrip('/')}/{page}?workflowType=machine_learning&viewStateShareKey={KEY}"
+    return f"{root(server)}{page}?workflowType=machine_learning&viewStateShareKey={key}"

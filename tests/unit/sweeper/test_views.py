@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.tracking import views
+from sweeper.tracking import charts, views
 
 SEARCHED = ("bottleneck_dim", "activation", "initialization", "placement", "layers", "learning_rate")
 # A view saved by hand in the pages of MLflow 3.17.2: sorted by objective, with four columns ticked.
@@ -76,3 +76,27 @@ def test_the_link_opens_the_runs_on_the_view() -> None:
     )
     assert views.link("http://127.0.0.1:5000", "12") == wanted
     assert views.link("http://127.0.0.1:5000/", "12") == wanted
+
+
+def test_the_charts_stand_in_sections_that_are_there_and_show_what_was_searched() -> None:
+    state = charts.state(SEARCHED, "maximize")
+    assert decode(views.encode(state, 1.0, charts.NAME)) == state
+    cards = {card["type"]: card for card in state["compareRunCharts"]}
+    assert set(cards) == {"SCATTER", "LINE", "PARALLEL"}
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert {card["metricSectionId"] for card in cards.values()} == sections
+    assert cards["PARALLEL"]["selectedParams"] == list(SEARCHED)
+    assert (cards["SCATTER"]["xaxis"]["key"], cards["SCATTER"]["yaxis"]["key"]) == (
+        "trainable_parameters",
+        "objective",
+    )
+
+
+def test_the_links_of_a_study() -> None:
+    assert charts.link("http://127.0.0.1:5000/", "12") == (
+        "http://127.0.0.1:5000/#/experiments/12/runs?workflowType=machine_learning"
+        "&viewStateShareKey=sweeper-charts&compareRunsMode=CHART"
+    )
+    assert charts.compare_link("", "12", ["a", "b"]) == (
+        "#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%2212%22%5D"
+    )
