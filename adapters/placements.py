@@ -37,7 +37,7 @@ def wirings_of(placement: str) -> Wirings:
     if placement in TABLE:
         return TABLE[placement]
     pairs: Any = tuple(tuple(pair.split(":")) for pair in placement.split("+"))
-    return pairs  # type: ignore[no-any-return]
+    return pairs
 
 
 def checked_placement(value: object) -> str:

@@ -20,6 +20,7 @@ RUNS = {
     "memory": ["memory"],
     "scatter": ["scatter"],
     "ladder": ["ladder"],
+    "overhead": ["overhead"],
 }
 
 

@@ -75,12 +75,15 @@ def write_study(
     pooling: str = "mean",
     dtype: str = "float32",
     model: Path | None = None,
+    train: Mapping[str, Any] | None = None,
+    trials: int | None = None,
 ) -> Study:
     """The quickstart's study over the rows of ``folder``, one epoch a trial, written there and read again.
 
     Args:
         search: keys of the search that differ from the quickstart's.
         model: the backbone's directory; None for the one that the settings name.
+        train: keys of the training that differ; trials: the budget, if it is another.
     """
     from sweeper.study import load_study
 
@@ -90,6 +93,8 @@ def write_study(
     content["data"] = {part: f"{part}.tsv" for part in PARTS}
     content["search"] |= search or {}
     content["train"] |= {"epochs": 1, "max_length": settings.max_length, "dtype": dtype}
+    content["train"] |= train or {}
+    content["budget"] |= {} if trials is None else {"trials": trials}
     content["seed"] = settings.seed
     del content["pruner"]
     (folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

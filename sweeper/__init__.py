@@ -1,11 +1,12 @@
 """Adapter Sweeper: finds the best adapter for a frozen transformer.
 
-Importing this package loads nothing heavy and touches nothing; ``load_exported`` is looked up when it is
-asked for.
+Importing this package loads nothing heavy and touches nothing; ``load``, which opens a study in a notebook,
+and ``load_exported`` are looked up when they are asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeper.export.predict import Predictor as Predictor
     from sweeper.export.predict import load_exported as load_exported
+    from sweeper.loaded import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__", "foreign_adapters", "load_exported"]
+__all__ = ["Predictor", "__version__", "foreign_adapters", "load", "load_exported"]
 
 _MARK = '__distribution__ = "adapter-sweeper"'
 
@@ -39,11 +41,10 @@ def foreign_adapters() -> str | None:
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"load_exported", "Predictor"}:
+    if name in {"load", "load_exported", "Predictor"}:
         refusal = foreign_adapters()
         if refusal is not None:
             raise ImportError(refusal)
-        from sweeper.export import predict
-
-        return getattr(predict, name)
+        module = import_module("sweeper.loaded" if name == "load" else "sweeper.export.predict")
+        return getattr(module, name)
     raise AttributeError(f"module 'sweeper' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -122,6 +122,14 @@ TrialNumber = Annotated[
     int | None,
     typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR itself."),
 ]
+Pareto = Annotated[
+    bool,
+    typer.Option(
+        "--pareto",
+        envvar="SWEEPER_PARETO",
+        help="Every trial that no other beats in all objectives, each in a folder DIR/trial-0007.",
+    ),
+]
 MovedBackbone = Annotated[
     Path | None,
     typer.Option(
@@ -136,6 +144,25 @@ Port = Annotated[
     int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port; 0 for a free one.")
 ]
 
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine",
+        envvar="SWEEPER_ENGINE",
+        metavar="ENGINE",
+        help="Who starts workers: `local`, this machine, or `ray`, a Ray cluster (see docs/clusters.md).",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="SWEEPER_RAY_ADDRESS",
+        metavar="ADDRESS",
+        help="`HOST:PORT` of a Ray cluster's head, or `auto` on a machine of it. Default: a cluster of this "
+        "machine alone, for as long as the run.",
+    ),
+]
 
 Trials = Annotated[
     list[str] | None,
@@ -163,6 +190,32 @@ Rebuild = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", envvar="SWEEPER_YES", help="Do not ask.")]
+
+
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        envvar="SWEEPER_OUT",
+        metavar="FILE",
+        help="The page; one of that name is replaced. Default: STUDY-report.html in this folder.",
+    ),
+]
+PageFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        envvar="SWEEPER_OUT",
+        metavar="FILE",
+        help="Write a page as well; one of that name is replaced.",
+    ),
+]
+StudyNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STUDY STUDY…", help="The names of two or more studies.", autocompletion=complete_study
+    ),
+]
 
 
 def example(*lines: str) -> str:

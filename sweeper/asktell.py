@@ -6,24 +6,27 @@ crash finds it; a trial that was told is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeper.front import values_of
 from sweeper.home import Home
 from sweeper.ledger import Claim, Ledger, Untold
-from sweeper.ledger.database import BUSY_SECONDS, parse_url, store_errors
-from sweeper.space import Params, make_sampler, suggest
+from sweeper.ledger.database import BUSY_SECONDS, Database, parse_url, server_options, store_errors
+from sweeper.sampling import sampler_of
+from sweeper.space import Params, suggest
 from sweeper.study import Study
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
+_Answer = TypeVar("_Answer")
 PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits"
 """User attributes of a trial: whose it is, and why it counts for nothing."""
-_CONSTRAINT = "trainable_parameters"
 
 
 def create_optuna_tables(home: Home) -> None:
@@ -46,7 +49,10 @@ def create_optuna_study(home: Home, study: Study) -> None:
         optuna.create_study(
             storage=_storage(home, create=True),
             study_name=study.name,
-            direction="maximize" if study.objective.direction == "maximize" else "minimize",
+            directions=[
+                "maximize" if objective.direction == "maximize" else "minimize"
+                for objective in study.objectives
+            ],
             load_if_exists=True,
         )
 
@@ -65,61 +71,83 @@ class Trials:
     Args:
         home: of the store.
         study: whose Optuna study is there.
+        patience_seconds: how long a server that is away is waited for.
     """
 
-    def __init__(self, home: Home, study: Study) -> None:
+    def __init__(self, home: Home, study: Study, patience_seconds: float = 0.0) -> None:
         import optuna
 
         self._home = home
         self._study = study
-        with optuna_errors(home):
-            self._optuna: optuna.Study = optuna.load_study(
-                study_name=study.name, storage=_storage(home, create=False), sampler=make_sampler(study, 0)
+        self._database = Database(home.store_url, patience_seconds)
+        self._optuna: optuna.Study = self._patiently(
+            lambda: optuna.load_study(
+                study_name=study.name,
+                storage=_storage(home, create=False),
+                sampler=sampler_of(study, study.seed, 0),
             )
+        )
 
     @property
     def _storage(self) -> BaseStorage:
         return self._optuna._storage
 
+    def _patiently(self, call: Callable[[], _Answer]) -> _Answer:
+        """Call once, or again while the store's server is away: whatever was done is found."""
+        from optuna.exceptions import StorageInternalError
+
+        with optuna_errors(self._home):
+            return self._database.patiently(call, StorageInternalError)
+
     def create(self, claim: Claim) -> tuple[int, int]:
         """Make a RUNNING trial for a claim, or find that of its place; returns (number, id)."""
-        with optuna_errors(self._home):
-            there = [trial for trial in self._running() if trial.user_attrs.get(PLACE) == claim.place_id]
-            for surplus in there[1:]:
-                self._hide(surplus._trial_id)
-            if there:
-                trial_id = there[0]._trial_id
-                self._storage.set_trial_user_attr(trial_id, ATTEMPT, claim.attempt)
-            else:
-                trial_id = self._storage.create_new_trial(self._optuna._study_id, _template(claim))
-            return self._storage.get_trial_number_from_id(trial_id), trial_id
+        return self._patiently(lambda: self._create(claim))
+
+    def _create(self, claim: Claim) -> tuple[int, int]:
+        there = [trial for trial in self._running() if trial.user_attrs.get(PLACE) == claim.place_id]
+        for surplus in there[1:]:
+            self._hide(surplus._trial_id)
+        if there:
+            trial_id = there[0]._trial_id
+            self._storage.set_trial_user_attr(trial_id, ATTEMPT, claim.attempt)
+        else:
+            trial_id = self._storage.create_new_trial(self._optuna._study_id, _template(claim))
+        return self._storage.get_trial_number_from_id(trial_id), trial_id
 
     def fill_in(self, number: int, trial_id: int) -> Params:
         """Draw what the trial does not have yet."""
         import optuna
 
-        with optuna_errors(self._home):
+        def draw() -> Params:
             # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
-            self._optuna.sampler = make_sampler(self._study, number)
+            self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
             return suggest(optuna.Trial(self._optuna, trial_id), self._study)
 
-    def constrain(self, trial_id: int, excess: float) -> None:
-        """Tell the sampler by how many parameters the trial is past its limit; 0 or less is within."""
-        key = f"constraints:{_CONSTRAINT}"
-        with optuna_errors(self._home):
-            if key not in self._storage.get_trial_system_attrs(trial_id):
-                self._storage.set_trial_system_attr(trial_id, key, float(excess))
+        return self._patiently(draw)
+
+    def constrain(self, trial_id: int, excess: Mapping[str, float]) -> None:
+        """Tell the sampler by how much the trial is past each limit; 0 or less is within."""
+
+        def note() -> None:
+            there = self._storage.get_trial_system_attrs(trial_id)
+            for limit, value in excess.items():
+                key = f"constraints:{limit}"  # as Trial.set_constraint has it, which would draw once more
+                if key not in there:
+                    self._storage.set_trial_system_attr(trial_id, key, float(value))
+
+        self._patiently(note)
 
     def refuse(self, trial_id: int) -> None:
         """End a trial that is past the limits: pruned, without a value."""
         from optuna.trial import TrialState
 
-        with optuna_errors(self._home):
-            self._storage.set_trial_user_attr(trial_id, PAST_LIMITS, True)
-            self._storage.set_trial_state_values(trial_id, TrialState.PRUNED)
+        self._patiently(lambda: self._end(trial_id, PAST_LIMITS, TrialState.PRUNED))
 
     def tell(self, untold: Untold) -> None:
         """Tell a result; does nothing if that was done."""
+        self._patiently(lambda: self._tell(untold))
+
+    def _tell(self, untold: Untold) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -127,19 +155,28 @@ class Trials:
             untold.state, TrialState.FAIL
         )
         # A failed trial has no value in Optuna; what it reached before is in its intermediate values.
-        values = None if untold.objective is None or state is TrialState.FAIL else [untold.objective]
-        with optuna_errors(self._home):
-            try:
-                for evaluation, value in enumerate(untold.curve, start=1):
-                    self._storage.set_trial_intermediate_value(untold.trial_id, evaluation, value)
-                self._storage.set_trial_state_values(untold.trial_id, state, values)
-            except UpdateFinishedTrialError:
-                return
+        names = [objective.metric for objective in self._study.objectives]
+        several = len(names) > 1
+        known = {**untold.metrics, names[0]: untold.objective} if untold.objective is not None else {}
+        values = None if state is TrialState.FAIL else values_of(names, known, None)
+        if state is TrialState.COMPLETE and values is None:
+            state = TrialState.FAIL  # Optuna has no complete trial without a value
+        try:
+            # Optuna has intermediate values for one objective alone.
+            for evaluation, value in enumerate(() if several else untold.curve, start=1):
+                self._storage.set_trial_intermediate_value(untold.trial_id, evaluation, value)
+            self._storage.set_trial_state_values(untold.trial_id, state, values)
+        except UpdateFinishedTrialError:
+            return
+
+    def finished(self) -> list[FrozenTrial]:
+        """Every trial that has ended in Optuna's storage, by number."""
+        trials = self._patiently(lambda: self._storage.get_all_trials(self._optuna._study_id, deepcopy=False))
+        return [trial for trial in trials if trial.state.is_finished()]
 
     def hide_if_left_over(self, ledger: Ledger) -> int:
         """End RUNNING trials that no place will ever use: made twice, or for a place that has ended."""
-        with optuna_errors(self._home):
-            running = [trial for trial in self._running() if PLACE in trial.user_attrs]
+        running = [trial for trial in self._patiently(self._running) if PLACE in trial.user_attrs]
         if not running:
             return 0
         places = {view.place_id: view for view in ledger.trials(self._study.name)}
@@ -149,8 +186,7 @@ class Trials:
             other = view is not None and view.number is not None and view.number != trial.number
             ended = view is not None and view.number is None and view.ended_at is not None
             if other or ended:
-                with optuna_errors(self._home):
-                    self._hide(trial._trial_id)
+                self._patiently(partial(self._hide, trial._trial_id))
                 hidden += 1
         return hidden
 
@@ -163,12 +199,17 @@ class Trials:
         return sorted(trials, key=lambda trial: trial.number)
 
     def _hide(self, trial_id: int) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
+        self._end(trial_id, HIDDEN, TrialState.FAIL)
+
+    def _end(self, trial_id: int, because: str, state: TrialState) -> None:
+        """End a trial that counts for nothing; does nothing if that was done."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         try:
-            self._storage.set_trial_user_attr(trial_id, HIDDEN, True)
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            self._storage.set_trial_user_attr(trial_id, because, True)
+            self._storage.set_trial_state_values(trial_id, state)
         except UpdateFinishedTrialError:
             return
 
@@ -200,7 +241,7 @@ def _storage(home: Home, create: bool, any_version: bool = False) -> optuna.stor
     from optuna.storages import RDBStorage
 
     url = parse_url(home.store_url)
-    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True}
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, **server_options(url)}
     if url.get_backend_name() == "sqlite":
         options = {"connect_args": {"timeout": BUSY_SECONDS}}
     return RDBStorage(

@@ -16,13 +16,15 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,6 +38,7 @@ from sweeper.evaluate import EVALUATION_TOKENS
 
 DEFAULT_BYTES = 8 * 2**30
 _CHUNK_BYTES = 2**24
+_WAIT_SECONDS = 0.5
 FORMAT = 1
 """Counted up when the same backbone and data would give other files."""
 _WHOLE, _BUILDING = "whole.json", ".building-"
@@ -105,6 +108,10 @@ class Layout:
         return replace(self, depths=tuple(sorted(chosen, reverse=True)))
 
 
+class Stopped(Exception):
+    """Somebody asked for an end before the states were there."""
+
+
 class FrozenCache:
     """The frozen states of one study's data on this machine.
 
@@ -117,28 +124,37 @@ class FrozenCache:
         self._place = folder / layout.key
         self._layout = layout
 
-    def attach(self, data: TaskData, pack: Pack, advance: Callable[[str], None]) -> TaskData:
+    def attach(
+        self,
+        data: TaskData,
+        pack: Pack,
+        advance: Callable[[str], None],
+        stop: threading.Event | None = None,
+    ) -> TaskData:
         """The data with its frozen states; what is missing is built first, by one process at a time.
 
         Args:
             data: of the study.
             pack: the backbone; what is in its slots does not matter.
             advance: told now and then how far the building is, in words.
+            stop: ends the building at its next batch, and the waiting for another process that builds.
 
         Raises:
             OSError: the states cannot be written; the disk may be full. Nothing is left behind.
+            Stopped: ``stop`` was set. Nothing half-built is left behind.
         """
         if not self._layout.depths:
             return data
         splits: dict[str, Split] = {"train": data.train, "validation": data.validation}
         self._place.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._place / "lock"):
+        stop = stop or threading.Event()
+        with _held(self._place / "lock", stop):
             for left_over in self._place.glob(f"{_BUILDING}*"):  # by a builder that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
             for name, split in splits.items():
                 missing = [depth for depth in self._layout.depths if not self._has(name, depth)]
                 if missing:
-                    self._build(name, split, missing, pack, advance)
+                    self._build(name, split, missing, pack, advance, stop)
         device = next(pack.backbone.parameters()).device
         # On a GPU that has room for them they are read where they are used.
         there = device.type == "cuda" and self._layout.bytes < torch.cuda.mem_get_info(device)[0] // 2
@@ -168,6 +184,7 @@ class FrozenCache:
         depths: Sequence[Depth],
         pack: Pack,
         advance: Callable[[str], None],
+        stop: threading.Event,
     ) -> None:
         beside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=self._place))
         try:
@@ -179,6 +196,8 @@ class FrozenCache:
                 for depth in depths
             }
             for rows, states, part in frozen_batches(pack, split, depths):
+                if stop.is_set():
+                    raise Stopped
                 advance(f"{name}: {part:.0%}")
                 for depth in depths:
                     for file, state in zip(files[depth], states[depth], strict=True):
@@ -202,6 +221,21 @@ class FrozenCache:
         place = self._place / f"{name}-{depth.key}"
         shutil.rmtree(place, ignore_errors=True)
         whole.rename(place)
+
+
+@contextmanager
+def _held(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Hold a lock, after waiting for it until ``stop`` is set."""
+    lock = FileLock(path)
+    while not lock.is_locked:
+        with suppress(Timeout):
+            lock.acquire(timeout=_WAIT_SECONDS)
+        if stop.is_set() and not lock.is_locked:
+            raise Stopped
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _opened(folder: Path, depth: Depth) -> States:

@@ -14,6 +14,7 @@ from sweeper.arguments import (
     Device,
     Devices,
     DryRun,
+    Engine,
     ExportFolder,
     Host,
     Json,
@@ -23,7 +24,9 @@ from sweeper.arguments import (
     MovedBackbone,
     Out,
     PackOption,
+    Pareto,
     Port,
+    RayAddress,
     StudyFile,
     StudyName,
     TextsFile,
@@ -45,6 +48,7 @@ from sweeper.console import (
     wants_json,
 )
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
+from sweeper.reading import add_reading
 from sweeper.steering import add_to
 
 app = typer.Typer(
@@ -101,7 +105,11 @@ def check(
         print_check(out, result)
 
 
-@app.command(epilog=example("sweeper run studies/quickstart.yaml"))
+@app.command(
+    epilog=example(
+        "sweeper run studies/quickstart.yaml", "sweeper run films.yaml --engine ray --ray-address auto"
+    )
+)
 def run(
     file: StudyFile,
     device: Devices = None,
@@ -109,6 +117,8 @@ def run(
     pack: PackOption = "auto",
     cache: CacheOption = "auto",
     lease_seconds: LeaseSeconds = 60.0,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -125,7 +135,7 @@ def run(
         parse_bytes("--cache", cache),
         lease_seconds,
     )
-    run_study(Output(json), file, device or (), options)
+    run_study(Output(json), file, device or (), options, engine, ray_address)
 
 
 @app.command(epilog=example("sweeper status", "sweeper status sst2 --json"))
@@ -185,20 +195,26 @@ def best(
     top: Top = None,
     json: Json = False,
 ) -> None:
-    """The best trial of a study. Exit code 3 if none has succeeded."""
+    """The best trial of a study; of several objectives, those that no other beats in all of them.
+
+    Exit code 3 if none has succeeded.
+    """
+    from sweeper.front import objectives_of
     from sweeper.lookup import open_ledger, study_name
     from sweeper.report import print_trial, print_trials
 
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
-    found = ledger.best(name, top or 1)
+    several = top is None and len(objectives_of(ledger.study(name).spec)) > 1
+    found = ledger.front(name) if several else ledger.best(name, top or 1)
     if not found:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
         )
     if json:
-        out.document(found[0].to_json() if top is None else [trial.to_json() for trial in found])
-    elif top is None:
+        one = top is None and not several
+        out.document(found[0].to_json() if one else [trial.to_json() for trial in found])
+    elif top is None and not several:
         print_trial(out, found[0].to_json())
     else:
         print_trials(out, [trial.to_json() for trial in found])
@@ -210,6 +226,7 @@ def export(
     out: Out,
     top: Top = None,
     trial: TrialNumber = None,
+    pareto: Pareto = False,
     json: Json = False,
 ) -> None:
     """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
@@ -219,7 +236,9 @@ def export(
     from sweeper.report import print_exports
 
     output = Output(json)
-    exported = export_study(open_ledger(), Home.from_environment(), study, out, top=top, trial=trial)
+    exported = export_study(
+        open_ledger(), Home.from_environment(), study, out, top=top, trial=trial, pareto=pareto
+    )
     if top is not None and len(exported) < top:
         output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
     if json:
@@ -251,6 +270,7 @@ def predict(
         print_predictions(out, rows, predictor.text_columns, texts)
 
 
+add_reading(app)
 add_to(app)
 
 

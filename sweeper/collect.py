@@ -24,6 +24,7 @@ from sweeper.home import Home
 from sweeper.ledger import Ledger, StudyRow
 from sweeper.ledger.schema import ENDED
 from sweeper.lookup import STUDY_NAME
+from sweeper.owner import MARK, why_not_ours
 
 _LOCK, _BUILDING = "lock", ".building-"
 _FROZEN = re.compile(r"[0-9a-f]{32}")
@@ -103,7 +104,7 @@ def collect(ledger: Ledger, home: Home, *, dry_run: bool = False) -> Collected:
     leftovers = (
         *_frozen(ledger, home.cache / "frozen", dry_run),
         *_tokens(ledger, home.cache / "tokens", dry_run),
-        *_checkpoints(ledger, home.checkpoints, dry_run),
+        *_checkpoints(ledger, home, dry_run),
     )
     return Collected(dry_run, leftovers)
 
@@ -172,9 +173,10 @@ def _any_held(root: Path) -> bool:
     return False
 
 
-def _checkpoints(ledger: Ledger, root: Path, dry_run: bool) -> Iterator[Leftover]:
+def _checkpoints(ledger: Ledger, home: Home, dry_run: bool) -> Iterator[Leftover]:
     from sweeper.checkpoint import files_of_trial
 
+    root = home.checkpoints
     if root.is_symlink():
         yield Leftover("checkpoints", root, 0, "it was not looked into", _LINK)
         return
@@ -187,10 +189,13 @@ def _checkpoints(ledger: Ledger, root: Path, dry_run: bool) -> Iterator[Leftover
             files = files_of_trial(folder)
             if files and not known:
                 why = f"the store has no study {study.name}"
-                yield _removed("checkpoints", folder, files, why, dry_run)
+                others = why_not_ours(home, study.name)
+                yield _removed("checkpoints", folder, files, why, dry_run, others)
             elif files and folder.name in ended:
                 yield _removed("checkpoints", folder, files, "its trial has ended", dry_run)
-        if not dry_run and not known:
+        if not dry_run and not known and why_not_ours(home, study.name) is None:
+            if {path.name for path in study.rglob("*") if not path.is_dir()} <= {MARK}:
+                (study / MARK).unlink(missing_ok=True)
             _remove_empty(study)
 
 

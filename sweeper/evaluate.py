@@ -62,12 +62,16 @@ class Predicting:
 
 
 @torch.no_grad()
-def predict_step(pack: Pack, passes: Sequence[Predicting], pooling: str) -> None:
-    """One batch of each pass, as one run."""
+def predict_step(pack: Pack, passes: Sequence[Predicting], pooling: str) -> list[float]:
+    """One batch of each pass, as one run; returns the work of each, as a training step does."""
     batches = [one.next_batch() for one in passes]
     parts = [(one.slot, one.head, batch) for one, (_, batch) in zip(passes, batches, strict=True)]
     for one, (indices, _), logits in zip(passes, batches, forward_head(pack, parts, pooling), strict=True):
         one.take(indices, logits)
+    return [
+        batch.sequences.tokens * pack.layers(one.slot)
+        for one, (_, batch) in zip(passes, batches, strict=True)
+    ]
 
 
 def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling: str) -> Tensor:

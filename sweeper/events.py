@@ -102,6 +102,7 @@ class Failed:
     job: Job
     reason: str
     traceback_text: str
+    out_of_memory: bool = False
 
 
 @dataclass

@@ -46,9 +46,9 @@ def join_as_worker(
 
     from sweeper.device import choose
     from sweeper.home import Home
-    from sweeper.session import join_study
+    from sweeper.session import PATIENCE_SECONDS, join_study
     from sweeper.worker import Options, work
-    from sweeper.worker.process import PATIENCE_SECONDS, hand_back_on_signals
+    from sweeper.worker.process import hand_back_on_signals
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)

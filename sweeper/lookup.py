@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sweeper.ledger import Ledger, TrialView
 
 STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def open_ledger() -> Ledger:
+def open_ledger(home: str | Path | None = None) -> Ledger:
     """The ledger of ``SWEEPER_HOME`` for a command that only reads: nothing is created.
+
+    Args:
+        home: a folder with a store in it, in place of what the environment says.
 
     Raises:
         UsageError: there is no store yet.
@@ -25,11 +30,11 @@ def open_ledger() -> Ledger:
     from sweeper.home import Home
     from sweeper.ledger import Ledger, store_file
 
-    home = Home.from_environment()
-    file = store_file(home.store_url)
+    where = Home.from_environment(None if home is None else {"SWEEPER_HOME": str(home)})
+    file = store_file(where.store_url)
     if file is not None and not file.is_file():
         raise UsageError(f"there is no study yet: {file} does not exist. Start one with `sweeper run FILE`")
-    return Ledger(home.store_url)
+    return Ledger(where.store_url)
 
 
 def study_name(ledger: Ledger, name: str) -> str:

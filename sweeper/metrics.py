@@ -24,6 +24,8 @@ METRICS: dict[str, dict[str, str]] = {
     },
 }
 """Every metric of a kind of task, and the direction in which it is better."""
+KNOWN_BEFORE = {"trainable_parameters": "minimize", "flops_per_token": "minimize"}
+"""What a configuration costs, known before it is trained: for further objectives, and for limits."""
 
 
 def metrics(kind: str, logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -76,6 +76,23 @@ def print_status(out: Output, status: Mapping[str, Any]) -> None:
         size = f"{number(best['trainable_parameters'])} trainable parameters"
         out.data(f"best: {trial_name(best)}, objective {number(best['objective'])}, {size}")
         out.data(f"      {configuration(best['params'])}")
+    for trial in status.get("front", ()):
+        out.data(f"front: {trial_name(trial)}, {objectives_line(trial)}")
+
+
+def objectives_line(trial: Mapping[str, Any]) -> str:
+    """Every objective of a trial of a study that has several."""
+    return ", ".join(f"{name} {number(_whole(value))}" for name, value in trial["objectives"].items())
+
+
+def _further(trial: Mapping[str, Any], name: str) -> str:
+    value = (trial.get("objectives") or {}).get(name)
+    return number(None if value is None else _whole(value))
+
+
+def _whole(value: float) -> int | float:
+    """Counts are whole, though they come as floats among the objectives."""
+    return int(value) if value >= 1000 and value == int(value) else value
 
 
 def print_studies(out: Output, studies: Sequence[Mapping[str, Any]]) -> None:
@@ -118,6 +135,9 @@ def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
     # A reference has some of the parameters only: the order is that of the trials of the search.
     by_kind = sorted(trials, key=lambda trial: trial["number"] is None)
     keys = list(dict.fromkeys(key for trial in by_kind for key in trial["params"]))
+    # The first objective, and the one that is a size, have their columns in any study.
+    named = dict.fromkeys(name for trial in trials for name in trial.get("objectives") or ())
+    further = [name for name in list(named)[1:] if name != "trainable_parameters"]
     rows = [
         [
             trial_name(trial),
@@ -125,17 +145,19 @@ def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
             number(trial["objective"]),
             number(trial["trainable_parameters"]),
             percent(trial["trainable_percent"]),
+            *(_further(trial, name) for name in further),
             *(_value(trial["params"].get(key, "-")) for key in keys),
             duration(trial["seconds"]),
             trial["reason"] or "",
         ]
         for trial in trials
     ]
-    columns = ["trial", "state", "objective", "trainable", "share", *keys, "time", "reason"]
+    columns = ["trial", "state", "objective", "trainable", "share", *further, *keys, "time", "reason"]
     if out.fits(columns, rows):
         out.table(columns, rows)
         return
-    first, last = 5, 5 + len(keys)
+    first = 5 + len(further)
+    last = first + len(keys)
     lines = aligned([[one_line(cell) for cell in row[:first] + row[last:]] for row in [columns, *rows]])
     wrap = textwrap.TextWrapper(out.width(), subsequent_indent="    ", break_on_hyphens=False)
     shown = [lines[0]]
@@ -152,6 +174,8 @@ def print_trial(out: Output, trial: Mapping[str, Any], curve: Sequence[float] = 
     if trial["reason"]:
         facts.append(("reason", one_line(trial["reason"])))
     facts.append(("objective", _exact(trial["objective"])))
+    if trial.get("objectives"):
+        facts.append(("objectives", objectives_line(trial)))
     facts += [(key, _exact(value)) for key, value in trial["metrics"].items()]
     facts += [(key, _value(value)) for key, value in trial["params"].items()]
     for key in ("adapter_parameters", "head_parameters", "trainable_parameters"):
@@ -238,6 +262,9 @@ def print_summary(out: Output, summary: Mapping[str, Any]) -> None:
     if shown:
         header = ("", "trial", f"validation {metric}", "trainable parameters", "of the backbone")
         lines += ["", *aligned([header, *shown])]
+    if len(summary.get("front", ())) > 1:
+        lines += ["", "no trial beats these in all objectives:"]
+        lines += aligned([(f"  {trial_name(t)}", objectives_line(t)) for t in summary["front"]])
     if best is not None:
         lines += ["", f"best adapter: {configuration(best['params'])}"]
     if summary["next"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
     from sweeper.engine.local import Ending, Moment
     from sweeper.home import Home
     from sweeper.session import Session
+    from sweeper.study import Study
+
+    Workers = Callable[[Session, Callable[[], object]], Generator[Moment, None, Ending]]
 
 
 def run_study(
-    out: Output, file: Path, devices: Sequence[str] = (), options: WorkerOptions | None = None
+    out: Output,
+    file: Path,
+    devices: Sequence[str] = (),
+    options: WorkerOptions | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> None:
     """Runs a study to its end, or goes on with it, and prints what came of it.
 
@@ -28,27 +37,34 @@ def run_study(
         file: the study file.
         devices: none for all that this machine has.
         options: how many workers there are on each, and what they are told.
+        engine: ``local`` for workers on this machine, ``ray`` for workers on a Ray cluster.
+        ray_address: of the cluster, as in ``engine.ray.connected``.
 
     Raises:
-        UsageError: the file, the data, the backbone or a device is wrong, or the file has changed.
+        UsageError: the file, the data, the backbone or a device is wrong, or the file has changed; or Ray is
+            not installed, or has no place for such workers.
         NothingSucceededError: the study has ended and no trial has succeeded.
-        UnreachableError: the store or a hub cannot be reached.
+        UnreachableError: the store, a hub or the Ray cluster cannot be reached.
         InterruptedByUser: by SIGINT or SIGTERM; the trials that ran were handed back.
     """
-    from sweeper.device import choose
-    from sweeper.device import devices as all_devices
+    from sweeper.engine.crew import WorkerOptions
     from sweeper.home import Home
     from sweeper.session import open_study
     from sweeper.study import load_study
     from sweeper.summary import summarize
 
     study = load_study(file)
-    chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
     home = Home.from_environment()
-    _check_writable(home)
-    out.note(f"study {study.name}: reading the data and the backbone")
-    session = open_study(study, home)
-    ending = _watch(out, session, chosen, options)
+    told = options or WorkerOptions()
+    with (
+        _on_ray(out, study, home, devices, told, ray_address)
+        if engine == "ray"
+        else _on_this_machine(devices, told, ray_address)
+    ) as workers:
+        _check_writable(home)
+        out.note(f"study {study.name}: reading the data and the backbone")
+        session = open_study(study, home)
+        ending = _watch(out, session, workers)
     summary = summarize(session.ledger, session.name)
     if out.json:
         out.document(summary)
@@ -75,13 +91,52 @@ def _check_writable(home: Home) -> None:
             raise UsageError(f"{why}: set {variable} to a folder that can be written", folder)
 
 
-def _watch(out: Output, session: Session, devices: Sequence[str], options: WorkerOptions | None) -> Ending:
-    """Shows the study until its workers have ended."""
+@contextmanager
+def _on_this_machine(
+    devices: Sequence[str], options: WorkerOptions, ray_address: str | None
+) -> Iterator[Workers]:
+    from sweeper.device import choose
+    from sweeper.device import devices as all_devices
     from sweeper.engine.local import run_workers
+
+    if ray_address is not None:
+        raise UsageError("--ray-address is for --engine ray: give both, or neither")
+    chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
+    yield lambda session, show: run_workers(session, chosen, show=show, options=options)
+
+
+@contextmanager
+def _on_ray(
+    out: Output,
+    study: Study,
+    home: Home,
+    devices: Sequence[str],
+    options: WorkerOptions,
+    ray_address: str | None,
+) -> Iterator[Workers]:
+    """Connects to the cluster before the store is touched, so that a wrong address begins no study."""
+    from sweeper.engine.fleet import run_on_cluster
+    from sweeper.engine.ray import connected
+
+    for option, given in (("--device", bool(devices)), ("--workers", options.workers is not None)):
+        if given:
+            raise UsageError(
+                f"{option} is for --engine local: on Ray the section 'ray' of the study file says what a "
+                "worker takes, and how many there are at most"
+            )
+    with connected(ray_address) as cluster:
+        settings = cluster.settle(study.ray, home)
+        yield lambda session, show: run_on_cluster(
+            session, cluster, settings, show=show, options=options, say=out.note
+        )
+
+
+def _watch(out: Output, session: Session, workers: Workers) -> Ending:
+    """Shows the study until its workers have ended."""
     from sweeper.tracking import Tracker
 
     tracker = Tracker(session.home, session.name, session.ledger)
-    moments = run_workers(session, devices, show=tracker.show, options=options)
+    moments = workers(session, tracker.show)
     stopping = False
     with display(out) as shown:
         while True:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
+from sweeper.owner import mark, why_not_ours
 from sweeper.study import Study, difference, from_dict, only_budget_grew
 from sweeper.study.search import TRAIN_FIELDS
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REFERENCE_HEAD = "reference-head"
 """The label of the reference that trains the head alone."""
+PATIENCE_SECONDS = 120.0
+"""How long those who work on a study wait for a store that is gone."""
 LIBRARIES = ("adapter-sweeper", "torch", "transformers", "optuna", "mlflow", "datasets", "sqlalchemy")
 
 
@@ -54,6 +57,11 @@ class Session:
         """The study's row as it is now."""
         return self.ledger.study(self.name)
 
+    def current(self) -> Study:
+        """The study as the store has it now: its budget may have grown since."""
+        row = self.row
+        return from_dict(row.spec, row.path, row.text)
+
 
 def open_study(study: Study, home: Home) -> Session:
     """Begin a study, or go on with the one of its name.
@@ -77,7 +85,9 @@ def open_study(study: Study, home: Home) -> Session:
             _begin(ledger, home, study, facts)
         else:
             _go_on(ledger, there, study, facts)
-    return Session(study, home, ledger)
+        mark(home, study.name)
+    # It could be reached: from now on, a server that restarts ends nothing.
+    return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
 
 
 def prepare_store(home: Home) -> str:
@@ -207,7 +217,8 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper.backbone import load_backbone, parameter_count
 
     # What an earlier study of this name left is nobody's any more.
-    shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
+    if why_not_ours(home, study.name) is None:
+        shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
     parameters = parameter_count(load_backbone(study.backbone))
     first = space.default_params(study, facts.hidden_size)
     create_optuna_study(home, study)
@@ -228,15 +239,25 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
             git_commit=git_commit(study.path.parent),
         )
     )
+    _set_budget(ledger, study, first)
+
+
+def _set_budget(ledger: Ledger, study: Study, first: dict[str, str | int | float]) -> None:
+    """The places of the budget: trial 0, the head alone, the others; each with its point, if it is a grid."""
+    from sweeper.sampling import grid_points
+
     head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
-    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+    points = grid_points(study, first, study.budget.trials) if study.sampler.name == "grid" else None
+    trials = study.budget.trials if points is None else len(points)
+    ledger.set_budget(study.name, trials, first, [(REFERENCE_HEAD, head)], points)
 
 
 def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
     """Take over what may change: a larger budget, another folder."""
     check_unchanged(row, study)
     check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
-    if difference(row.spec, study):
+    # Read again, as a version of before may have written it without keys that have a default now.
+    if difference(from_dict(row.spec, study.path), study):
         ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
     elif row.path != str(study.path):
         ledger.move_study(study.name, str(study.path))
@@ -244,8 +265,7 @@ def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
 
     # Also when nothing differs: whoever began or grew the study may have died before its places were there.
     first = space.default_params(study, facts.hidden_size)
-    head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
-    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)])
+    _set_budget(ledger, study, first)
 
 
 def _dtype(study: Study) -> str:

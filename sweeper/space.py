@@ -17,6 +17,7 @@ from adapters.count import parameters_in
 from adapters.depth import Depth, enters
 from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS
+from adapters.flops import flops_per_token
 from adapters.methods import check
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
@@ -157,7 +158,9 @@ def default_params(study: Study, hidden_size: int) -> Params:
     """
     methods = method_names(study.search["method"])
     method = methods[0] if DEFAULT_METHOD not in methods else DEFAULT_METHOD
-    needed = {"bottleneck_dim": max(1, hidden_size // _REDUCTIONS[method])} if method in _REDUCTIONS else {}
+    needed: dict[str, Any] = {}
+    if method in _REDUCTIONS:
+        needed["bottleneck_dim"] = max(1, hidden_size // _REDUCTIONS[method])
     wanted = Configuration(AdapterConfig(method=method, **needed), TrainConfig()).to_dict()
     return {
         name: _nearest_in(name, study.search[name], wanted[field_of(name)])
@@ -276,6 +279,16 @@ def check_space(study: Study, backbone_config: Any) -> None:
             study.path,
             study.line("limits", "trainable_parameters"),
         )
+    most = study.limits.flops_per_token
+    if most is not None:
+        cheapest = min(flops_per_token(config, backbone_config) for _, config in _corners(study))
+        if cheapest > most:
+            raise UsageError(
+                f"limits.flops_per_token is {most}, but the cheapest adapter of the space costs {cheapest}; "
+                "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+                study.path,
+                study.line("limits", "flops_per_token"),
+            )
 
 
 def _check_between(study: Study) -> None:
@@ -287,9 +300,10 @@ def _check_between(study: Study) -> None:
     factors = key_of(study.search, "compacter", "phm_dim")
     default = Fixed(DEFAULTS["compacter"]["phm_dim"])
     for factor in _ends(study.search[factors] if factors is not None else default):
-        if isinstance(spec, Range) and (spec.step or 1) % int(factor):  # type: ignore[arg-type]
+        if isinstance(spec, Range) and int(spec.step or 1) % int(str(factor)):
             raise UsageError(
-                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range a step that is "
+                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range "
+                f"a step that is "
                 f"a multiple of it, or a list of multiples",
                 study.path,
                 _line_of(study, "compacter", "bottleneck_dim", {str(key): 0}),
@@ -308,7 +322,8 @@ def _check_prompt(study: Study, backbone_config: Any) -> None:
             and config.prompt_length + study.train.max_length > limit
         ):
             raise UsageError(
-                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens are more than "
+                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens "
+                f"are more than "
                 f"the backbone's {limit} positions: lower prompt_length or train.max_length",
                 study.path,
                 _line_of(study, "prompt", "prompt_length", indices),
@@ -327,25 +342,6 @@ def _line_of(study: Study, method: str, field: str | None, indices: Mapping[str,
     if under in study.lines:
         return study.line(*under, end)
     return study.line("search", field, end)
-
-
-def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that draws one trial, seeded by the study's seed and the trial's number.
-
-    A sampler of its own for each trial, so that a worker that starts again does not repeat its draws, and
-    what is drawn depends on the trials that are known, not on which worker asks.
-    """
-    from optuna.samplers import RandomSampler, TPESampler
-
-    seed = _stable_hash("sampler", study.seed, number) % 2**32  # NumPy's seeds have 32 bits
-    if study.sampler.name == "random":
-        return RandomSampler(seed=seed)
-    # Of several methods each has parameters of its own: the sampler models them apart.
-    several = isinstance(study.search["method"], Choice)
-    startup = study.sampler.options["n_startup_trials"]
-    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True) if several else (
-        TPESampler(seed=seed, n_startup_trials=startup)
-    )  # fmt: skip
 
 
 def trial_seed(study: Study, number: int | str) -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.front import objectives_of
 from sweeper.session import REFERENCE_HEAD
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     ``references`` holds the trials that the best is compared with, by what they are: the default
     configuration (trial 0) and the head without an adapter; each None if it has no result.
     """
-    objective = ledger.study(study).spec["objective"]
+    objective = objectives_of(ledger.study(study).spec)[0]
     trials = ledger.trials(study)
     default = next((trial for trial in trials if trial.number == 0), None)
     head = next((trial for trial in trials if trial.label == REFERENCE_HEAD), None)

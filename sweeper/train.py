@@ -27,6 +27,10 @@ from sweeper.slotstate import restore, snapshot
 from sweeper.task import loss, metrics
 
 STEPS_BETWEEN_PROGRESS = 10
+FORWARD_SHARE = 0.5
+"""What a token costs in an evaluation, of what it costs in training: frozen weights have no gradients."""
+LEAST_SHARE = 0.01
+"""Of a step's work, what a slot is charged at least: heads and optimizers are not free either."""
 HANDED_BACK = "handed_back"
 """The answer that takes a trial out of its slot with all that it needs to go on elsewhere."""
 PRUNED = "pruned"
@@ -65,14 +69,14 @@ def train(
             pack.clear(index)
 
 
-def step(pack: Pack, slots: list[Slot], problem: Problem) -> float:
+def step(pack: Pack, slots: list[Slot], problem: Problem) -> list[float]:
     """One optimizer step of every slot: one forward and one backward pass over all their tokens.
 
     The sum, never the mean, of the slots' losses is differentiated, so that none scales another's gradient.
     Where it raises, the slots that have not made their step make the same one when they are called again.
 
     Returns:
-        the work of it: its tokens, each times the layers that lie above its slot's depth.
+        the work of each slot: its tokens, each times the layers that lie above its depth.
     """
     batches = [slot.next_batch(pack) for slot in slots]
     parts = [(slot.index, slot.head, own.batch) for slot, own in zip(slots, batches, strict=True)]
@@ -83,9 +87,9 @@ def step(pack: Pack, slots: list[Slot], problem: Problem) -> float:
     torch.stack(losses).sum().backward()
     for slot, own_loss in zip(slots, losses, strict=True):
         slot.update(own_loss)
-    return sum(
+    return [
         own.batch.sequences.tokens * pack.layers(slot.index) for slot, own in zip(slots, batches, strict=True)
-    )
+    ]
 
 
 class _Training:
@@ -97,6 +101,7 @@ class _Training:
         self._data = data
         self._problem = problem
         self._device = device
+        self._work: dict[int, float] = {}  # of the step under way, by slot, in steps' work
 
     def fill(self, supply: Callable[[], Job | None]) -> Iterator[Event]:
         """Give every free slot a job, as long as there are jobs."""
@@ -124,18 +129,21 @@ class _Training:
         training = [slot for slot in running if slot.predicting is None]
         started = time.perf_counter()
         failures: dict[int, Exception] = {}
+        self._work = dict.fromkeys(self.slots, 0.0)
         try:
             self._together(_predicting(running), self._predict, _batches_left, failures)
-            work = self._together(training, self._train, _steps_made, failures)
+            self._together(training, self._train, _steps_made, failures)
             synchronize(self._device)  # what went wrong is raised here, and the clock says what it took
         except Exception as error:  # the device's, not a trial's
             yield from self._exhausted(error) if len(running) > 1 else self._drop_failed(running[0], error)
             return
         seconds = time.perf_counter() - started
+        shares = _shares(self._work)
         for slot in running:
             slot.seconds += seconds
-            slot.device_seconds += seconds / len(running)
-            slot.training_seconds += seconds / len(running) if slot.predicting is None else 0.0
+            slot.device_seconds += seconds * shares[slot.index]
+            slot.training_seconds += seconds * shares[slot.index] if slot.predicting is None else 0.0
+        work = sum(self._work[slot.index] for slot in training)
         for slot in running:
             if slot.index in failures:
                 yield from self._drop_failed(slot, failures[slot.index])
@@ -163,41 +171,44 @@ class _Training:
                 return self._started(index, replace(job, state=None))
         return slot
 
-    def _train(self, slots: list[Slot]) -> float:
-        return step(self._pack, slots, self._problem)
+    def _train(self, slots: list[Slot]) -> None:
+        for slot, work in zip(slots, step(self._pack, slots, self._problem), strict=True):
+            self._work[slot.index] += work
 
-    def _predict(self, slots: list[Slot]) -> float:
+    def _predict(self, slots: list[Slot]) -> None:
         passes = [slot.predicting for slot in slots if slot.predicting is not None]
-        predict_step(self._pack, passes, self._problem.pooling)
-        return 0.0
+        for slot, work in zip(slots, predict_step(self._pack, passes, self._problem.pooling), strict=True):
+            self._work[slot.index] += FORWARD_SHARE * work
 
     def _together(
         self,
         slots: list[Slot],
-        make: Callable[[list[Slot]], float],
+        make: Callable[[list[Slot]], None],
         made: Callable[[Slot], int],
         failures: dict[int, Exception],
-    ) -> float:
+    ) -> None:
         """Something of all slots at once; if that raises, of each alone, to see whose fault it is.
 
         Args:
-            make: does it, and returns how much work that was.
+            make: does it.
             made: changes once a slot's part is done.
             failures: where the errors of slots go; those of the device are raised.
         """
         if not slots:
-            return 0.0
+            return
         before = {slot.index: made(slot) for slot in slots}
         try:
-            return make(slots)
+            make(slots)
+            return
         except Exception as error:
             if is_out_of_memory(error) or is_lost(error):
                 raise
             if len(slots) == 1:
                 failures[slots[0].index] = error
-                return 0.0
-        left = [slot for slot in slots if made(slot) == before[slot.index]]
-        return sum(self._together([slot], make, made, failures) for slot in left)
+                return
+        for slot in slots:
+            if made(slot) == before[slot.index]:
+                self._together([slot], make, made, failures)
 
     def _after_step(self, slot: Slot) -> Iterator[Event]:
         """Report progress now and then, and end a trial whose loss is not finite."""
@@ -283,6 +294,13 @@ class _Training:
         )  # fmt: skip
 
 
+def _shares(work: dict[int, float]) -> dict[int, float]:
+    """Which part of a step's time each slot is charged, by its work; equal parts if there was none."""
+    least = LEAST_SHARE * sum(work.values()) or 1.0
+    charged = {index: max(own, least) for index, own in work.items()}
+    return {index: own / sum(charged.values()) for index, own in charged.items()}
+
+
 def _predicting(slots: list[Slot]) -> list[Slot]:
     return [slot for slot in slots if slot.predicting is not None]
 
@@ -296,7 +314,8 @@ def _steps_made(slot: Slot) -> int:
 
 
 def _failed(job: Job, error: Exception) -> Failed:
-    return Failed(job, _reason(error), "".join(traceback.format_exception(error)))
+    text = "".join(traceback.format_exception(error))
+    return Failed(job, _reason(error), text, is_out_of_memory(error))
 
 
 def _reason(error: Exception) -> str:

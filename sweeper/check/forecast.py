@@ -1,23 +1,27 @@
 """How long a study will take, and how much memory and disk: forecast from a few real training steps.
 
-What is measured is the default configuration on the study's own data. Other configurations differ, most of
-all those that leave lower layers without a module; a pruner ends trials early. So it is an upper estimate.
+What is measured is the default configuration on some of the study's own texts, with their frozen states kept
+where a worker would keep them. Other configurations differ, most of all those that leave lower layers without
+a module; a pruner ends trials early. So it is an upper estimate.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from adapters.architectures import hidden_size
+from adapters.depth import Depth
 from adapters.pack import Pack
 from sweeper import space, task
-from sweeper.cache import Layout, budget_bytes
+from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
 from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.evaluate import predict_logits
@@ -48,7 +52,7 @@ class Forecast:
         measured_steps: optimizer steps that were measured.
         examples_per_second: training throughput of the default configuration.
         seconds_per_trial: for one trial of the default configuration, trained to its end.
-        seconds: for all trials of the budget and the reference, within ``budget.hours``.
+        seconds: for the frozen states, all trials of the budget and the reference, within ``budget.hours``.
         memory_bytes: of one worker: allocated on a CUDA device, resident otherwise.
         disk_bytes: weights of all trials, the largest adapter each, their copies in MLflow, and what is kept
             of the frozen layers.
@@ -84,12 +88,14 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     job = Job(0, 0, 0, default.adapter, default.train, space.trial_seed(study, 0))
     pack = Pack(backbone)
     crew = _crew(study, backbone, device)
+    layout = _layout(study, backbone, data)
     slot = start(pack, 0, job, data.train, problem, where)
     threads = torch.get_num_threads()
     try:
         set_threads(crew[0].threads or threads)
+        kept = _keep_frozen(pack, slot, layout.depths)
         seconds_a_token, examples_a_second, steps = _training_speed(pack, slot, problem)
-        evaluation_seconds = _evaluation_seconds(pack, slot, data.validation, problem)
+        evaluation_seconds = _evaluation_seconds(pack, slot, data.validation, layout.depths, problem)
     finally:
         set_threads(threads)
         pack.clear(0)
@@ -98,7 +104,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     trial = seconds_a_token * train_tokens * epochs + evaluation_seconds * evaluations
     workers = len(crew)
     # The reference is one trial more, though a cheaper one.
-    seconds = trial * (study.budget.trials + 1) / workers
+    seconds = kept * layout.tokens + trial * (study.budget.trials + 1) / workers
     if study.budget.hours is not None:
         seconds = min(seconds, study.budget.hours * 3600 + trial)
     return Forecast(
@@ -109,16 +115,26 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
         seconds_per_trial=trial,
         seconds=seconds,
         memory_bytes=peak_memory_bytes(where),
-        disk_bytes=_disk_bytes(study, backbone, problem.outputs) + _cache_bytes(study, backbone, data),
+        disk_bytes=_disk_bytes(study, backbone, problem.outputs) + layout.bytes,
         disk_free_bytes=_disk_free_bytes(),
     )
 
 
+def _keep_frozen(pack: Pack, slot: Slot, depths: Sequence[Depth]) -> float:
+    """Let a slot train on some of its batches, with their frozen states; the seconds that a token took."""
+    batches = list(islice(slot.batches, min(MEASURED_STEPS, slot.steps)))
+    part = _part(slot.split, torch.cat(batches))
+    slot.split, seconds = _with_states(pack, part, depths)
+    sizes = [len(batch) for batch in batches]
+    slot.batches = iter(torch.arange(len(part)).split(sizes))
+    return seconds / int(part.lengths.sum())
+
+
 def _training_speed(pack: Pack, slot: Slot, problem: Problem) -> tuple[float, float, int]:
     """Seconds a token, examples a second, and how many steps were measured (after the warm-up)."""
-    warmup = WARMUP_STEPS if slot.steps > WARMUP_STEPS else 0
-    batches = list(islice(slot.batches, min(MEASURED_STEPS, slot.steps)))
+    batches = list(slot.batches)
     slot.batches = iter(batches)
+    warmup = WARMUP_STEPS if len(batches) > WARMUP_STEPS else 0
     for _ in range(warmup):
         step(pack, [slot], problem)
     _wait(slot.device)
@@ -134,9 +150,11 @@ def _training_speed(pack: Pack, slot: Slot, problem: Problem) -> tuple[float, fl
     return seconds / int(slot.split.lengths[used].sum()), len(used) / seconds, measured
 
 
-def _evaluation_seconds(pack: Pack, slot: Slot, split: Split, problem: Problem) -> float:
+def _evaluation_seconds(
+    pack: Pack, slot: Slot, split: Split, depths: Sequence[Depth], problem: Problem
+) -> float:
     """Seconds of one evaluation, from some texts of the split and the tokens that they have."""
-    part = _first(split, EVALUATED_TEXTS)
+    part, _ = _with_states(pack, _part(split, torch.arange(min(EVALUATED_TEXTS, len(split)))), depths)
     started = time.perf_counter()
     predict_logits(pack, 0, slot.head, part, problem.pooling)
     _wait(slot.device)
@@ -144,17 +162,39 @@ def _evaluation_seconds(pack: Pack, slot: Slot, split: Split, problem: Problem) 
     return seconds * int(split.lengths.sum()) / int(part.lengths.sum())
 
 
-def _first(split: Split, texts: int) -> Split:
-    texts = min(texts, len(split))
-    stop = int(split.offsets[texts])
-    types = None if split.token_type_ids is None else split.token_type_ids[:stop]
+def _part(split: Split, indices: Tensor) -> Split:
+    """Some texts of a split, as a split of their own."""
+    lengths = split.lengths[indices]
+    offsets = torch.zeros(len(indices) + 1, dtype=torch.int64)
+    torch.cumsum(lengths, 0, out=offsets[1:])
+    rows = torch.repeat_interleave(split.offsets[indices] - offsets[:-1], lengths) + torch.arange(
+        int(offsets[-1])
+    )
+    types = None if split.token_type_ids is None else split.token_type_ids[rows]
     return replace(
         split,
-        input_ids=split.input_ids[:stop],
+        input_ids=split.input_ids[rows],
         token_type_ids=types,
-        offsets=split.offsets[: texts + 1],
-        labels=split.labels[:texts],
+        offsets=offsets,
+        labels=split.labels[indices],
     )
+
+
+def _with_states(pack: Pack, split: Split, depths: Sequence[Depth]) -> tuple[Split, float]:
+    """A split with its frozen states, in memory, and the seconds that they took."""
+    if not depths:
+        return split, 0.0
+    started = time.perf_counter()
+    frozen: dict[Depth, list[Tensor]] = {}
+    for rows, states, _ in frozen_batches(pack, split, depths):
+        for depth, tensors in states.items():
+            kept = frozen.setdefault(
+                depth, [tensor.new_empty(len(split.input_ids), tensor.shape[1]) for tensor in tensors]
+            )
+            for all_rows, tensor in zip(kept, tensors, strict=True):
+                all_rows[rows.to(tensor.device)] = tensor
+    seconds = time.perf_counter() - started
+    return replace(split, frozen={depth: tuple(kept) for depth, kept in frozen.items()}), seconds
 
 
 def _wait(device: torch.device) -> None:
@@ -176,13 +216,14 @@ def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
     return posts(alike, WorkerOptions(), study.budget.trials + 1, size)
 
 
-def _cache_bytes(study: Study, backbone: PreTrainedModel, data: TaskData) -> int:
+def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:
+    """What the workers would keep of the frozen states."""
     from sweeper.home import Home
 
     dtype = str(backbone.dtype).removeprefix("torch.")
     budget = budget_bytes(None, Home.from_environment().cache)
     uses = space.depths(study, backbone.config)
-    return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses).bytes
+    return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses)
 
 
 def _disk_free_bytes() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.errors import UsageError
-from sweeper.study.rules import largest
+from sweeper.study.plugins import largest
 
 if TYPE_CHECKING:
     from sweeper.study import Study

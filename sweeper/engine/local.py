@@ -24,6 +24,7 @@ from typing import IO
 from sweeper.device import DTYPES
 from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.engine.showing import Showing
+from sweeper.engine.supervisor import PASSIVE
 from sweeper.errors import NothingSucceededError, SweeperError, UnreachableError, UsageError
 from sweeper.ledger import TrialView
 from sweeper.session import Session
@@ -31,10 +32,8 @@ from sweeper.session import Session
 POLL_SECONDS = 0.5
 RESTARTS = 3
 """How often in a row workers are started again that die before any trial ends."""
-_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""On a busy machine, threads that spin while they wait for others make training several times slower."""
-_ENDED = ("complete", "pruned", "failed", "cancelled")
-_ERRORS = {error.exit_code: error for error in (UsageError, UnreachableError, NothingSucceededError)}
+ENDED = ("complete", "pruned", "failed", "cancelled")
+ERRORS = {error.exit_code: error for error in (UsageError, UnreachableError, NothingSucceededError)}
 
 
 @dataclass(frozen=True)
@@ -95,22 +94,22 @@ def run_workers(
         UsageError, UnreachableError: what a worker ended with.
         SweeperError: workers died again and again before any trial ended.
     """
-    signals = _Signals()
+    signals = Signals(session)
     with signals.caught(), Showing(show) as showing:
-        if not _is_over(session):
+        if not is_over(session):
             crew = _Crew(session, options or WorkerOptions())
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
                 crew.end()
-        yield _moment(session, 0, signals.count > 0)
+        yield moment_of(session, 0, signals.count > 0)
     return Ending(signals.count > 0, showing.error)
 
 
 def _watch(
-    session: Session, crew: _Crew, devices: Sequence[str], signals: _Signals, poll_seconds: float
+    session: Session, crew: _Crew, devices: Sequence[str], signals: Signals, poll_seconds: float
 ) -> Iterator[Moment]:
-    for post in posts(devices, crew.options, _left(session), _backbone_bytes(session)):
+    for post in posts(devices, crew.options, trials_left(session), _backbone_bytes(session)):
         crew.start(post)
     stopping = False
     while crew.workers:
@@ -121,46 +120,53 @@ def _watch(
             stopping = True
             crew.hand_back()
         crew.collect(restart=not stopping)
-        yield _moment(session, len(crew.workers), stopping)
+        yield moment_of(session, len(crew.workers), stopping)
         signals.wait(poll_seconds)
 
 
-def _left(session: Session) -> int:
-    return sum(view.state not in _ENDED for view in session.ledger.trials(session.name))
+def trials_left(session: Session) -> int:
+    """Trials and references that have not ended."""
+    return sum(view.state not in ENDED for view in session.ledger.trials(session.name))
 
 
 def _backbone_bytes(session: Session) -> int:
     return session.row.backbone_parameters * DTYPES[session.row.dtype].itemsize
 
 
-def _is_over(session: Session) -> bool:
+def is_over(session: Session) -> bool:
+    """Whether no worker has anything to do."""
     return session.row.ended_at is not None and not session.ledger.untold(session.name)
 
 
-def _moment(session: Session, workers: int, stopping: bool) -> Moment:
+def moment_of(session: Session, workers: int, stopping: bool) -> Moment:
+    """The study as it is now."""
     ledger, name = session.ledger, session.name
     return Moment(ledger.trials(name), ledger.steps(name), workers, stopping)
 
 
-class _Signals:
+class Signals:
     """Counts SIGINT and SIGTERM, and wakes who waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
         self.count = 0
+        self._database = session.ledger.database
         self._woken = threading.Event()
 
     def wait(self, seconds: float) -> None:
+        """Return after some time, or at the next signal."""
         if self._woken.wait(seconds):
             self._woken.clear()
 
     @contextmanager
     def caught(self) -> Iterator[None]:
+        """Count signals inside; elsewhere than in the main thread nothing is caught."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def count(number: int, frame: FrameType | None) -> None:
             self.count += 1
+            self._database.patience_seconds = 0.0  # nobody who wants to end waits for a store that is gone
             self._woken.set()
 
         before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -200,7 +206,7 @@ class _Crew:
                     sys.executable, "-m", "sweeper.worker", self.session.name,
                     "--device", post.device, *threads, *self.options.arguments(),
                 ],
-                env={**_THREADS, **os.environ, **self.session.home.environment()},
+                env={**PASSIVE, **os.environ, **self.session.home.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -221,15 +227,15 @@ class _Crew:
             self.workers.remove(worker)
             if code == 0:
                 continue
-            if code in _ERRORS:
-                raise _ERRORS[code](_last_error(worker))
+            if code in ERRORS:
+                raise ERRORS[code](_last_error(worker))
             self.session.ledger.reap_dead(self.session.name)
             if restart:
                 self._count_death(worker, code)
                 self.start(worker.post)
 
     def _count_death(self, worker: _Process, code: int) -> None:
-        ended = sum(view.state in _ENDED for view in self.session.ledger.trials(self.session.name))
+        ended = sum(view.state in ENDED for view in self.session.ledger.trials(self.session.name))
         self._deaths = 1 if ended > self._ended else self._deaths + 1
         self._ended = ended
         if self._deaths > RESTARTS:

@@ -14,6 +14,7 @@ from sweeper.errors import NothingSucceededError, SweeperError, UsageError
 from sweeper.export.card import FILES, card, configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
 from sweeper.export.head import HeadFacts, head_bytes
+from sweeper.front import objectives_of
 from sweeper.lookup import find_trial, study_name
 
 if TYPE_CHECKING:
@@ -50,27 +51,31 @@ def export_study(
     *,
     top: int | None = None,
     trial: int | None = None,
+    pareto: bool = False,
 ) -> list[Exported]:
-    """Writes the best adapter, the ``top`` best, or a given trial.
+    """Writes the best adapter, the ``top`` best, a given trial, or the front of several objectives.
 
     Args:
         study: its name.
         out: a new folder, or that of an earlier export, which is replaced.
         top: writes so many, best first, each into ``out/trial-0007``.
         trial: writes this one, into ``out`` itself.
+        pareto: writes every trial that none dominates, each into ``out/trial-0007``.
 
     Raises:
         UsageError: no such study or trial, the trial has no weights, or ``out`` holds something else.
         NothingSucceededError: no trial has succeeded.
         SweeperError: the weights are not those that the ledger recorded.
     """
-    if top is not None and trial is not None:
-        raise UsageError("--top and --trial exclude each other: give one of them")
+    if sum((top is not None, trial is not None, pareto)) > 1:
+        raise UsageError("--top, --trial and --pareto exclude each other: give one of them")
     name = study_name(ledger, study)
     target = Path(out).resolve()
     check_target(target)
     if trial is not None:
         chosen = [_with_weights(find_trial(ledger.trials(name), name, str(trial)))]
+    elif pareto:
+        chosen = ledger.front(name)
     else:
         chosen = ledger.best(name, top or 1)
     if not chosen:
@@ -81,10 +86,10 @@ def export_study(
     contents, exported = {}, []
     for view in chosen:
         assert view.number is not None and view.objective is not None
-        inside = "" if top is None else str(view.name)
+        inside = str(view.name) if top is not None or pareto else ""
         contents[inside] = adapter_files(row, view, home.artifacts, target / inside)
         exported.append(
-            Exported(target / inside, view.number, row.spec["objective"]["metric"], view.objective)
+            Exported(target / inside, view.number, objectives_of(row.spec)[0]["metric"], view.objective)
         )
     write_folders(target, contents)
     return exported

@@ -1,6 +1,7 @@
 """Places, leases, attempts, metrics and results in SQL: the truth that all else can be replayed from."""
 
-from sweeper.ledger.database import shown_url, store_file
+from sweeper.ledger.database import server_place, shown_url, store_file
+from sweeper.ledger.history import AttemptRow, Evaluation
 from sweeper.ledger.ledger import LEASE_SECONDS, Ledger
 from sweeper.ledger.processes import this_worker
 from sweeper.ledger.records import (
@@ -20,7 +21,9 @@ from sweeper.ledger.records import (
 __all__ = [
     "LEASE_SECONDS",
     "Attached",
+    "AttemptRow",
     "Claim",
+    "Evaluation",
     "LeaseLost",
     "Ledger",
     "MetricRow",
@@ -31,6 +34,7 @@ __all__ = [
     "TrialView",
     "Untold",
     "WorkerIdentity",
+    "server_place",
     "shown_url",
     "store_file",
     "this_worker",

@@ -34,6 +34,14 @@ BUSY_SECONDS = 30.0
 """How long a statement on SQLite waits for other processes."""
 WRITES = "sweeper_writes"
 """The option of a connection whose transactions write."""
+_LIVENESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+"""Options of libpq: a machine that vanished sends no word of it."""
 _LOCK = 7_239_016_041_122
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
@@ -88,6 +96,13 @@ def store_file(url: str | URL) -> Path | None:
     return Path(parsed.database).absolute() if parsed.drivername == "sqlite" and parsed.database else None
 
 
+def server_place(url: str) -> tuple[str, str]:
+    """The host of a server, and host, port and database in one: no user, no password."""
+    parsed = parse_url(url)
+    host = parsed.host or str(parsed.query.get("host", ""))
+    return host, f"{host}:{parsed.port or ''}/{parsed.database}"
+
+
 def shown_url(url: str) -> str:
     """The store's URL without its password, nor those among its options."""
     parsed = parse_url(url)
@@ -102,7 +117,8 @@ class Database:
     must therefore find out by its token what is done already.
 
     Args:
-        patience_seconds: how long a server that cannot be reached is tried again.
+        patience_seconds: how long a server that cannot be reached is tried again. It may be changed while
+            somebody waits.
     """
 
     def __init__(self, url: str, patience_seconds: float = 0.0) -> None:
@@ -168,24 +184,39 @@ class Database:
         return None if file is not None and not file.exists() else self._run(False, _version)
 
     def _run(self, writes: bool, function: Callable[..., _Answer], *arguments: Any, **named: Any) -> _Answer:
-        deadline = time.monotonic() + self.patience_seconds
-        delay = 0.1
+        def once() -> _Answer:
+            with self.engine.connect() as plain:
+                connection = plain.execution_options(**{WRITES: writes})
+                with connection.begin():
+                    return function(connection, *arguments, **named)
+
+        return self.patiently(once)
+
+    def patiently(self, call: Callable[[], _Answer], *wrappers: type[Exception]) -> _Answer:
+        """Call again while a server is away, for ``patience_seconds``; the call must bear being repeated.
+
+        Args:
+            wrappers: what another library raises instead, with the failure as its cause.
+
+        Raises:
+            UnreachableError: the database fails, or was away for longer.
+        """
+        began, delay = time.monotonic(), 0.1
+        failures: tuple[type[Exception], ...] = (exc.DBAPIError, exc.TimeoutError, *wrappers)
         while True:
             try:
-                with self.engine.connect() as plain:
-                    connection = plain.execution_options(**{WRITES: writes})
-                    with connection.begin():
-                        return function(connection, *arguments, **named)
+                return call()
             except exc.IntegrityError:
                 raise
-            except (exc.DBAPIError, exc.TimeoutError) as error:
-                if time.monotonic() > deadline or not self._passes(error):
-                    raise self.unreachable(error) from error
+            except failures as error:
+                cause = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__ or error
+                if time.monotonic() - began > self.patience_seconds or not self._passes(cause):
+                    raise self.unreachable(cause) from error
             # Not in step with the other workers, whose connections were lost at the same moment.
             time.sleep(delay * random.uniform(0.5, 1.5))
             delay = min(2 * delay, 2.0)
 
-    def _passes(self, error: exc.SQLAlchemyError) -> bool:
+    def _passes(self, error: BaseException) -> bool:
         """Whether waiting may help: the connection was lost or refused, or two transactions met."""
         if self.is_sqlite or isinstance(error, exc.TimeoutError):
             return not self.is_sqlite
@@ -243,9 +274,15 @@ def store_errors(url: str, *wrappers: type[Exception]) -> Iterator[None]:
         raise Database(url).unreachable(error.__cause__ or error) from error
 
 
+def server_options(url: URL) -> dict[str, Any]:
+    """How connections to a server find out that it is gone, within half a minute; the URL's options win."""
+    connect = {key: value for key, value in _LIVENESS.items() if key not in url.query}
+    return {"pool_pre_ping": True, "connect_args": connect}
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=1, max_overflow=3, pool_pre_ping=True, pool_recycle=1800)
+        return create_engine(url, pool_size=1, max_overflow=3, pool_recycle=1800, **server_options(url))
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

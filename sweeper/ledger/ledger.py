@@ -12,10 +12,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.ledger import control, migrate, outcomes, places, studyrows, trialview
+from sweeper.front import objectives_of
+from sweeper.ledger import (
+    control,
+    failing,
+    history,
+    migrate,
+    outcomes,
+    places,
+    studyrows,
+    trialview,
+)
 from sweeper.ledger.database import Database
 from sweeper.ledger.processes import is_gone
 from sweeper.ledger.records import (
+    LOST,
     Attached,
     Claim,
     MetricRow,
@@ -98,12 +109,14 @@ class Ledger:
         trials: int,
         first_params: Mapping[str, Any] | None = None,
         references: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        points: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
         """Add the places that are missing of so many trials; returns how many were added.
 
-        The first place has ``first_params``; behind it come the references, as (label, params).
+        The first place has ``first_params``; behind it come the references, as (label, params). With
+        ``points`` each place has its own parameters fixed, in their order.
         """
-        return self._database.write(studyrows.add_places, name, trials, first_params, references)
+        return self._database.write(studyrows.add_places, name, trials, first_params, references, points)
 
     def end_study(self, name: str, because: str) -> bool:
         """Begin no more trials; False if the study had ended before."""
@@ -178,11 +191,22 @@ class Ledger:
 
     def times_lost(self, place_id: int) -> int:
         """How many workers were lost over a place."""
-        return self._database.read(places.times_lost, place_id)
+        return self._database.read(failing.times, place_id, LOST)
 
     def release(self, claim: Claim, outcome: str = "handed_back", reason: str | None = None) -> None:
         """Free a place again: ``handed_back``, or ``past_limits`` if its configuration was."""
         self._database.write(places.release, claim, outcome, reason)
+
+    def fail(self, claim: Claim, failure: str, reason: str) -> bool:
+        """An attempt raised, or did not fit: free its place, or end it once its retries are used up.
+
+        Args:
+            failure: ``raised`` or ``out_of_memory``; ``failing.RETRIES`` says how often each is tried again.
+
+        Returns:
+            whether the place has ended.
+        """
+        return self._database.write(failing.fail, claim, failure, reason)
 
     def reap_dead(self, name: str, outcome: str = "lost") -> list[str]:
         """Free at once the places of workers of this host that are dead; returns the workers' names.
@@ -192,7 +216,7 @@ class Ledger:
         """
         gone = [row for row in self._database.read(places.running, name) if is_gone(row)]
         for row in gone:
-            self._database.write(places.lose, row.place_id, row.token, outcome)
+            self._database.write(failing.lose, row.place_id, row.token, outcome)
         return sorted({row.worker for row in gone})
 
     # Outcomes
@@ -210,6 +234,14 @@ class Ledger:
     def curves(self, name: str) -> dict[int, list[float]]:
         """The objective of every evaluation, by the place of each trial of the search."""
         return self._database.read(outcomes.curves, name)
+
+    def points(self, name: str, keys: Sequence[str]) -> dict[int, list[tuple[float, ...]]]:
+        """Several values of every evaluation, by the place of each trial of the search."""
+        return self._database.read(outcomes.points, name, keys)
+
+    def numbers(self, name: str) -> dict[int, tuple[int, str]]:
+        """Number and state of every trial of the search that has a number, by place."""
+        return self._database.read(outcomes.numbers, name)
 
     def record_repeat(self, claim: Claim, configuration: str) -> int | None:
         """End a place as the trial that was trained with the same configuration; returns its number.
@@ -248,9 +280,15 @@ class Ledger:
         return self._database.read(trialview.trials, name, place_id)[0]
 
     def best(self, name: str, count: int = 1) -> list[TrialView]:
-        """The best complete trials of the search, best first; of equals the smaller one, then the earlier."""
-        maximize = self.study(name).spec["objective"]["direction"] == "maximize"
-        return trialview.best(self.trials(name), maximize, count)
+        """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
+
+        With several objectives those of the front come first, in the order of the first objective.
+        """
+        return trialview.best(self.trials(name), objectives_of(self.study(name).spec), count)
+
+    def front(self, name: str) -> list[TrialView]:
+        """The complete trials that none dominates, in the order of the first objective."""
+        return trialview.front(self.trials(name), objectives_of(self.study(name).spec))
 
     def status(self, name: str) -> dict[str, Any]:
         """What ``status --json`` prints. References are in none of its counts."""
@@ -267,6 +305,14 @@ class Ledger:
     def metric_rows(self, place_id: int) -> list[MetricRow]:
         """Every metric row of a place, of all its attempts, oldest first."""
         return self._database.read(outcomes.metric_rows, place_id)
+
+    def attempts(self, name: str) -> list[history.AttemptRow]:
+        """Every attempt of a study, oldest first: who worked on what, from when to when."""
+        return self._database.read(history.attempt_rows, name)
+
+    def evaluations(self, name: str) -> list[history.Evaluation]:
+        """The objective of every evaluation of a study, of the attempts that count."""
+        return self._database.read(history.evaluations, name)
 
     # What MLflow shows
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, and_, func, insert, literal, select, true, update
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.places import guard, lost
+from sweeper.ledger.guards import guard, lost
 from sweeper.ledger.records import Claim, MetricRow, Result, Untold
 from sweeper.ledger.schema import ENDED, attempts, metrics, places, results
 
@@ -118,6 +118,37 @@ def curves(connection: Connection, study: str) -> dict[int, list[float]]:
     return found
 
 
+def points(connection: Connection, study: str, keys: Sequence[str]) -> dict[int, list[tuple[float, ...]]]:
+    """Several values of every evaluation that has them all, by search place, of the attempt that counts."""
+    rows = connection.execute(
+        select(metrics.c.place_id, metrics.c.evaluation, metrics.c.key, metrics.c.value)
+        .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
+        .where(places.c.study == study, places.c.kind == "search", metrics.c.key.in_(keys))
+        .order_by(metrics.c.place_id, metrics.c.evaluation)
+    )
+    found: dict[int, dict[int, dict[str, float]]] = {}
+    for row in rows:
+        found.setdefault(row.place_id, {}).setdefault(row.evaluation, {})[row.key] = row.value
+    return {
+        place: [
+            tuple(values[key] for key in keys)
+            for values in by_evaluation.values()
+            if len(values) == len(keys)
+        ]
+        for place, by_evaluation in found.items()
+    }
+
+
+def numbers(connection: Connection, study: str) -> dict[int, tuple[int, str]]:
+    """Number and state of every trial of the search that has a number, by place."""
+    rows = connection.execute(
+        select(places.c.id, places.c.trial_number, places.c.state).where(
+            places.c.study == study, places.c.kind == "search", places.c.trial_number.is_not(None)
+        )
+    )
+    return {row.id: (row.trial_number, row.state) for row in rows}
+
+
 def curve(connection: Connection, place_id: int) -> list[float]:
     """The objective of every evaluation of one place."""
     rows = connection.execute(
@@ -132,13 +163,28 @@ def curve(connection: Connection, place_id: int) -> list[float]:
 def untold(connection: Connection, study: str) -> list[Untold]:
     """Results that Optuna is still to be told, in the order of their trials."""
     rows = connection.execute(
-        select(places.c.id, places.c.trial_id, results.c.state, results.c.objective)
+        select(
+            places.c.id,
+            places.c.trial_id,
+            places.c.adapter_parameters,
+            places.c.head_parameters,
+            results.c.state,
+            results.c.objective,
+            results.c.metrics,
+        )
         .join(results, results.c.place_id == places.c.id)
         .where(places.c.study == study, places.c.told.is_(False), places.c.trial_id.is_not(None))
         .order_by(places.c.trial_number)
     ).all()
     return [
-        Untold(row.id, row.trial_id, row.state, row.objective, tuple(curve(connection, row.id)))
+        Untold(
+            row.id,
+            row.trial_id,
+            row.state,
+            row.objective,
+            tuple(curve(connection, row.id)),
+            {**row.metrics, "trainable_parameters": float(row.adapter_parameters + row.head_parameters)},
+        )
         for row in rows
     ]
 

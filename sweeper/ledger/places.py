@@ -10,15 +10,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import Attached, Claim, LeaseLost, WorkerIdentity
-from sweeper.ledger.schema import attempts, places, results, studies
-
-RETRIES_OF_LOST = 3
-"""How often a place is tried again whose worker was lost."""
+from sweeper.ledger.failing import expire
+from sweeper.ledger.guards import close_attempt, freed, guard, lost
+from sweeper.ledger.records import Attached, Claim, WorkerIdentity
+from sweeper.ledger.schema import attempts, places, studies
 
 
 def reserve(
@@ -167,7 +166,7 @@ def heartbeat(
 
 def release(connection: Connection, claim: Claim, outcome: str, reason: str | None) -> None:
     """Free a place whose claim comes to nothing: ``handed_back``, or ``past_limits``. Raises LeaseLost."""
-    values: dict[str, Any] = _freed()
+    values: dict[str, Any] = freed()
     if outcome == "past_limits":
         # Its next trial is another one; what was fixed would be past the limits again.
         values |= {"fixed_params": None, "trial_number": None, "trial_id": None}
@@ -176,53 +175,13 @@ def release(connection: Connection, claim: Claim, outcome: str, reason: str | No
     ).first()
     if row is None:
         raise lost(claim)
-    _close(connection, claim.token, outcome, reason, now_seconds())
+    close_attempt(connection, claim.token, outcome, reason, now_seconds())
     if outcome == "past_limits":
         connection.execute(
             update(studies)
             .where(studies.c.name == claim.study)
             .values(past_limits_in_a_row=studies.c.past_limits_in_a_row + 1)
         )
-
-
-def expire(connection: Connection, study: str) -> int:
-    """Free the places whose lease ran out; returns how many."""
-    late = and_(places.c.study == study, places.c.state == "running", places.c.lease_expires < now_seconds())
-    rows = connection.execute(
-        select(places.c.id, places.c.token).where(late).with_for_update(skip_locked=True)
-    ).all()
-    return sum(lose(connection, row.id, row.token, "lost") for row in rows)
-
-
-def lose(connection: Connection, place_id: int, token: str, outcome: str) -> bool:
-    """Take a place from the worker that has it; False if that has happened already.
-
-    Args:
-        outcome: ``lost`` (bounded: the place fails in the end), or ``handed_back`` on purpose.
-    """
-    row = connection.execute(
-        update(places)
-        .where(places.c.id == place_id, places.c.token == token, places.c.state == "running")
-        .values(**_freed())
-        .returning(places.c.attempt, places.c.trial_id)
-    ).first()
-    if row is None:
-        return False
-    # Its time ends when it was last seen, not when somebody noticed.
-    _close(
-        connection, token, outcome, "its worker was lost" if outcome == "lost" else None, attempts.c.seen_at
-    )
-    times = times_lost(connection, place_id)
-    if outcome == "lost" and times > RETRIES_OF_LOST:
-        _fail(connection, place_id, row.attempt, f"lost: {times} workers died or hung while they trained it")
-    return True
-
-
-def times_lost(connection: Connection, place_id: int) -> int:
-    """How many workers were lost over a place."""
-    return connection.execute(
-        select(func.count()).where(attempts.c.place_id == place_id, attempts.c.outcome == "lost")
-    ).scalar_one()
 
 
 def running(connection: Connection, study: str) -> list[Any]:
@@ -244,55 +203,6 @@ def running(connection: Connection, study: str) -> list[Any]:
     )
 
 
-def guard(claim: Claim) -> ColumnElement[bool]:
-    """True for the place of a claim, as long as the claim is good."""
-    return and_(places.c.id == claim.place_id, places.c.token == claim.token, places.c.state == "running")
-
-
-def lost(claim: Claim) -> LeaseLost:
-    return LeaseLost(f"{claim.name} was taken from this worker: its lease ran out")
-
-
 def new_token() -> str:
     """A name for an attempt that nobody can guess or repeat."""
     return secrets.token_hex(16)
-
-
-def _freed() -> dict[str, Any]:
-    return {
-        "state": "waiting",
-        "token": None,
-        "lease_expires": None,
-        "worker": None,
-        "version": places.c.version + 1,
-    }
-
-
-def _close(connection: Connection, token: str, outcome: str, reason: str | None, ended_at: Any) -> None:
-    connection.execute(
-        update(attempts)
-        .where(attempts.c.token == token)
-        .values(outcome=outcome, reason=reason, ended_at=ended_at)
-    )
-
-
-def _fail(connection: Connection, place_id: int, attempt: int, reason: str) -> None:
-    connection.execute(
-        update(places).where(places.c.id == place_id).values(state="failed", told=places.c.trial_id.is_(None))
-    )
-    started = select(attempts.c.started_at).where(
-        attempts.c.place_id == place_id, attempts.c.attempt == attempt
-    )
-    connection.execute(
-        insert(results).values(
-            place_id=place_id,
-            attempt=attempt,
-            state="failed",
-            metrics={},
-            seconds=now_seconds() - started.scalar_subquery(),
-            device_seconds=0.0,
-            files={},
-            reason=reason,
-            recorded_at=now_seconds(),
-        )
-    )

@@ -10,6 +10,8 @@ from sweeper.errors import SweeperError, UsageError
 
 PAUSED, STOPPED = "paused", "stopped"
 """What a user may have said of a study, besides letting it go on."""
+LOST, OUT_OF_MEMORY, RAISED = "lost", "out_of_memory", "raised"
+"""The classes of failure of an attempt: its worker died or hung, it did not fit even alone, it raised."""
 
 
 class StudyGone(UsageError, KeyError):
@@ -189,13 +191,17 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Untold:
-    """A result that Optuna does not know yet. ``curve`` is the objective by evaluation."""
+    """A result that Optuna does not know yet. ``curve`` is the objective by evaluation.
+
+    ``metrics`` are those of the result, with ``trainable_parameters``.
+    """
 
     place_id: int
     trial_id: int
     state: str
     objective: float | None
     curve: tuple[float, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,7 @@ class TrialView:
         files: sha256 of each file, by its path relative to the artifact folder.
         version: grows with every change that is worth showing.
         retry_of: the number of the failed trial that this one tries once more.
+        objectives: of a study with several: each by its metric; None where one is missing, and with one.
     """
 
     study: str
@@ -245,6 +252,7 @@ class TrialView:
     host: str | None
     version: int
     retry_of: int | None = None
+    objectives: dict[str, float] | None = None
 
     @property
     def name(self) -> str | None:
@@ -259,5 +267,5 @@ class TrialView:
             "mlflow_run_id",
         )  # fmt: skip
         shown = {key: getattr(self, key) for key in keys}
-        more = {"label": self.label, "retry_of": self.retry_of}
+        more = {"label": self.label, "retry_of": self.retry_of, "objectives": self.objectives}
         return shown | {key: value for key, value in more.items() if value is not None}

@@ -112,7 +112,7 @@ attempts = Table(
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("ended_at", Double),
-    # complete | pruned | failed | cancelled | lost | handed_back | past_limits
+    # complete | pruned | failed | cancelled | lost | out_of_memory | raised | handed_back | past_limits
     Column("outcome", String(16)),
     Column("reason", Text),
     Column("steps_done", BigInteger, nullable=False, server_default="0"),

@@ -60,6 +60,7 @@ def add_places(
     trials: int,
     first_params: Mapping[str, Any] | None,
     references: Sequence[tuple[str, Mapping[str, Any]]],
+    points: Sequence[Mapping[str, Any]] | None = None,
 ) -> int:
     """Add the places that the budget pays for and that are not there yet; returns how many.
 
@@ -77,7 +78,11 @@ def add_places(
             {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
         ]
         count = 1
-    rows += [{"kind": "search", "label": None, "fixed_params": None}] * max(0, trials - count)
+    fixed: list[dict[str, Any] | None] = (
+        [dict(point) for point in points[count:trials]] if points is not None else []
+    )
+    fixed += [None] * (max(0, trials - count) - len(fixed))
+    rows += [{"kind": "search", "label": None, "fixed_params": params} for params in fixed]
     if rows:
         connection.execute(
             insert(places),
@@ -130,9 +135,19 @@ def end_if_done(connection: Connection, name: str) -> bool:
     )
     if connection.execute(going).first() is not None:
         return False
-    trials = row.spec["budget"]["trials"] + beyond_budget(connection, name)
-    end(connection, name, "its one trial is done" if trials == 1 else f"all {trials} trials are done")
+    end(connection, name, _all_done(connection, name, row.spec))
     return True
+
+
+def _all_done(connection: Connection, name: str, spec: Mapping[str, Any]) -> str:
+    """Why a study ends whose places all have results."""
+    budgeted = connection.execute(
+        select(func.count()).where(places.c.study == name, places.c.kind == "search", places.c.budgeted)
+    ).scalar_one()
+    trials = budgeted + beyond_budget(connection, name)
+    if spec["sampler"]["name"] == "grid" and budgeted < spec["budget"]["trials"]:
+        return f"the grid is through: {budgeted} points"
+    return "its one trial is done" if trials == 1 else f"all {trials} trials are done"
 
 
 def past_limits_in_a_row(connection: Connection, name: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select
 
+from sweeper.front import Point, front_of, fronts, objectives_of, upward, values_of
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import PAUSED, StudyGone, TrialView
 from sweeper.ledger.schema import attempts, metrics, places, results, studies
@@ -60,7 +62,9 @@ def trials(connection: Connection, study: str, place_id: int | None = None) -> l
     if place_id is not None:
         query = query.where(places.c.id == place_id)
     latest = _latest_metrics(connection, study)
-    views = [_view(row, latest.get(row.id, {})) for row in connection.execute(query)]
+    spec = connection.execute(select(studies.c.spec).where(studies.c.name == study)).scalar()
+    names = [each["metric"] for each in objectives_of(spec)] if spec else []
+    views = [_view(row, latest.get(row.id, {}), names) for row in connection.execute(query)]
     return sorted(views, key=_order)
 
 
@@ -84,12 +88,13 @@ def _latest_metrics(connection: Connection, study: str) -> dict[int, dict[str, f
     return found
 
 
-def _view(row: Any, latest: dict[str, float]) -> TrialView:
+def _view(row: Any, latest: dict[str, float], names: list[str]) -> TrialView:
     ended = row.recorded_at is not None
     running = row.seen_state == "running"
     bare = {key: value for key, value in latest.items() if "/" not in key and key not in _HOW_IT_RUNS}
     adapter, head = row.adapter_parameters, row.head_parameters
     trainable = None if adapter is None else adapter + head
+    found = values_of(names, row.metrics, trainable) if ended and len(names) > 1 else None
     return TrialView(
         study=row.study,
         place_id=row.id,
@@ -118,16 +123,46 @@ def _view(row: Any, latest: dict[str, float]) -> TrialView:
         host=row.host,
         version=row.version,
         retry_of=row.retried_number,
+        objectives=None if found is None else dict(zip(names, found, strict=True)),
     )
 
 
-def best(views: list[TrialView], maximize: bool, count: int = 1) -> list[TrialView]:
-    """The best complete trials of the search, best first; of equals the smaller one, then the earlier."""
-    sign = -1.0 if maximize else 1.0
+def best(
+    views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]], count: int = 1
+) -> list[TrialView]:
+    """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
+
+    With several objectives those of the front come first, in the order of the first objective, and then those
+    that only they dominate, and so on.
+    """
+    done = _by_first(views, objectives)
+    if len(objectives) > 1:
+        sorted_fronts = fronts(_points(done, objectives))
+        done = [done[position] for front in sorted_fronts for position in front]
+    return done[:count]
+
+
+def front(views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]]) -> list[TrialView]:
+    """The complete trials that none dominates, in the order of the first objective; of equals one."""
+    done = _by_first(views, objectives)
+    return [done[position] for position in front_of(_points(done, objectives))]
+
+
+def _by_first(views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]]) -> list[TrialView]:
+    sign = -1.0 if objectives[0]["direction"] == "maximize" else 1.0
     done = [v for v in views if v.kind == "search" and v.state == "complete" and v.objective is not None]
+    done = [view for view in done if len(objectives) == 1 or view.objectives is not None]
     return sorted(
         done, key=lambda view: (sign * (view.objective or 0.0), view.trainable_parameters or 0, view.number)
-    )[:count]
+    )
+
+
+def _points(views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]]) -> list[Point]:
+    directions = [each["direction"] for each in objectives]
+    return [
+        upward((view.objectives or {objectives[0]["metric"]: view.objective or 0.0}).values(), directions)
+        for view in views
+    ]
 
 
 def status(connection: Connection, study: str) -> dict[str, Any]:
@@ -142,17 +177,35 @@ def status(connection: Connection, study: str) -> dict[str, Any]:
             counts[view.state] += 1
     budget = dict(row.spec["budget"])
     budget["trials"] += beyond_budget(connection, study)
-    found = best(views, row.spec["objective"]["direction"] == "maximize")
+    objectives = objectives_of(row.spec)
+    found = best(views, objectives)
     at_work = any(view.state == "running" for view in views)
     state = "running" if at_work else "waiting" if row.ended_at is None else "ended"
     return {
         "study": study,
         "state": PAUSED if row.control == PAUSED else state,
         "trials": counts,
-        "budget": {key: budget[key] for key in ("trials", "hours", "failures")},
+        "budget": {key: budget[key] for key in ("trials", "hours", "failures")} | _more_budget(budget),
         "best": found[0].to_json() if found else None,
+        **_front_json(views, objectives),
         "ended_because": row.ended_because,
     }
+
+
+def _more_budget(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """The other ways of a study to its end, where it has them."""
+    terminator = budget.get("terminator")
+    named = {**budget, "terminator": terminator and terminator["name"]}
+    return {key: named[key] for key in ("target", "patience", "terminator") if named.get(key) is not None}
+
+
+def _front_json(
+    views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The front of a study with several objectives."""
+    if len(objectives) == 1:
+        return {}
+    return {"front": [view.to_json() for view in front(views, objectives)]}
 
 
 def steps(connection: Connection, study: str) -> dict[str, tuple[int, int]]:

@@ -19,14 +19,15 @@ from sweeper.errors import UsageError
 from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
 from sweeper.study.node import SECTIONS, Node
+from sweeper.study.plugins import read_pruner, read_sampler
+from sweeper.study.raysection import RaySettings, read_ray
 from sweeper.study.rules import (
     read_budget,
     read_limits,
-    read_objective,
-    read_pruner,
-    read_sampler,
+    read_objectives,
     read_task,
     read_train,
+    read_warm_start,
 )
 from sweeper.study.schema import (
     Backbone,
@@ -58,6 +59,7 @@ __all__ = [
     "Objective",
     "Pruner",
     "Range",
+    "RaySettings",
     "Sampler",
     "Source",
     "Spec",
@@ -113,7 +115,8 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
     data = read_data(node.required("data", "the files of train and validation"), check_files)
     search = read_search(node.required("search", "at least bottleneck_dim"))
     train = read_train(node.optional("train"), search)
-    objective = read_objective(node.required("objective", "a metric, such as {metric: accuracy}"), task.kind)
+    at = node.required("objective", "a metric, such as {metric: accuracy}")
+    objectives = read_objectives(at, task.kind)
     seed = node.optional("seed")
     return Study(
         name=name,
@@ -122,12 +125,16 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         data=data,
         search=search,
         train=train,
-        objective=objective,
+        objectives=objectives,
         limits=read_limits(node.optional("limits")),
-        budget=read_budget(node.required("budget", "how many trials to run, such as {trials: 30}")),
-        sampler=read_sampler(node.optional("sampler")),
-        pruner=read_pruner(node.optional("pruner"), train, search),
+        budget=read_budget(
+            node.required("budget", "how many trials to run, such as {trials: 30}"), objectives
+        ),
+        sampler=read_sampler(node.optional("sampler"), search),
+        pruner=read_pruner(node.optional("pruner"), train, search, objectives),
+        warm_start=read_warm_start(node.optional("warm_start")),
         seed=seed.integer(minimum=0) if seed else 0,
+        ray=read_ray(node.optional("ray")),
         path=node.path.absolute(),
         text=text,
         lines=dict(node.lines),
@@ -157,10 +164,12 @@ def difference(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -
 
 
 def only_budget_grew(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -> bool:
-    """Whether all that differs is a larger budget: more trials, hours or failures, or a limit taken away."""
-    growing = ("budget.trials", "budget.hours", "budget.failures")
+    """Whether all that differs is a larger budget: more trials, hours, failures or patience, or a limit of
+    it taken away."""
+    growing = ("budget.trials", "budget.hours", "budget.failures", "budget.patience")
+    ending = (*growing, "budget.target", "budget.terminator")
     return all(
-        key in growing and before is not None and (after is None or after > before)
+        before is not None and ((key in ending and after is None) or (key in growing and after > before))
         for key, before, after in difference(old, new)
     )
 

@@ -27,14 +27,17 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "budget",
         "sampler",
         "pruner",
+        "warm_start",
         "seed",
+        "ray",
     ),
     "backbone": ("model", "revision"),
     "task": ("kind", "text", "label", "pooling"),
     "data": ("train", "validation", "test"),
     "objective": ("metric", "direction"),
-    "limits": ("trainable_parameters",),
-    "budget": ("trials", "hours", "failures", "repeats"),
+    "limits": ("trainable_parameters", "flops_per_token"),
+    "budget": ("trials", "hours", "failures", "repeats", "target", "patience", "terminator"),
+    "ray": ("num_gpus", "num_cpus", "resources", "max_workers"),
 }
 """The keys of each section that has always the same ones; ``""`` is the top of the file."""
 

@@ -1,23 +1,21 @@
-"""The small sections of a study file: task, train, objective, limits, budget, sampler, pruner."""
+"""The small sections of a study file: task, train, objective, limits, budget, warm_start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sweeper.metrics import METRICS
+from sweeper.metrics import KNOWN_BEFORE, METRICS
 from sweeper.study.node import SECTIONS, Node
+from sweeper.study.plugins import TERMINATORS, read_plugin
 from sweeper.study.schema import (
     KINDS,
     POOLINGS,
     Budget,
-    Choice,
     Fixed,
     Limits,
     Objective,
-    Plugin,
-    Range,
     Spec,
     Task,
     TrainSettings,
@@ -26,14 +24,6 @@ from sweeper.study.search import ADAPTER_FIELDS, FIXED_TRAIN_FIELDS
 from sweeper.trainconfig import TrainConfigError
 from sweeper.words import nearest, short
 
-SAMPLERS: dict[str, dict[str, int]] = {"tpe": {"n_startup_trials": 10}, "random": {}}
-PRUNERS: dict[str, dict[str, int]] = {
-    "successive_halving": {"minimum": 1, "reduction_factor": 3},
-    "median": {"minimum": 1, "n_startup_trials": 5},
-    "none": {},
-}
-"""The names, and their options with the defaults. Pruners count in evaluations."""
-_SMALLEST = {"n_startup_trials": 1, "minimum": 1, "reduction_factor": 2}
 _LATER_KINDS = {
     name: f"{name} is not supported by this version" for name in ("token_classification", "causal_lm")
 }
@@ -85,19 +75,42 @@ def read_train(node: Node | None, search: Mapping[str, Spec]) -> TrainSettings:
     return TrainSettings(**values, **node.value)
 
 
-def read_objective(node: Node, kind: str) -> Objective:
-    """The section ``objective``: one metric of the task's kind, and its direction."""
-    if isinstance(node.value, list):
-        node.fail("several objectives are not supported by this version; write one {metric: …, direction: …}")
+def read_objectives(node: Node, kind: str) -> tuple[Objective, ...]:
+    """The section ``objective``: a metric with its direction, or a list of such for several objectives."""
+    if not isinstance(node.value, list):
+        return (_objective(node, kind, alone=True),)
+    if not node.value:
+        node.fail("is an empty list; write one {metric: …, direction: …}, or several")
+    found = tuple(
+        _objective(node.child(index), kind, alone=len(node.value) == 1) for index in range(len(node.value))
+    )
+    for index, objective in enumerate(found):
+        if objective.metric in [other.metric for other in found[:index]]:
+            node.child(index).fail(f"names {objective.metric} a second time")
+    if found[0].metric in KNOWN_BEFORE:
+        node.child(0).fail(
+            f"{found[0].metric} is known before training; put what training measures first: "
+            f"one of {', '.join(METRICS[kind])}"
+        )
+    return found
+
+
+def _objective(node: Node, kind: str, alone: bool) -> Objective:
+    known = METRICS[kind] if alone else {**METRICS[kind], **KNOWN_BEFORE}
     node.mapping(SECTIONS["objective"])
-    metric_node = node.required("metric", f"one of {', '.join(METRICS[kind])}")
+    metric_node = node.required("metric", f"one of {', '.join(known)}")
     metric = metric_node.text()
-    if metric not in METRICS[kind]:
+    if metric not in known:
         others = [other for other in METRICS if metric in METRICS[other]]
         if others:
             metric_node.fail(f"{metric} is for {others[0]}; a {kind} has {', '.join(METRICS[kind])}")
-        metric_node.fail(f"{short(metric)} is not known{nearest(metric, METRICS[kind])}")
-    better = METRICS[kind][metric]
+        if metric in KNOWN_BEFORE:
+            metric_node.fail(
+                f"{metric} is known before training, and nothing to search for alone; write a list of "
+                "objectives with a metric first, or a limit under 'limits'"
+            )
+        metric_node.fail(f"{short(metric)} is not known{nearest(metric, known)}")
+    better = known[metric]
     direction = node.optional("direction")
     if direction is not None and direction.one_of(("maximize", "minimize")) != better:
         direction.fail(
@@ -111,68 +124,42 @@ def read_limits(node: Node | None) -> Limits:
     if node is None:
         return Limits()
     node.mapping(SECTIONS["limits"])
-    parameters = node.optional("trainable_parameters")
-    return Limits(parameters.integer(minimum=1) if parameters else None)
+    found = {key: node.optional(key) for key in SECTIONS["limits"]}
+    return Limits(**{key: at.integer(minimum=1) for key, at in found.items() if at is not None})
 
 
-def read_budget(node: Node) -> Budget:
+def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
     """The section ``budget``."""
     node.mapping(SECTIONS["budget"])
     trials = node.required("trials", "how many trials to run, such as 30").integer(minimum=1)
-    hours_node, failures, repeats = (node.optional(key) for key in ("hours", "failures", "repeats"))
+    hours_node, failures, repeats, target, patience, terminator = (
+        node.optional(key) for key in ("hours", "failures", "repeats", "target", "patience", "terminator")
+    )
     hours = hours_node.number() if hours_node else None
     if hours_node is not None and hours is not None and hours <= 0:
         hours_node.fail(f"must be above 0, not {short(hours_node.value)}")
+    for at in (target, terminator):
+        if at is not None and len(objectives) > 1:
+            at.fail("is for one objective; with several, patience ends a study whose front stands still")
     return Budget(
         trials,
         hours,
         failures.integer(minimum=1) if failures else None,
         repeats.boolean() if repeats else False,
+        target.number() if target else None,
+        patience.integer(minimum=1) if patience else None,
+        read_plugin(terminator, TERMINATORS, "emmr") if terminator else None,
     )
 
 
-def read_plugin(node: Node | None, known: Mapping[str, Mapping[str, int]], default: str) -> Plugin:
-    """A name, or ``{name: NAME, option: value}``; the options that are not given get their defaults."""
+def read_warm_start(node: Node | None) -> tuple[str, ...]:
+    """The section ``warm_start``: names of earlier studies, none unless it says otherwise."""
     if node is None:
-        return Plugin(default, dict(known[default]))
-    if isinstance(node.value, str):
-        name = node.one_of(known)
-        return Plugin(name, dict(known[name]))
-    if not isinstance(node.value, dict):
-        node.fail(f"must be a name, or a mapping with the key 'name', not {node.described()}")
-    name = node.required("name", f"one of {', '.join(known)}").one_of(known)
-    node.mapping(("name", *known[name]))
-    options = dict(known[name])
-    for key in options:
-        if (option := node.optional(key)) is not None:
-            options[key] = option.integer(minimum=_SMALLEST[key])
-    return Plugin(name, options)
-
-
-def read_sampler(node: Node | None) -> Plugin:
-    """The section ``sampler``: tpe unless it says otherwise."""
-    return read_plugin(node, SAMPLERS, "tpe")
-
-
-def read_pruner(node: Node | None, train: TrainSettings, search: Mapping[str, Spec]) -> Plugin:
-    """The section ``pruner``: none unless it says otherwise. A pruner that could never act is refused."""
-    pruner = read_plugin(node, PRUNERS, "none")
-    if node is None or pruner.name == "none":
-        return pruner
-    evaluations = largest("epochs", search, train) * train.evaluations_per_epoch
-    if pruner.options["minimum"] >= evaluations:
-        at = node.child("minimum") if isinstance(node.value, dict) and node.has("minimum") else node
-        at.fail(
-            f"a trial has {evaluations} evaluation{'s' * (evaluations > 1)}, none early enough to prune at; "
-            "raise train.evaluations_per_epoch, lower the pruner's minimum, or write 'pruner: none'"
-        )
-    return pruner
-
-
-def largest(name: str, search: Mapping[str, Spec], train: TrainSettings) -> int:
-    """The largest value that a whole number of the training may take in a study."""
-    spec = search.get(name, Fixed(getattr(train, name)))
-    if isinstance(spec, Range):
-        return int(spec.high)
-    values = spec.values if isinstance(spec, Choice) else (spec.value,)
-    return max(value for value in values if isinstance(value, int))
+        return ()
+    if not isinstance(node.value, list):
+        node.fail(f"must be a list of names of studies, such as [sst2-small], not {node.described()}")
+    names = tuple(node.child(index).text() for index in range(len(node.value)))
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            node.child(index).fail(f"names the study {short(name)} a second time")
+    return names

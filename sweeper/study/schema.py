@@ -7,10 +7,11 @@ The canonical form of :meth:`Study.to_dict` has the shape of the study file itse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeper.study.raysection import RaySettings
 from sweeper.trainconfig import TrainConfig
 
 KINDS = ("classification", "regression")
@@ -185,48 +186,60 @@ class Objective:
 
 @dataclass(frozen=True)
 class Limits:
-    """Configurations past a limit are never trained. ``trainable_parameters`` counts adapter and head."""
+    """Configurations past a limit are never trained.
+
+    Args:
+        trainable_parameters: of adapter and head.
+        flops_per_token: of a training step, in closed form; see ``adapters.flops``.
+    """
 
     trainable_parameters: int | None = None
+    flops_per_token: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"trainable_parameters": self.trainable_parameters}
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A sampler, a pruner or a terminator: its name, and all its options with their defaults filled in.
+
+    An option that is None is decided by Optuna.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the study may cost.
+    """What the study may cost; whatever is used up first ends it.
 
     Args:
         trials: how many trials are run, including pruned and failed ones.
         hours: no trial is started after this time; None for no limit.
         failures: this many failed trials end the study; None for no limit.
         repeats: train a configuration again that was trained before, instead of taking its result.
+        target: a complete trial whose objective is as good as this ends the study.
+        patience: so many trials in a row that ended without a better one (or, with several objectives,
+            without a new point of the front) end the study.
+        terminator: a rule of Optuna's that ends the study once little is left to be gained.
     """
 
     trials: int
     hours: float | None = None
     failures: int | None = None
     repeats: bool = False
+    target: float | None = None
+    patience: int | None = None
+    terminator: Plugin | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "trials": self.trials,
-            "hours": self.hours,
-            "failures": self.failures,
-            "repeats": self.repeats,
-        }
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A sampler or a pruner: its name, and all its options with their defaults filled in."""
-
-    name: str
-    options: Mapping[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, **self.options}
+        terminator = None if self.terminator is None else self.terminator.to_dict()
+        return {**asdict(self), "terminator": terminator}
 
 
 Sampler = Plugin
@@ -238,9 +251,11 @@ class Study:
     """A study file, read and checked. ``search`` has every field of the adapter, fixed or not.
 
     Args:
+        warm_start: names of earlier studies whose trials the sampler learns from.
         path: the study file; the paths in it are relative to its folder.
         text: the file as it was written.
         lines: the line of each key by its path, such as ``("search", "activation")``.
+        ray: where it is trained, which makes no study another one: it is neither stored nor compared.
     """
 
     name: str
@@ -249,20 +264,27 @@ class Study:
     data: Data
     search: Mapping[str, Spec]
     train: TrainSettings
-    objective: Objective
+    objectives: tuple[Objective, ...]
     limits: Limits
     budget: Budget
     sampler: Sampler
     pruner: Pruner
+    warm_start: tuple[str, ...]
     seed: int
     path: Path
     text: str = field(default="", compare=False, repr=False)
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+    ray: RaySettings = field(default_factory=RaySettings, compare=False)
 
     @property
     def dtype(self) -> str:
         """The ``dtype`` of the section ``train``: auto, float32, bfloat16 or float64."""
         return self.train.dtype
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: the one that is, where only one can be shown or compared."""
+        return self.objectives[0]
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -290,9 +312,11 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """The whole study as plain JSON data, in the shape of a study file.
 
-        ``sweeper.study.from_dict`` reads it back. Neither the folder nor the text of the file is in it.
+        ``sweeper.study.from_dict`` reads it back. Neither the folder nor the text of the file is in it,
+        nor the section ``ray``.
         """
         train = {key: value for key, value in self.train.to_dict().items() if key not in self.search}
+        objectives = [objective.to_dict() for objective in self.objectives]
         return {
             "study": self.name,
             "backbone": self.backbone.to_dict(),
@@ -300,10 +324,11 @@ class Study:
             "data": self.data.to_dict(),
             "search": self._search(),
             "train": train,
-            "objective": self.objective.to_dict(),
+            "objective": objectives if len(objectives) > 1 else objectives[0],
             "limits": self.limits.to_dict(),
             "budget": self.budget.to_dict(),
             "sampler": self.sampler.to_dict(),
             "pruner": self.pruner.to_dict(),
+            "warm_start": list(self.warm_start) or None,
             "seed": self.seed,
         }

@@ -24,7 +24,7 @@ def note(row: StudyRow, study: Study, summary: Mapping[str, Any]) -> str:
     """
     best = summary["best"]
     first = headline(summary).replace("_", "\\_")  # of a metric's name
-    parts = [f"### {first}", f"`{study.name}`: {_progress(summary)}", _comparison(summary)]
+    parts = [f"### {first}", f"`{study.name}`: {_progress(summary)}", _comparison(summary), _front(summary)]
     if best is not None:
         parts.append(f"The best configuration: {_code(configuration(best['params']))}")
         commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]
@@ -87,6 +87,16 @@ def _comparison(summary: Mapping[str, Any]) -> str:
     return _table([*header, "adapter parameters", "trainable", "of the backbone"], lines)
 
 
+def _front(summary: Mapping[str, Any]) -> str:
+    """The trials that no other beats in all objectives, where there are several."""
+    front = summary.get("front", ())
+    if not front:
+        return ""
+    names = list(front[0]["objectives"])
+    rows = [[trial_name(t), *(f"{t['objectives'][name]:.6g}" for name in names)] for t in front]
+    return "The front:\n\n" + _table(["trial", *map(plain, names)], rows)
+
+
 def _difference(trial: Mapping[str, Any], best: Mapping[str, Any] | None) -> str:
     if best is None or (trial["number"] is not None and trial["number"] == best["number"]):
         return ""
@@ -99,7 +109,11 @@ def _about(row: StudyRow, study: Study) -> str:
     facts = [
         ("backbone", f"{_code(study.backbone.model)}, {number(row.backbone_parameters)} parameters, frozen"),
         ("task", f"{study.task.kind}, {study.task.pooling} pooling, {row.dtype}"),
-        ("objective", f"{study.objective.direction} {plain(study.objective.metric)} of the validation rows"),
+        (
+            "objective",
+            ", ".join(f"{each.direction} {plain(each.metric)}" for each in study.objectives)
+            + " of the validation rows",
+        ),
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
         ("cut to length", f"{truncated:,} texts of more than {study.train.max_length} tokens"),
         ("search", ", ".join(_code(name) for name in study.searched)),

@@ -83,13 +83,13 @@ def work(
     }
     size = PackSize(options.pack, memory_file(session.home.cache, about))
     pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
-    data = with_frozen_states(session, data, pack, options.cache_bytes)
+    data = with_frozen_states(session, data, pack, options.cache_bytes, stop)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective
     problem = Problem(
         study.task.kind, study.task.pooling, width, objective.metric, objective.direction == "maximize"
     )
-    trials = Trials(session.home, study)
+    trials = Trials(session.home, study, session.ledger.database.patience_seconds)
     with (
         Heartbeat(session.ledger, options.lease_seconds) as heartbeat,
         CheckpointWriter(session.home.checkpoints) as checkpoints,

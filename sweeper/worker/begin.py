@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.architectures import hidden_size
+from adapters.config import AdapterConfig
 from adapters.count import parameters_in
+from adapters.flops import flops_per_token
 from sweeper import space
 from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
@@ -43,8 +46,8 @@ class Beginner:
     def __init__(self, session: Session, trials: Trials, backbone_config: Any, outputs: int) -> None:
         self._session = session
         self._trials = trials
-        self._hidden_size = hidden_size(backbone_config)
         self._backbone_config = backbone_config
+        self._hidden_size = hidden_size(backbone_config)
         self._outputs = outputs
         row = session.row
         about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
@@ -82,7 +85,7 @@ class Beginner:
             parameters_in(found.adapter, self._backbone_config),
             self._head_parameters,
         )
-        if self._past_limits(claim, attached):
+        if self._past_limits(claim, attached, found.adapter):
             return None
         ledger.attach(claim, attached)
         point("after_attach")
@@ -116,19 +119,35 @@ class Beginner:
         point("after_suggest")
         return number, trial_id, params
 
-    def _past_limits(self, claim: Claim, attached: Attached) -> bool:
-        """Refuse a configuration with too many parameters: its place is free again, for another one."""
-        limit = self._session.study.limits.trainable_parameters
-        if limit is None or attached.trial_id is None:
+    def known_before(self, adapter: AdapterConfig | None, names: Collection[str]) -> dict[str, int]:
+        """What is known of a configuration before it is trained; of names of anything else, nothing."""
+        found: dict[str, int] = {}
+        if "trainable_parameters" in names:
+            own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
+            found["trainable_parameters"] = own + self._head_parameters
+        if "flops_per_token" in names:
+            found["flops_per_token"] = flops_per_token(adapter, self._backbone_config)
+        return found
+
+    def _past_limits(self, claim: Claim, attached: Attached, adapter: AdapterConfig) -> bool:
+        """Refuse a configuration past a limit: its place is free again, for another one."""
+        limits = {
+            name: limit for name, limit in self._session.study.limits.to_dict().items() if limit is not None
+        }
+        if not limits or attached.trial_id is None:
             return False
-        excess = attached.adapter_parameters + attached.head_parameters - limit
+        known = self.known_before(adapter, tuple(limits))
+        excess = {name: known[name] - limit for name, limit in limits.items()}
         self._trials.constrain(attached.trial_id, excess)
-        if excess <= 0:
+        past = {name: by for name, by in excess.items() if by > 0}
+        if not past:
             return False
         self._trials.refuse(attached.trial_id)
         ledger, name = self._session.ledger, self._session.name
-        reason = f"{excess} trainable parameters past the limit"
-        if not claim.budgeted:
+        reason = (
+            " and ".join(f"{by} {unit.replace('_', ' ')}" for unit, by in past.items()) + " past the limit"
+        )
+        if not claim.budgeted or self._session.study.sampler.name == "grid":
             # Its parameters were asked for: another configuration would be an answer to another question.
             ledger.attach(claim, attached)
             ledger.record_result(claim, Result("pruned", reason=reason))

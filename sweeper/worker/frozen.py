@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from sweeper.device import cpu_cores, set_threads
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from sweeper.data import TaskData
 
 
-def with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int | None) -> TaskData:
-    """The data with what the frozen backbone makes of it; without, where the disk has no room."""
+def with_frozen_states(
+    session: Session, data: TaskData, pack: Pack, given: int | None, stop: threading.Event
+) -> TaskData:
+    """The data with what the frozen backbone makes of it; without, if there is no room or ``stop`` is set."""
     import torch
 
     from sweeper import space
-    from sweeper.cache import FrozenCache, Layout, budget_bytes
+    from sweeper.cache import FrozenCache, Layout, Stopped, budget_bytes
 
     row = session.row
     bare = Layout.of(data, row.backbone_fingerprint, row.dtype, pack.hidden_size)
@@ -37,7 +40,9 @@ def with_frozen_states(session: Session, data: TaskData, pack: Pack, given: int 
     if pack.backbone.device.type == "cpu":
         set_threads(cpu_cores())  # the other workers of this machine wait for the states
     try:
-        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say)
+        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say, stop)
+    except Stopped:
+        return data
     except OSError as error:
         reason = error.strerror or error
         print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)

@@ -44,6 +44,9 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        if isinstance(error, UnreachableError):
+            # Who trains has waited long enough; so has this thread.
+            self._ledger.database.patience_seconds = 0.0
         self._thread.join()
 
     def advance(self) -> None:

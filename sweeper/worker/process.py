@@ -1,11 +1,13 @@
 """One worker as a process of its own.
 
 The first SIGTERM or SIGINT hands the running trials back and ends the worker, the second ends it at once.
+With ``--leashed`` the end of its standard input does what the first signal does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -16,11 +18,8 @@ from sweeper.device import set_threads
 from sweeper.errors import SweeperError
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS
-from sweeper.session import join_study
+from sweeper.session import PATIENCE_SECONDS, join_study
 from sweeper.worker import Options, work
-
-PATIENCE_SECONDS = 120.0
-"""How long a worker waits for a store that is gone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,9 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--cache-bytes", type=int, default=None, help="of frozen states (default: up to 8 GiB)"
     )
     parser.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS, help="default: %(default)s")
+    parser.add_argument("--leashed", action="store_true", help="hand back when standard input ends")
     given = parser.parse_args(arguments)
     stop = threading.Event()
     hand_back_on_signals(stop)
+    if given.leashed:
+        hand_back_at_end_of_input(stop)
     try:
         if given.threads is not None:
             set_threads(given.threads)
@@ -61,3 +63,14 @@ def hand_back_on_signals(stop: threading.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, first)
+
+
+def hand_back_at_end_of_input(stop: threading.Event) -> None:
+    """Set ``stop`` when whoever holds the other end of standard input closes it, or is gone."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        stop.set()
+
+    threading.Thread(target=wait, name="leash", daemon=True).start()

@@ -11,16 +11,17 @@ from adapters.config import shares_step
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
 from sweeper.crash import point
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UnreachableError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
-from sweeper.ledger.records import STOPPED
+from sweeper.ledger.records import OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
-from sweeper.pruning import should_prune
+from sweeper.pruning import Others, should_prune
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.train import HANDED_BACK, PRUNED
 from sweeper.worker.begin import Beginner, Begun
+from sweeper.worker.ending import Ending
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize
 from sweeper.worker.systemmetrics import SystemMetrics
@@ -58,6 +59,7 @@ class Rounds:
         self._system = system
         self._stop = stop
         self._lease_seconds = lease_seconds
+        self._ending = Ending(session, trials)
         # By place and attempt: a place that was lost here may come back before its slot is empty.
         self._claims: dict[tuple[int, int], Claim] = {}
         self._alone: Claim | None = None
@@ -153,21 +155,16 @@ class Rounds:
         self._alone = claim
         if not self._claims:
             return False
-        self._ledger.release(claim)
+        with contextlib.suppress(LeaseLost):
+            self._ledger.release(claim)
         return True
 
     def _may_begin(self) -> bool:
         """Whether the budget allows another trial; ends the study if it does not."""
-        budget = self._session.row.spec["budget"]
-        hours, failures = budget["hours"], budget["failures"]
-        if hours is not None and self._ledger.hours_used(self._name) >= hours:
-            self._ledger.end_study(self._name, f"the {hours:g}-hour budget is used up")
-            return False
-        if failures is not None and (failed := self._ledger.count(self._name, "failed")) >= failures:
-            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
-            self._ledger.end_study(self._name, f"{said}, and budget.failures is {failures}")
-            return False
-        return True
+        why = self._ending.why()
+        if why is not None:
+            self._ledger.end_study(self._name, why)
+        return why is None
 
     def handle(self, event: Event) -> None:
         """Write down what happened, and answer."""
@@ -209,23 +206,48 @@ class Rounds:
             self._drop(claim)
 
     def _evaluated(self, event: Evaluated, claim: Claim) -> None:
-        objective = self._session.study.objective
-        values = {**event.metrics, "objective": event.metrics[objective.metric], **self._system.sample()}
+        objectives = self._session.study.objectives
+        values = {
+            **event.metrics, "objective": event.metrics[objectives[0].metric], **self._system.sample()
+        }  # fmt: skip
+        if len(objectives) > 1:
+            known = event.metrics | self._known_before(event.job)
+            values |= {f"objective/{each.metric}": float(known[each.metric]) for each in objectives}
         self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
         point("after_evaluation")
         last = event.evaluation == event.job.train.evaluations
         pruner = self._session.study.pruner
         # Trial 0, the default configuration, is what the others are measured against: it is always whole.
-        if not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none":
-            curves = self._ledger.curves(self._name)
-            if should_prune(pruner, objective.direction, curves, claim.place_id):
-                event.stop = PRUNED
-                return
+        prunable = not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none"
+        if prunable and self._is_pruned(claim.place_id):
+            event.stop = PRUNED
+            return
         if not last:
             self._checkpoints.write(claim, event.job, event.state())
             if self._ledger.control(self._name) is not None:  # paused, or stopped since the last heartbeat
                 event.stop = HANDED_BACK
         self._answer(event, claim)
+
+    def _is_pruned(self, place_id: int) -> bool:
+        """Whether the pruner ends a trial at the evaluation that was just recorded."""
+        study, ledger, name = self._session.study, self._ledger, self._name
+        numbers = ledger.numbers(name)
+        others = Others(
+            study.name,
+            {place: number for place, (number, _) in numbers.items()},
+            {place for place, (_, state) in numbers.items() if state == "complete"},
+        )
+        if len(study.objectives) == 1:
+            direction = study.objective.direction
+            return should_prune(study.pruner, direction, ledger.curves(name), place_id, others)
+        keys = [f"objective/{each.metric}" for each in study.objectives]
+        directions = [each.direction for each in study.objectives]
+        return should_prune(study.pruner, directions, ledger.points(name, keys), place_id, others)
+
+    def _known_before(self, job: Job) -> dict[str, float]:
+        """Those objectives of a trial that were known before it was trained."""
+        names = [each.metric for each in self._session.study.objectives]
+        return {name: float(value) for name, value in self._beginner.known_before(job.adapter, names).items()}
 
     def _exhausted(self, event: Exhausted) -> None:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
@@ -243,11 +265,19 @@ class Rounds:
 
     def _ended(self, event: Finished | Failed, claim: Claim) -> None:
         point("after_training")
-        result = self._result(event, claim) if isinstance(event, Finished) else _failed(event)
-        point("after_files")
-        self._ledger.record_result(claim, result)
+        if isinstance(event, Failed):
+            print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
+            ended = self._ledger.fail(claim, OUT_OF_MEMORY if event.out_of_memory else RAISED, event.reason)
+        else:
+            result = self._result(event, claim)
+            point("after_files")
+            self._ledger.record_result(claim, result)
+            ended = True
         point("after_record")
         self._drop(claim)
+        if not ended:  # it is tried again, from its last checkpoint
+            self._checkpoints.flush()
+            return
         self._checkpoints.flush()
         drop_checkpoints(self._session.home.checkpoints, claim)
         self._tell_results()
@@ -256,15 +286,30 @@ class Rounds:
         study = self._session.study
         metrics = {key: event.metrics[key] for key in METRICS[study.task.kind] if key in event.metrics}
         objective = metrics.get(study.objective.metric)
+        known = self._known_before(event.job)
+        if metrics and "flops_per_token" in known:
+            metrics["flops_per_token"] = known["flops_per_token"]
         files: dict[str, str] = {}
         # The weights of a trial that diverged are none that anybody could use.
         if event.reason != "diverged":
             try:
                 files = write_weights(self._session.home.artifacts, claim, event.adapter, event.head)
             except OSError as error:
-                reason = f"its weights could not be written: {error.strerror or error}"
-                return Result("failed", None, {}, event.device_seconds, {}, reason)
+                raise self._no_room(claim, error) from error
         return Result(event.outcome, objective, metrics, event.device_seconds, files, event.reason)
+
+    def _no_room(self, claim: Claim, error: OSError) -> UnreachableError:
+        """Hand everything back: in a full artifact folder, every trial would be trained for nothing."""
+        why = f"the weights of {claim.name} could not be written: {error.strerror or error}"
+        self._checkpoints.flush()
+        for held in list(self._claims.values()):
+            with contextlib.suppress(LeaseLost):
+                self._ledger.release(held, "handed_back", why)
+            self._drop(held)
+        return UnreachableError(
+            f"{why}. Make room in {self._session.home.artifacts}, or make it writable, then run the same "
+            "command again: it goes on"
+        )
 
     def _tell_results(self) -> None:
         """Tell Optuna what the ledger has and Optuna has not, whoever recorded it."""
@@ -279,8 +324,3 @@ class Rounds:
         self._claims.pop((claim.place_id, claim.attempt), None)
         if not self._claims:
             self._alone = None
-
-
-def _failed(event: Failed) -> Result:
-    print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
-    return Result("failed", reason=event.reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import threading
 import time
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 
+import sweeper.slot
 from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
 from sweeper.errors import UsageError
 from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
 from sweeper.ledger import StudyGone, this_worker
 from sweeper.worker import Options, work
-from sweeper.worker import rounds as worker_module
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
 from tests.integration.test_worker import begin, folder, parts, run
@@ -166,11 +165,11 @@ def test_a_failed_trial_is_tried_again_with_the_same_parameters(
 ) -> None:
     session = begin(folder, budget={"trials": 3, "failures": 2}, sampler="random", pruner="none")
 
-    def full(artifacts: Path, claim: Any, *weights: Any) -> dict[str, str]:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("no such adapter")
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker_module, "write_weights", full)
+        patched.setattr(sweeper.slot.adapters, "build", broken)
         run(session)
     failed = [view for view in trials_of(session) if view.state == "failed"]
     assert [view.number for view in failed] == [0, 1]

@@ -13,7 +13,7 @@ import pytest
 
 from sweeper.errors import UsageError
 from sweeper.ledger import Attached, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
-from sweeper.ledger.places import RETRIES_OF_LOST
+from sweeper.ledger.failing import RETRIES
 from tests.stores import new_ledger, new_study
 
 ME = this_worker("cpu")
@@ -212,14 +212,14 @@ def test_nothing_is_adopted_of_no_evaluation_or_by_who_lost_the_place(url: str) 
 
 def test_a_place_whose_workers_are_lost_too_often_fails(url: str) -> None:
     ledger = new_ledger(url, trials=1)
-    for attempt in range(1, RETRIES_OF_LOST + 2):
+    for attempt in range(1, RETRIES["lost"] + 2):
         claim = reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
         assert claim.attempt == attempt
         if attempt == 1:
             attach(ledger, claim, 0)
     assert ledger.reserve("one", ME) is None
     [view] = ledger.trials("one")
-    assert view.state == "failed" and view.attempts == RETRIES_OF_LOST + 1
+    assert view.state == "failed" and view.attempts == RETRIES["lost"] + 1
     assert view.reason == "lost: 4 workers died or hung while they trained it"
     assert [(told.trial_id, told.state) for told in ledger.untold("one")] == [(100, "failed")]
     assert ledger.end_if_done("one")
@@ -344,6 +344,27 @@ def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
     process.wait()
     assert ledger.reap_dead("one") == []
     assert ledger.heartbeat(claims) == claims[:2]
+
+
+@pytest.mark.parametrize("failure", ["raised", "out_of_memory"])
+def test_each_class_of_failure_has_its_own_retries(url: str, failure: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    # Of another class, and on purpose: neither is counted.
+    reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
+    claim = reserve(ledger)
+    ledger.release(claim)
+    for _ in range(RETRIES[failure]):
+        claim = reserve(ledger)
+        attach(ledger, claim, 0)
+        assert ledger.fail(claim, failure, "ValueError: wrong") is False
+        with pytest.raises(LeaseLost):
+            ledger.fail(claim, failure, "ValueError: wrong")
+    claim = reserve(ledger)
+    assert ledger.fail(claim, failure, "ValueError: wrong") is True
+    assert ledger.fail(claim, failure, "ValueError: wrong") is True
+    [view] = ledger.trials("one")
+    assert (view.state, view.reason) == ("failed", "ValueError: wrong")
+    assert [(told.trial_id, told.state) for told in ledger.untold("one")] == [(100, "failed")]
 
 
 def test_hours_are_those_that_somebody_worked(url: str) -> None:

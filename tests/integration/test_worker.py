@@ -18,7 +18,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sweeper.engine.local import Ending, Moment, run_workers
-from sweeper.errors import SweeperError, UsageError
+from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.events import Evaluated, Event, Progress
 from sweeper.home import Home
 from sweeper.ledger import Ledger, WorkerIdentity
@@ -326,7 +326,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(folder: Path) -> None:
 
     from sqlalchemy import select
 
-    from sweeper.ledger.places import lose as lose_place
+    from sweeper.ledger.failing import lose as lose_place
     from sweeper.ledger.schema import places
 
     def worker_rows(connection: Any, place_id: int) -> Any:
@@ -342,23 +342,23 @@ def test_a_worker_that_lost_its_lease_writes_nothing(folder: Path) -> None:
     check_agrees(session, 1)
 
 
-def test_a_disk_that_is_full_fails_the_trial_and_nothing_else(
+def test_an_artifact_folder_that_is_full_ends_the_worker_and_costs_no_trial(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = begin(folder, budget={"trials": 2})
-    write = worker_module.write_weights
 
-    def full_once(artifacts: Path, claim: Any, *rest: Any) -> Any:
-        if claim.trial_number == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(artifacts, claim, *rest)
+    def full(*arguments: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(worker_module, "write_weights", full_once)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_module, "write_weights", full)
+        with pytest.raises(UnreachableError, match=r"No space left on device\. Make room in .*artifacts"):
+            run(session, pack=2)
+    assert {view.state for view in session.ledger.trials("tiny")} == {"waiting"}
+    assert session.row.ended_at is None
     run(session)
-    _, first, second = session.ledger.trials("tiny")
-    assert first.state == "failed"
-    assert first.reason == "its weights could not be written: No space left on device"
-    assert second.state == "complete"
+    views = session.ledger.trials("tiny")
+    assert [view.state for view in views] == ["complete"] * 3 and views[1].attempts == 2
     check_agrees(session, 2)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from adapters import AdapterConfig
 from adapters.depth import Depth, reads
 from adapters.pack import Pack
 from sweeper import cache
-from sweeper.cache import FrozenCache, Layout
+from sweeper.cache import FrozenCache, Layout, Stopped
 from sweeper.data import TaskData
 from sweeper.events import Finished
 from sweeper.train import train
@@ -148,3 +150,34 @@ def test_what_is_kept_does_not_count_against_itself(tmp_path: Path, monkeypatch:
     attached(tmp_path / "frozen")
     used = sum(file.stat().st_size for file in tmp_path.glob("frozen/*/*/*.safetensors"))
     assert used > 0 and cache.budget_bytes(None, tmp_path) == before == total // 2
+
+
+def test_a_stop_ends_the_building_and_leaves_nothing_half_built(tmp_path: Path) -> None:
+    stop = threading.Event()
+    pack = Pack(tiny_model("bert"))
+
+    def stop_in_the_second_split(progress: str) -> None:
+        assert not stop.is_set()
+        if progress == "train: 100%":
+            stop.set()
+
+    with pytest.raises(Stopped):
+        FrozenCache(tmp_path, layout()).attach(DATA, pack, stop_in_the_second_split, stop)
+    [place] = tmp_path.iterdir()
+    kept = {path.name for path in place.iterdir()} - {"lock"}
+    assert len(kept) == len(DEPTHS) and all(name.startswith("train-") for name in kept)
+    said: list[str] = []
+    FrozenCache(tmp_path, layout()).attach(DATA, pack, said.append, threading.Event())
+    assert said and all(progress.startswith("validation") for progress in said)
+
+
+def test_a_stop_ends_the_waiting_for_another_builder(tmp_path: Path) -> None:
+    place = tmp_path / layout().key
+    place.mkdir()
+    stop = threading.Event()
+    waiting = threading.Timer(0.1, stop.set)
+    waiting.start()
+    with FileLock(place / "lock"), pytest.raises(Stopped):
+        FrozenCache(tmp_path, layout()).attach(DATA, Pack(tiny_model("bert")), lambda _: None, stop)
+    waiting.join()
+    assert attached(tmp_path).train.frozen

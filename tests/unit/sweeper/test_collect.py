@@ -12,6 +12,7 @@ from sweeper.cache import Layout
 from sweeper.checkpoint import read_checkpoint, write_checkpoint
 from sweeper.collect import Collected, collect
 from sweeper.ledger import Claim
+from sweeper.owner import mark, store_id
 from sweeper.slot import SlotState
 from tests.made_study import MadeStudy, home_in
 from tests.unit.sweeper.test_train import job
@@ -134,12 +135,43 @@ def test_checkpoints_of_a_study_that_is_gone_go_and_nothing_else_beside_them(stu
     home = home_in(study.home.root, SWEEPER_ARTIFACTS=str(study.home.root / "moved"))
     assert home.checkpoints == home.artifacts / "checkpoints"
     path = write_checkpoint(home.checkpoints, claim("gone", 0), job(), SlotState({}, {"step": 1}))
+    mark(home, "gone")
     # A study of this name would have its weights among the checkpoints.
     weights = put(home.artifacts / "checkpoints" / "trial-0000" / "attempt-1" / "adapter.safetensors")
     notes = put(home.checkpoints / "gone" / "notes.txt")
     size = path.stat().st_size
     assert gone(collect(study.ledger, home)) == {("checkpoints", "trial-0000"): size}
-    assert files(home.artifacts) == {weights, notes}
+    assert files(home.artifacts) == {weights, notes, notes.with_name(".store")}
+
+
+def test_checkpoints_of_another_store_in_a_shared_folder_stay_and_are_said(
+    study: MadeStudy, tmp_path: Path
+) -> None:
+    """Two stores, one artifact folder: a study that this store does not have may run in the other."""
+    ours = home_in(study.home.root, SWEEPER_ARTIFACTS=str(tmp_path / "shared"))
+    theirs = home_in(tmp_path / "other", SWEEPER_ARTIFACTS=str(tmp_path / "shared"))
+    theirs.root.mkdir()
+    for home, name in ((theirs, "theirs"), (ours, "gone"), (None, "unmarked")):
+        write_checkpoint(ours.checkpoints, claim(name, 0), job(), SlotState({}, {"step": 1}))
+        if home is not None:
+            mark(home, name)
+    before = files(ours.checkpoints / "theirs") | files(ours.checkpoints / "unmarked")
+    collected = collect(study.ledger, ours)
+    assert {entry.path.parent.name: entry.kept_because for entry in collected.leftovers} == {
+        "theirs": "belongs to another store",
+        "unmarked": "carries no mark of a store",
+        "gone": None,
+    }
+    assert files(ours.checkpoints) == before and not (ours.checkpoints / "gone").exists()
+
+
+def test_the_mark_of_a_server_is_of_its_database_and_not_of_who_asks() -> None:
+    def of(url: str) -> str:
+        return store_id(home_in("/nowhere", SWEEPER_STORE=url))
+
+    one = of("postgresql://a:secret@host:5432/sweeper")
+    assert one == of("postgresql+psycopg://b@host:5432/sweeper") != of("postgresql://a@host:5432/other")
+    assert of("postgresql://a@localhost/sweeper") != of("postgresql://a@host/sweeper")
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(study: MadeStudy) -> None:

@@ -14,13 +14,13 @@ from transformers import BertConfig, BloomConfig, GPT2Config
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
 from sweeper.errors import SweeperError, UsageError
+from sweeper.sampling import sampler_of
 from sweeper.space import (
     check_space,
     configuration,
     default_params,
     distributions,
     extremes,
-    make_sampler,
     size,
     suggest,
     trial_seed,
@@ -227,11 +227,11 @@ def test_a_restarted_worker_draws_the_same(sampler: str) -> None:
         trials = optuna.create_study(direction="maximize")
         drawn = []
         for number in range(8):
-            trials.sampler = make_sampler(study, number)
+            trials.sampler = sampler_of(study, study.seed, number)
             if restart:  # a second worker asks for the same trial again, from what is stored
                 trials = optuna.create_study(direction="maximize")
                 trials.add_trials(finished)
-                trials.sampler = make_sampler(study, number)
+                trials.sampler = sampler_of(study, study.seed, number)
             trial = trials.ask()
             params = suggest(trial, study)
             drawn.append(params)
@@ -251,14 +251,14 @@ def test_the_study_seed_changes_the_draws() -> None:
     drawn = []
     for seed in (7, 8):
         study = study_of(replaced("seed: 7", f"seed: {seed}"))
-        trials = optuna.create_study(sampler=make_sampler(study, 0))
+        trials = optuna.create_study(sampler=sampler_of(study, study.seed, 0))
         drawn.append(suggest(trials.ask(), study))
     assert drawn[0] != drawn[1]
 
 
 def test_parameters_that_a_trial_has_fixed_are_taken() -> None:
     study = study_of()
-    trials = optuna.create_study(sampler=make_sampler(study, 0))
+    trials = optuna.create_study(sampler=sampler_of(study, study.seed, 0))
     wanted = default_params(study, 384)
     trials.enqueue_trial(wanted)
     assert suggest(trials.ask(), study) == wanted
@@ -296,7 +296,7 @@ def test_every_range_is_drawn_from_as_it_is_written(
     # Optuna lowers an upper end that no step reaches, with a warning only.
     assert (spaces["bottleneck_dim"].low, spaces["bottleneck_dim"].high) == (whole["from"], whole["to"])
     assert (spaces["weight_decay"].low, spaces["weight_decay"].high) == (number["from"], number["to"])
-    trials = optuna.create_study(sampler=make_sampler(study, trial_number))
+    trials = optuna.create_study(sampler=sampler_of(study, study.seed, trial_number))
     for _ in range(3):
         params = suggest(trials.ask(), study)
         both = configuration(study, params)

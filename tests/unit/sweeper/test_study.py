@@ -62,7 +62,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert (study.objective.metric, study.objective.direction) == ("accuracy", "maximize")
     assert study.limits.trainable_parameters == 500_000
     assert (study.budget.trials, study.budget.hours, study.budget.failures) == (60, 2.0, None)
-    assert (study.sampler.name, study.sampler.options) == ("tpe", {"n_startup_trials": 5})
+    assert (study.sampler.name, study.sampler.options["n_startup_trials"]) == ("tpe", 5)
     assert study.pruner.options == {"minimum": 1, "reduction_factor": 3}
     assert (study.seed, study.dtype, study.text) == (7, "auto", STUDY)
 

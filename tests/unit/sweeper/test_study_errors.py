@@ -65,6 +65,23 @@ CASES = [
     ("seed: 7", "seed: -1", "must be 0 or more"),
     ("seed: 7", f"seed: {10**400}", "too large"),
     ("seed: 7", "seed: .nan", "not a finite number"),
+    # ray
+    ("seed: 7", "ray: 2", "ray: must be a mapping with keys among num_gpus"),
+    ("seed: 7", "ray: {num_gpu: 1}", "no key 'num_gpu' in 'ray'; did you mean 'num_gpus'?"),
+    ("seed: 7", "ray: {num_gpus: 2}", "ray.num_gpus: must be from 0 to 1, not 2"),
+    ("seed: 7", "ray: {num_gpus: a}", "must be a number, not 'a'"),
+    ("seed: 7", "ray: {num_gpus: true}", "must be a number"),
+    ("seed: 7", "ray: {num_cpus: -1}", "must be 0 or more, not -1"),
+    ("seed: 7", "ray: {num_cpus: 1.5}", "must be a whole number above 1"),
+    ("seed: 7", "ray: {num_gpus: 0.00001}", "too small; Ray counts parts of 0.0001"),
+    ("seed: 7", "ray: {num_gpus: 0, num_cpus: 0, resources: {a: 0}}", "asks for nothing"),
+    ("seed: 7", "ray:\n  resources: [a100]", "must be a mapping from names to numbers", "resources:"),
+    ("seed: 7", "ray:\n  resources:\n    a100: yes", "ray.resources.a100: must be a number", "a100:"),
+    ("seed: 7", "ray: {resources: {GPU: 1}}", "is no custom resource"),
+    ("seed: 7", "ray: {resources: {'': 1}}", "cannot be the name of a resource"),
+    ("seed: 7", "ray: {resources: {1: 1}}", "1"),
+    ("seed: 7", "ray: {max_workers: 0}", "ray.max_workers: must be 1 or more"),
+    ("seed: 7", "max_workers: 4", "this key belongs under 'ray'; move it there"),
     # task
     ("kind: classification", "kind: clasification", "did you mean 'classification'?"),
     ("kind: classification", "kind: token_classification", "not supported by this version; known: class"),
@@ -155,9 +172,9 @@ CASES = [
     ("scaling: 1.0", "method: [bottleneck, bottleneck]", "'bottleneck' is listed twice"),
     ("scaling: 1.0", "method: {}", "names no method"),
     ("scaling: 1.0", "method: 3", "must be the name of a method, a list of names, or a mapping"),
-    ("scaling: 1.0", "method: {bottleneck: {rank: 3}}", "there is no key 'rank' in 'search.method.bottleneck'"),
+    ("scaling: 1.0", "method: {bottleneck: {rank: 3}}", "there is no key 'rank' in 'search.method"),
     ("scaling: 1.0", "method: {bottleneck: 3}", "search.method.bottleneck: must be a mapping"),
-    ("scaling: 1.0", "method: {bottleneck: {bottleneck_dim: 8}}", "is written under each method", "bottleneck_dim"),
+    ("scaling: 1.0", "method: {bottleneck: {bottleneck_dim: 8}}", "written under each", "bottleneck_dim"),
     ("scaling: 1.0", "epochs: [0, 3]", "must be 1 or more, not 0"),
     ("scaling: 1.0", "schedule: [linear, cosin]", "did you mean 'cosine'?"),
     ("learning_rate: {from: 1.0e-4,", "learning_rate: {from: 0,", "must be above 0"),
@@ -192,6 +209,20 @@ CASES = [
     ("pruner: successive_halving", "pruner: {name: successive_halving, reduction_factor: 1}", "2 or more"),
     ("pruner: successive_halving", "pruner: {name: median, minimum: 3}", "a trial has 3 evaluations"),
     ("epochs: 3", "epochs: 1", "raise train.evaluations_per_epoch", "pruner:"),
+    ("pruner: successive_halving", "pruner: {name: hyperband, maximum: 0}", "1 or more"),
+    ("pruner: successive_halving", "pruner: {name: hyperband, minimum: 2, maximum: 1}", "at least"),
+    ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: tpe, n_startup_trails: 5}", "mean"),
+    ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: tpe, group: 1}", "true or false"),
+    ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: nsgaii, population_size: 1}", "2 or more"),
+    ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: nsgaii, crossover_prob: 2}", "0 to 1"),
+    ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: grid", "no points in search.bottleneck_dim"),
+    ("seed: 7", "warm_start: films-small", "must be a list of names"),
+    ("seed: 7", "warm_start: [a, a]", "a second time"),
+    ("hours: 2", "target: high", "must be a number"),
+    ("hours: 2", "patience: 0", "1 or more"),
+    ("hours: 2", "terminator: emr", "did you mean 'emmr'?"),
+    ("hours: 2", "terminator: {name: emmr, threshold_ratio: 0}", "must be 1e-09 to 1"),
+    ("trainable_parameters: 500000", "flops_per_token: none", "whole number"),
 ]  # fmt: skip
 
 
@@ -225,8 +256,6 @@ def test_every_section_must_be_what_it_is(tmp_path: Path) -> None:
             tail.pop(0)
         for value, words in [("[1]", "mapping"), ("word", "mapping"), ("3", "mapping"), ("{}", "")]:
             text = f"{head}{section}: {value}\n{''.join(tail)}"
-            if section == "objective" and value == "[1]":
-                words = "several objectives are not supported"
             if value == "{}" and section in ("train", "limits"):
                 load_study(write_study_text(tmp_path, text))
                 continue
@@ -254,3 +283,38 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
 def test_a_data_file_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.tsv").mkdir()
     assert "is not a file" in error_of(tmp_path, replaced("data/train.tsv", "folder.tsv")).message
+
+
+OBJECTIVE = "objective:\n  metric: accuracy\n  direction: maximize\n"
+TWO = "objective: [{metric: accuracy}, {metric: trainable_parameters}]\n"
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("objective: []\n", "empty list"),
+        ("objective: [{metric: accuracy}, {metric: accuracy}]\n", "a second time"),
+        ("objective: [{metric: flops_per_token}, {metric: accuracy}]\n", "measures first"),
+        ("objective: {metric: trainable_parameters}\n", "nothing to search for alone"),
+        ("objective: [{metric: accuracy}, {metric: flops}]\n", "flops_per_token"),
+        ("objective: [{metric: accuracy}, {metric: loss, direction: maximize}]\n", "write minimize"),
+    ],
+)
+def test_errors_of_several_objectives(tmp_path: Path, objective: str, words: str) -> None:
+    text = replaced(OBJECTIVE, objective)
+    error = error_of(tmp_path, text)
+    assert words in error.message and error.line == line_of(text, "objective:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("pruner: successive_halving", "pruner: median", "have no median"),
+        ("hours: 2", "target: 0.9", "is for one objective"),
+        ("hours: 2", "terminator: emmr", "is for one objective"),
+    ],
+)
+def test_what_several_objectives_cannot_have(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = replaced(OBJECTIVE, TWO).replace(old, new)
+    error = error_of(tmp_path, text)
+    assert words in error.message and error.line == line_of(text, new)

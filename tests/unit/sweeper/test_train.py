@@ -18,7 +18,7 @@ from sweeper.evaluate import predict_logits
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.slot import Job, Problem, Slot, evaluation_steps, learning_rates, start
 from sweeper.task import metrics
-from sweeper.train import step, train
+from sweeper.train import _shares, step, train
 from sweeper.trainconfig import TrainConfig
 from tests.tiny_models import tiny_model
 
@@ -334,3 +334,19 @@ def test_a_trial_that_does_not_fit_alone_fails(monkeypatch: pytest.MonkeyPatch) 
     exhausting(1, monkeypatch)
     [failed] = [event for event in run(job()) if isinstance(event, Failed)]
     assert failed.reason == "OutOfMemoryError: no room"
+
+
+def test_a_slot_is_charged_for_its_work_and_at_least_a_little() -> None:
+    assert _shares({0: 30.0, 1: 10.0}) == {0: 0.75, 1: 0.25}
+    assert _shares({0: 0.0, 3: 0.0}) == {0: 0.5, 3: 0.5}
+    shares = _shares({0: 100.0, 1: 0.0})
+    assert 0 < shares[1] < 0.01 and sum(shares.values()) == 1
+
+
+def test_the_time_of_a_pack_is_shared_out_among_its_trials() -> None:
+    jobs = [job(0), job(1, adapter=replace(ADAPTER, layers=(1, 2))), job(2, adapter=None)]
+    events = run(*jobs, slots=3)
+    finished = {event.job.place_id: event for event in events if isinstance(event, Finished)}
+    spent = sum(event.seconds for event in events if isinstance(event, Stepped))
+    assert sum(event.device_seconds for event in finished.values()) == pytest.approx(spent)
+    assert finished[0].device_seconds > finished[1].device_seconds > finished[2].device_seconds > 0

@@ -1,0 +1,92 @@
+"""The finalists, trained anew with other seeds: their means, and how sure those are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweeper.figures import style
+from sweeper.results import Finalist, Results
+
+NOT_RUN = (
+    "sweeper confirm trains the best trials anew, with other seeds, and reads the test set; it was not run."
+)
+
+
+def finalists(results: Results) -> dict[str, Any]:
+    """Mean and 95 % interval of each finalist and of what it is measured against, with every seed's value."""
+    found = results.finalists
+    if not found:
+        return style.empty("The winner is not confirmed", NOT_RUN)
+    goal = results.goals[0]
+    order = sorted(found, key=lambda one: one.mean if goal.maximize else -one.mean)
+    data = []
+    for wanted, name, color in ((False, "finalists", style.BLUE), (True, "references", style.INK)):
+        members = [one for one in order if one.is_reference == wanted]
+        if members:
+            data += [_seeds(members, color), _means(members, name, color)]
+    shape = style.layout(
+        headline(results),
+        "Mean over the seeds with its 95 % interval; small dots are the seeds.",
+        height=110 + 38 * len(order),
+        xaxis=style.axis(f"test {goal.metric} ({'more' if goal.maximize else 'less'} is better)"),
+        yaxis=style.axis(
+            "", type="category", categoryorder="array", categoryarray=[_label(one) for one in order], ticks=""
+        ),
+    )
+    shape["legend"] |= {"y": -75 / (110 + 38 * len(order))}
+    return {"data": data, "layout": shape}
+
+
+def headline(results: Results) -> str:
+    """Who won on new seeds, and whether others can be told apart from it."""
+    goal = results.goals[0]
+    ours = [one for one in results.finalists if not one.is_reference] or list(results.finalists)
+    first = max(ours, key=lambda one: one.mean if goal.maximize else -one.mean)
+    near = [one for one in ours if one.low <= first.high and first.low <= one.high]
+    seeds = style.plural(len(first.values), "seed")
+    said = f"{first.name}: test {goal.metric} {style.short(first.mean)} over {seeds}"
+    if len(near) == 1:
+        return f"{said}, apart from all other finalists"
+    sized = [one for one in near if one.trainable_parameters is not None]
+    least = min(sized, key=lambda one: one.trainable_parameters or 0).name if sized else None
+    smallest = "" if least is None else f"; the smallest of them is {least}"
+    return f"{said}; the intervals of {len(near)} finalists overlap{smallest}"
+
+
+def _label(one: Finalist) -> str:
+    size = "" if one.trainable_parameters is None else f"<br>{one.trainable_parameters:,} parameters"
+    return f"{style.text(one.name)}<span style='font-size:11px;color:#555555'>{size}</span>"
+
+
+def _means(members: list[Finalist], name: str, color: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [one.mean for one in members],
+        "y": [_label(one) for one in members],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [one.high - one.mean for one in members],
+            "arrayminus": [one.mean - one.low for one in members],
+            "color": color,
+            "thickness": 2,
+            "width": 7,
+        },
+        "marker": {"color": color, "size": 11},
+        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    }
+
+
+def _seeds(members: list[Finalist], color: str) -> dict[str, Any]:
+    points = [(value, _label(one)) for one in members for value in one.values]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "showlegend": False,
+        "x": [value for value, _ in points],
+        "y": [label for _, label in points],
+        "marker": {"color": color, "size": 5, "opacity": 0.4},
+        "hovertemplate": "one seed: %{x:.4g}<extra></extra>",
+    }

@@ -1,0 +1,80 @@
+"""What happened in a study, in order: who worked on what, and every evaluation of the objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, func, select
+
+from sweeper.ledger.database import now_seconds
+from sweeper.ledger.schema import attempts, metrics, places
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One execution of a trial by one worker.
+
+    Args:
+        trial: its name, such as ``trial-0007`` or ``reference-head``; None if it never became one.
+        started_at, ended_at: seconds since 1970 by the database's clock; of one that goes on, until now.
+        outcome: how it ended (see ``schema.attempts``); ``running`` if it goes on.
+    """
+
+    place_id: int
+    attempt: int
+    trial: str | None
+    worker: str
+    host: str
+    device: str
+    started_at: float
+    ended_at: float
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one evaluation, counted from 1, of the attempt that counts."""
+
+    place_id: int
+    evaluation: int
+    epoch: float
+    value: float
+
+
+def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
+    """Every attempt of a study, oldest first."""
+    query = (
+        select(
+            attempts,
+            places.c.label,
+            func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
+        )
+        .join(places, places.c.id == attempts.c.place_id)
+        .where(places.c.study == study)
+        .order_by(attempts.c.started_at, attempts.c.id)
+    )
+    return [
+        AttemptRow(
+            place_id=row.place_id,
+            attempt=row.attempt,
+            trial=row.label or (None if row.trial_number is None else f"trial-{row.trial_number:04d}"),
+            worker=row.worker,
+            host=row.host,
+            device=row.device,
+            started_at=row.started_at,
+            ended_at=row.until,
+            outcome=row.outcome or ("running" if row.ended_at is None else "ended"),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def evaluations(connection: Connection, study: str) -> list[Evaluation]:
+    """The objective of every evaluation of a study, references included, in order."""
+    query = (
+        select(metrics.c.place_id, metrics.c.evaluation, metrics.c.epoch, metrics.c.value)
+        .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
+        .where(places.c.study == study, metrics.c.key == "objective")
+        .order_by(metrics.c.place_id, metrics.c.evaluation)
+    )
+    return [Evaluation(*row) for row in connection.execute(query)]

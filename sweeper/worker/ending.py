@@ -1,0 +1,52 @@
+"""Whether a worker may begin another trial: every part of the budget but the number of trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sweeper.asktell import Trials
+from sweeper.budget import Terminator, why_over
+from sweeper.session import Session
+
+
+@dataclass
+class Ending:
+    """Looks at the budget of a study before each trial.
+
+    Args:
+        session: the study, as it was when the worker began; its budget is read anew each time.
+        trials: its trials in Optuna.
+    """
+
+    session: Session
+    trials: Trials
+    _terminator: Terminator | None = field(default=None, init=False)
+    _judged: int = field(default=0, init=False)
+
+    def why(self) -> str | None:
+        """Why no further trial may begin, as a sentence; None if one may."""
+        ledger, name = self.session.ledger, self.session.name
+        study = self.session.current()
+        budget = study.budget
+        if budget.hours is not None and ledger.hours_used(name) >= budget.hours:
+            return f"the {budget.hours:g}-hour budget is used up"
+        if budget.failures is not None and (failed := ledger.count(name, "failed")) >= budget.failures:
+            said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
+            return f"{said}, and budget.failures is {budget.failures}"
+        if budget.target is not None or budget.patience is not None:
+            why = why_over(study, ledger.trials(name))
+            if why is not None:
+                return why
+        return self._terminated() if budget.terminator is not None else None
+
+    def _terminated(self) -> str | None:
+        """Asked once for each complete trial: a fit takes a while."""
+        complete = self.session.ledger.count(self.session.name, "complete")
+        if complete == self._judged:
+            return None
+        self._judged = complete
+        if self._terminator is None:
+            self._terminator = Terminator(self.session.study)
+        if self._terminator.is_over(self.trials.finished()):
+            return f"the terminator saw little left to gain after {complete} complete trials"
+        return None

@@ -1,0 +1,156 @@
+"""How a study searches: several objectives with pruning, grids, limits, and every way to its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from adapters.flops import flops_per_token
+from sweeper.backbone import load_config
+from sweeper.front import dominates, upward
+from sweeper.home import Home
+from sweeper.session import Session, join_study, open_study
+from sweeper.space import configuration
+from sweeper.study import load_study
+from sweeper.worker import Options, work
+from tests.agreement import optuna_trials
+from tests.command_line import CommandLine
+from tests.tiny_folder import make_backbone, make_data, write_study
+
+SMALL = {
+    "bottleneck_dim": [2, 4],
+    "activation": ["relu", "gelu"],
+    "layers": ["all", "upper_half"],
+    "learning_rate": 1.0e-2,
+}
+LIMIT = 90_000
+EAGER = {"name": "emmr", "warm_up_trials": 1, "n_initial_trials": 2, "threshold_ratio": 1.0}
+TWO = [{"metric": "accuracy"}, {"metric": "trainable_parameters"}]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone and data that all studies here share."""
+    folder = tmp_path_factory.mktemp("parts")
+    make_backbone(folder / "backbone")
+    make_data(folder / "data", (48, 16, 16))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, parts: Path) -> Path:
+    for name in ("backbone", "data"):
+        shutil.copytree(parts / name, tmp_path / name)
+    return tmp_path
+
+
+def begin(folder: Path, **overrides: Any) -> Session:
+    home = Home.from_environment({"SWEEPER_HOME": str(folder / "sweeps")})
+    return open_study(load_study(write_study(folder, **overrides)), home)
+
+
+def run(session: Session) -> None:
+    work(session, Options("cpu"), threading.Event())
+
+
+def test_two_objectives_with_pruning_by_the_command_line(folder: Path) -> None:
+    write_study(
+        folder,
+        objective=[*TWO, {"metric": "flops_per_token"}],
+        pruner={"name": "successive_halving", "reduction_factor": 2},
+        train={"epochs": 4},
+        budget={"trials": 8},
+    )
+    sweeper = CommandLine(folder)
+    done = sweeper("run", "study.yaml", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "no trial beats these in all objectives" in done.stdout
+    trials = [trial for trial in sweeper.json("trials", "tiny") if trial["number"] is not None]
+    states = {trial["number"]: trial["state"] for trial in trials}
+    assert states[0] == "complete" and "pruned" in states.values()
+    front, status = sweeper.json("best", "tiny"), sweeper.json("status", "tiny")
+    assert status["front"] == front and status["best"] == front[0]
+    directions = ("maximize", "minimize", "minimize")
+    points = {
+        trial["number"]: upward(trial["objectives"].values(), directions)
+        for trial in trials
+        if trial["state"] == "complete"
+    }
+    undominated = {
+        number for number, point in points.items() if not any(dominates(p, point) for p in points.values())
+    }
+    assert {trial["number"] for trial in front} <= undominated
+    assert {points[trial["number"]] for trial in front} == {points[number] for number in undominated}
+    exported = sweeper.json("export", "tiny", "--out", "front", "--pareto")
+    assert [entry["trial"] for entry in exported] == [trial["number"] for trial in front]
+    assert (folder / "front" / f"trial-{front[0]['number']:04d}" / "adapter.safetensors").is_file()
+    theirs = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/sweeps/store.db")
+    assert {trial.number for trial in theirs.best_trials} == undominated
+    assert [trial.state.name.lower() for trial in theirs.trials] == [states[n] for n in sorted(states)]
+
+
+def test_a_grid_is_trained_point_by_point_by_two_workers(folder: Path) -> None:
+    session = begin(folder, search=SMALL, sampler="grid", budget={"trials": 20}, train={"epochs": 1})
+    again = join_study("tiny", session.home)
+    workers = [threading.Thread(target=run, args=(each,)) for each in (session, again)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    assert len(trials) == 8 and all(view.state == "complete" for view in trials)
+    assert len({json.dumps(view.params, sort_keys=True) for view in trials}) == 8
+    assert not any(view.reason for view in trials)
+    assert session.ledger.status("tiny")["ended_because"] == "the grid is through: 8 points"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_trial_past_a_limit_is_trained_and_the_sampler_is_told(folder: Path, sampler: str) -> None:
+    session = begin(
+        folder,
+        search=SMALL | {"bottleneck_dim": [2, 32]},
+        limits={"flops_per_token": LIMIT},
+        sampler=sampler,
+        budget={"trials": 4},
+        train={"epochs": 1},
+    )
+    run(session)
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    config = load_config(session.study.backbone)
+
+    def excess(params: dict[str, Any]) -> int:
+        return flops_per_token(configuration(session.study, params).adapter, config) - LIMIT
+
+    assert len(trials) == 4 and all(excess(view.params) <= 0 for view in trials)
+    told = optuna_trials(session)
+    past = [trial for trial in told if excess(trial.params) > 0]
+    assert past and all(trial.state is TrialState.PRUNED and trial.value is None for trial in past)
+    assert all(trial.constraints == {"flops_per_token": excess(trial.params)} for trial in told)
+
+
+@pytest.mark.parametrize(
+    ("budget", "because", "at_most"),
+    [
+        ({"target": 0.0}, "trial-0000 reached the target of 0", 1),
+        ({"patience": 2}, "budget.patience is 2", 8),
+        ({"terminator": EAGER}, "the terminator saw little left to gain", 8),
+    ],
+)
+def test_whatever_comes_first_ends_a_study(
+    folder: Path, budget: dict[str, Any], because: str, at_most: int
+) -> None:
+    session = begin(
+        folder, search=SMALL, sampler="random", train={"epochs": 1}, budget={"trials": 30, **budget}
+    )
+    run(session)
+    status = session.ledger.status("tiny")
+    assert because in status["ended_because"] and status["state"] == "ended"
+    assert 1 <= status["trials"]["complete"] <= at_most + 4
+    assert status["trials"]["waiting"] > 0

@@ -1,0 +1,270 @@
+"""Results, figures, pages, comparisons and the notebook's view of a study whose results are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper import figures
+from sweeper.cli import main
+from sweeper.compare import compare_studies, comparison_page
+from sweeper.errors import UsageError
+from sweeper.figures import finalists, progress
+from sweeper.importance import importances
+from sweeper.ledger import AttemptRow
+from sweeper.page import figure_page, report_page, write_page
+from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
+from tests.made_study import BEST, TRIALS, MadeStudy, home_in
+
+FIGURES = ("front", "parallel", "importance", "slices", "curves", "timeline", "finalists")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MadeStudy]:
+    study = MadeStudy(home_in(tmp_path_factory.mktemp("reports")))
+    study.run_all()
+    yield study
+    study.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def results(made: MadeStudy) -> Results:
+    return read_results(made.ledger, "films")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[MadeStudy]:
+    study = MadeStudy(home_in(tmp_path))
+    yield study
+    study.ledger.close()
+
+
+def titles(results: Results) -> dict[str, str]:
+    found = {name: figures.figure(results, name).layout.title.text for name in figures.FIGURES}
+    return {name: re.sub(r"<[^>]+>", " ", text) for name, text in found.items()}
+
+
+def test_the_front_holds_what_nothing_beats(results: Results) -> None:
+    # Trial 1 is the best, trial 5 smaller and worse, trial 0 smaller and worse again; no other is complete.
+    assert [trial.number for trial in results.front] == [1, 5, 0]
+    assert [trial.number for trial in results.top(2)] == [BEST, 5]
+    assert results.best is not None and results.best.number == BEST
+    assert results.default is not None and results.head is not None
+
+
+def test_equal_and_beaten_trials_are_not_on_the_front(results: Results) -> None:
+    def variant(number: int, objective: float, size: int) -> Any:
+        changes = {"number": number, "place_id": 100 + number, "objective": objective}
+        return dataclasses.replace(results.complete[0], **changes, trainable_parameters=size)
+
+    trials = [variant(0, 0.8, 10), variant(1, 0.8, 10), variant(2, 0.9, 20), variant(3, 0.85, 20)]
+    trials += [variant(4, 0.7, 5), variant(5, 0.6, 5)]
+    assert [trial.number for trial in non_dominated(trials, results.axes)] == [2, 0, 4]
+    least = (Goal("loss", "minimize", lambda t: t.objective), results.axes[1])
+    assert [trial.number for trial in non_dominated(trials, least)] == [5]
+
+
+def test_several_objectives_are_read_by_their_names(results: Results) -> None:
+    written = [
+        {"metric": "accuracy", "direction": "maximize"},
+        {"metric": "trainable_parameters", "direction": "minimize"},
+    ]
+    goals = goals_of({"objective": written})
+    best = results.best
+    assert best is not None
+    assert [goal.value(best) for goal in goals] == [best.metrics["accuracy"], best.trainable_parameters]
+    several = dataclasses.replace(results, goals=goals)
+    assert [trial.number for trial in several.front] == [1, 5, 0]
+    assert set(titles(several)) == set(FIGURES)
+
+
+def test_there_is_every_figure_and_its_title_says_what_was_found(results: Results) -> None:
+    said = titles(results)
+    assert tuple(said) == FIGURES
+    assert "trial-0001 is best: accuracy 0.8643 with 450,746 trainable parameters" in said["front"]
+    assert "default configuration 0.8135; head alone 0.6797" in said["front"]
+    assert "2 of 6 trials were stopped early" in said["curves"]
+    assert "trained 7 runs" in said["timeline"]
+    assert "not confirmed" in said["finalists"]
+    assert "cannot be said yet" in said["importance"]  # three complete trials are too few
+
+
+def test_the_front_draws_the_references_and_the_curves_mark_what_was_pruned(results: Results) -> None:
+    front = {trace.name: trace for trace in figures.figure(results, "front").data}
+    assert list(front["Pareto front"].y) == [0.8134765625, 0.822265625, 0.8642578125]
+    assert list(front["default configuration (trial 0)"].y) == [0.8134765625]
+    assert list(front["head alone, no adapter"].x) == [770]
+    curves = {trace.name: trace for trace in figures.figure(results, "curves").data}
+    assert list(curves["stopped here"].y) == [0.9]
+    assert list(curves["best"].y)[:-1] == list(TRIALS[BEST].curve)
+
+
+def test_importance_is_one_in_all_and_finds_what_decides(results: Results) -> None:
+    # Forty trials whose objective follows from the learning rate alone.
+    base = results.complete[0]
+    trials = []
+    for number in range(40):
+        rate = 1e-4 * 100 ** (number / 39)
+        activation = ("relu", "gelu", "silu")[number * 7 % 3]
+        params = base.params | {"learning_rate": rate, "activation": activation}
+        params["bottleneck_dim"] = 4 + number * 37 % 200
+        trials.append(
+            dataclasses.replace(base, number=number, place_id=number, params=params, objective=number / 40)
+        )
+    many = dataclasses.replace(results, trials=tuple(trials))
+    found = importances(many)
+    assert next(iter(found)) == "learning_rate" and found["learning_rate"] > 0.5
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert "learning_rate matters most" in titles(many)["importance"]
+
+
+def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Results) -> None:
+    found = (
+        Finalist("trial-0001", 0.86, 0.01, 0.85, 0.87, (0.85, 0.87), 450_746),
+        Finalist("trial-0005", 0.855, 0.01, 0.845, 0.865, (0.85, 0.86), 24_000),
+        Finalist("trial-0000", 0.80, 0.01, 0.79, 0.81, (0.79, 0.81), 18_000),
+        Finalist("full fine-tuning", 0.87, 0.01, 0.86, 0.88, (0.86, 0.88), 22_000_000, is_reference=True),
+    )
+    confirmed = dataclasses.replace(results, finalists=found)
+    said = finalists.headline(confirmed)
+    assert said == (
+        "trial-0001: test accuracy 0.86 over 2 seeds; the intervals of 2 finalists overlap; "
+        "the smallest of them is trial-0005"
+    )
+    means = {trace.name: trace for trace in figures.figure(confirmed, "finalists").data if trace.name}
+    assert list(means["finalists"].error_x.array) == pytest.approx([0.01, 0.01, 0.01])
+    assert list(means["references"].x) == [0.87]
+
+
+def test_what_a_worker_did_at_once_is_in_rows_of_its_own() -> None:
+    def attempt(place: int, start: float, end: float, worker: str = "one") -> AttemptRow:
+        return AttemptRow(place, 1, f"trial-{place:04d}", worker, "host", "cpu", start, end, "complete")
+
+    rows = progress.lanes([attempt(0, 0, 5), attempt(1, 1, 3), attempt(2, 3, 9), attempt(3, 2, 4, "two")])
+    assert {a.place_id: lane for a, lane in rows} == {
+        0: ("one (cpu)", 1),
+        1: ("one (cpu)", 2),
+        2: ("one (cpu)", 2),
+        3: ("two (cpu)", 1),
+    }
+
+
+def test_a_study_without_any_result_has_a_report(fresh: MadeStudy) -> None:
+    study = sweeper.load("films", home=fresh.home.root)
+    assert study.best is None and study.trials.empty and study.front.empty
+    assert "no trial has ended yet" in report_page(study.results)
+    assert "no trial has ended yet" in study._repr_html_()
+    fresh.run_next()
+    fresh.run_next(evaluations=1)
+    running = sweeper.load("films", home=fresh.home.root)
+    assert set(running.trials["state"]) <= {"complete", "running"}
+    assert set(titles(running.results)) == set(FIGURES)
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_shows(results: Results) -> None:
+    page = report_page(results)
+    assert page == report_page(results)
+    assert "RuntimeError: | &lt;b&gt;no&lt;/b&gt;" in page and "<b>no</b>" not in page
+    outside = re.sub(r'<script id="plotly".*?</script>', "", page, flags=re.DOTALL)
+    assert not re.search(r'(src|href)\s*=\s*"?(https?:)?//', outside)
+    assert "default-src 'none'" in outside
+    sources = re.findall(
+        r'<script type="application/json" data-figure="(\w+)">(.*?)</script>', outside, re.DOTALL
+    )
+    assert [name for name, _ in sources] == list(FIGURES)
+    assert all({"data", "layout"} <= set(json.loads(source)) for _, source in sources)
+
+
+def test_a_text_that_would_end_the_script_does_not(results: Results) -> None:
+    evil = dataclasses.replace(results.complete[0], params={"activation": "</script><script>alert(1)"})
+    page = figure_page("x", figures.described(dataclasses.replace(results, trials=(evil,)), "front"))
+    assert "alert(1)" in page and "<script>alert" not in page
+
+
+@pytest.mark.parametrize("name", [".", "missing/report.html"])
+def test_where_no_page_can_be_written_is_said(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="folder"):
+        write_page(tmp_path / name, "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_sees_what_the_commands_print(
+    made: MadeStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SWEEPER_HOME", str(made.home.root))
+    study = sweeper.load("films")
+    assert main(["best", "films", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == study.best
+    assert main(["status", "films", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == study.status
+    frame = study.trials
+    assert len(frame) == len(TRIALS) + 1
+    assert (
+        frame.loc["trial-0001", "bottleneck_dim"] == 97
+        and frame.loc["trial-0001", "accuracy"] == 0.8642578125
+    )
+    assert str(frame["number"].dtype) == str(frame["bottleneck_dim"].dtype) == "Int64"
+    assert list(study.front.index) == ["trial-0001", "trial-0005", "trial-0000"]
+    assert "trial-0001" in study._repr_html_()
+    with pytest.raises(
+        UsageError, match=r"no figure 'fornt'. Did you mean 'front'\? There are: front, parallel"
+    ):
+        study.figure("fornt")
+    file = tmp_path / "report.html"
+    assert main(["report", "films", "--out", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "study": "films",
+        "file": str(file),
+        "figures": list(FIGURES),
+    }
+    assert file.read_text(encoding="utf-8") == report_page(study.results)
+
+
+@pytest.mark.parametrize("name", ["sst2", "../films", 3, ""])
+def test_a_study_that_is_none_is_refused(made: MadeStudy, name: Any) -> None:
+    with pytest.raises(UsageError):
+        sweeper.load(name, home=made.home.root)
+
+
+def test_two_studies_are_compared(
+    made: MadeStudy,
+    results: Results,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    other = MadeStudy(made.home, name="other", trials=2)
+    other.run_all()
+    monkeypatch.setenv("SWEEPER_HOME", str(made.home.root))
+    file = tmp_path / "comparison.html"
+    assert main(["compare", "films", "other", "--json", "--out", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["study"] for one in found["studies"]] == ["films", "other"]
+    assert [point["number"] for point in found["studies"][1]["front"]] == [1, 0]
+    assert found["differences"] == {"budget.trials": {"films": 6, "other": 2}}
+    assert found["same_data"] is True
+    page = file.read_text(encoding="utf-8")
+    assert "films and other reach the same accuracy: 0.8643" in page and "budget.trials" in page
+    assert main(["compare", "films", "other"]) == 0
+    assert "budget.trials\t6\t2" in capsys.readouterr().out
+    three = [results, read_results(made.ledger, "other"), dataclasses.replace(results, data_fingerprint="x")]
+    assert compare_studies(three[1:])["same_data"] is False
+    assert "different rows" in comparison_page(three[1:], compare_studies(three[1:]))
+
+
+def test_what_cannot_be_compared_is_refused(made: MadeStudy, results: Results) -> None:
+    loss = MadeStudy(made.home, name="loss", direction="minimize", trials=1)
+    with pytest.raises(UsageError, match="'films' has the objective maximize accuracy, 'loss' minimize loss"):
+        compare_studies([results, read_results(loss.ledger, "loss")])
+    with pytest.raises(UsageError, match="named twice"):
+        compare_studies([results, results])
+    with pytest.raises(UsageError, match="two studies or more"):
+        compare_studies([results])
