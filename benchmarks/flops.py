@@ -14,12 +14,43 @@ computes twice. So what is achieved is a little more than what these figures say
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from adapters.architectures import sites
+from adapters.architectures import hidden_size, layer_count, sites
 from adapters.config import AdapterConfig
-from adapters.flops import Shape, shape_of
 
-__all__ = ["Shape", "backward_flops", "forward_flops", "shape_of", "step_flops"]
+
+@dataclass(frozen=True)
+class Shape:
+    """A transformer's shape: its layers, their width d, and the width f of their FFNs."""
+
+    layers: int
+    width: int
+    ffn_width: int
+
+    @property
+    def attention_parameters(self) -> int:
+        """Weights of the four linears of attention in one layer."""
+        return 4 * self.width * self.width
+
+    @property
+    def ffn_parameters(self) -> int:
+        """Weights of the two linears of the FFN in one layer."""
+        return 2 * self.width * self.ffn_width
+
+
+def shape_of(config: Any) -> Shape:
+    """The shape of a backbone, out of its configuration.
+
+    Raises:
+        ValueError: the family does not say how wide its FFN is.
+    """
+    width = hidden_size(config)
+    for name in ("intermediate_size", "hidden_dim", "n_inner"):
+        if hasattr(config, name):
+            return Shape(layer_count(config), width, int(getattr(config, name) or 4 * width))
+    raise ValueError(f"{type(config).__name__} does not say how wide its FFN is")
 
 
 def forward_flops(shape: Shape, lengths: Iterable[int], layers: int) -> int:

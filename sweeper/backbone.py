@@ -29,12 +29,31 @@ def load_config(backbone: Backbone) -> PretrainedConfig:
     """The configuration of a backbone, without its weights.
 
     Raises:
-        UsageError: the directory or the hub's repository holds no configuration that transformers knows.
+        UsageError: the directory or the hub's repository holds no configuration that transformers knows; or
+            the study file names sites for a family that has others.
         UnreachableError: the hub cannot be reached and the model is not in its cache.
     """
     from transformers import AutoConfig
 
-    return _load(backbone, AutoConfig.from_pretrained)
+    config = _load(backbone, AutoConfig.from_pretrained)
+    if backbone.sites is not None:
+        _register(config.model_type, backbone)
+    return config
+
+
+def _register(model_type: str, backbone: Backbone) -> None:
+    """Add the sites that a study file names to the table, for a family that is not there."""
+    from adapters.architectures import ARCHITECTURES, register
+    from adapters.errors import AdapterError
+    from adapters.row import Architecture
+
+    assert backbone.sites is not None
+    row = Architecture.from_dict(model_type, backbone.sites)
+    try:
+        register(row)
+    except AdapterError as error:
+        advice = "; remove backbone.sites" if ARCHITECTURES[model_type].forward is not None else ""
+        raise UsageError(f"backbone.sites: {error}{advice}", file=backbone.path or backbone.model) from error
 
 
 def load_tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:

@@ -181,7 +181,11 @@ def _head(content: bytes, row: StudyRow, study: Study) -> bytes:
         pooling=study.task.pooling,
         max_length=study.train.max_length,
         dtype=row.dtype,
-        backbone={key: backbone[key] for key in ("model", "revision", "path", "fingerprint")},
+        backbone={
+            key: backbone[key]
+            for key in ("model", "revision", "path", "fingerprint", "sites")
+            if key in backbone
+        },
         data_fingerprint=row.data_fingerprint,
     )
     return head_bytes(load(content), facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
 
@@ -24,7 +24,8 @@ class HeadFacts:
         text, label: the columns of the data.
         label_names: by class number; None for a regression.
         pooling, max_length, dtype: as in training.
-        backbone: ``model``, ``revision``, ``path`` (of a directory) and ``fingerprint``.
+        backbone: ``model``, ``revision``, ``path`` (of a directory), ``fingerprint``, and ``sites`` if the
+            study file names them.
         data_fingerprint: of the splits that the adapter was trained and chosen on.
     """
 
@@ -35,7 +36,7 @@ class HeadFacts:
     pooling: str
     max_length: int
     dtype: str
-    backbone: dict[str, str | None]
+    backbone: dict[str, Any]
     data_fingerprint: str
 
     def to_metadata(self) -> dict[str, str]:

@@ -178,11 +178,13 @@ def load_exported(
     """
     import adapters
     from adapters.pack import Pack
-    from sweeper.backbone import load_backbone, load_tokenizer
+    from sweeper.backbone import load_backbone, load_config, load_tokenizer
     from sweeper.device import choose
 
     place = _adapter_folder(Path(folder))
     head, facts = load_head(place / "head.safetensors")
+    if facts.backbone.get("sites") is not None:  # they have to be known before the adapter is read
+        load_config(_backbone(facts, None if backbone is None else Path(backbone)))
     try:
         adapter = adapters.load(place / "adapter.safetensors")
     except adapters.AdapterError as error:
@@ -214,10 +216,11 @@ def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
     from sweeper.study.schema import Backbone
 
     model, revision, path = (facts.backbone[key] for key in ("model", "revision", "path"))
+    sites = facts.backbone.get("sites")
     if moved is not None:
-        source = Backbone(str(moved), None, moved.absolute())
+        source = Backbone(str(moved), None, moved.absolute(), sites)
     else:
-        source = Backbone(str(model), revision, None if path is None else Path(path))
+        source = Backbone(str(model), revision, None if path is None else Path(path), sites)
     if source.path is not None and not source.path.is_dir():
         raise UsageError(
             "the backbone is not there any more: say where it is with --backbone DIR", source.path

@@ -8,7 +8,9 @@ An absolute path may name any place.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.schema import Backbone, Data, Source
@@ -27,9 +29,9 @@ def read_backbone(node: Node, check_files: bool) -> Backbone:
     node.mapping(SECTIONS["backbone"])
     model = node.required("model", "the directory of a model, or a hub name with its revision")
     name = model.text()
-    revision = node.optional("revision")
+    revision, sites = node.optional("revision"), _sites(node.optional("sites"))
     if revision is None:
-        return Backbone(name, None, _backbone_directory(model, name, check_files))
+        return Backbone(name, None, _backbone_directory(model, name, check_files), sites)
     commit = _revision(revision)
     if not _HUB_NAME.match(name):
         model.fail(f"{short(name)} is not a hub name; a directory has no revision: remove that key")
@@ -37,7 +39,22 @@ def read_backbone(node: Node, check_files: bool) -> Backbone:
         model.fail(
             f"{short(name)} is a directory here and has a revision; remove the revision to use the directory"
         )
-    return Backbone(name, commit, None)
+    return Backbone(name, commit, None, sites)
+
+
+def _sites(node: Node | None) -> Mapping[str, Any] | None:
+    """The sites of a family that is not in the table of the library."""
+    if node is None:
+        return None
+    from adapters.errors import AdapterError
+    from adapters.row import Architecture
+
+    try:
+        Architecture.from_dict("the backbone", node.value)
+    except AdapterError as error:
+        node.fail(str(error))
+    sites: Mapping[str, Any] = node.value
+    return sites
 
 
 def _backbone_directory(node: Node, name: str, check_files: bool) -> Path:

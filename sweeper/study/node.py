@@ -31,7 +31,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "seed",
         "ray",
     ),
-    "backbone": ("model", "revision"),
+    "backbone": ("model", "revision", "sites"),
     "task": ("kind", "text", "label", "pooling"),
     "data": ("train", "validation", "test"),
     "objective": ("metric", "direction"),

@@ -77,18 +77,21 @@ class Backbone:
         model: as written in the study file.
         revision: 40 hex digits for a hub name; None for a directory.
         path: the directory, absolute; None for a hub name.
+        sites: where adapters go, for a family that is not in the table; see `Architecture.from_dict`.
     """
 
     model: str
     revision: str | None
     path: Path | None
+    sites: Mapping[str, Any] | None = None
 
     @property
     def is_directory(self) -> bool:
         return self.path is not None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"model": self.model, "revision": self.revision}
+        named = {"model": self.model, "revision": self.revision}
+        return named if self.sites is None else {**named, "sites": dict(self.sites)}
 
 
 @dataclass(frozen=True)

@@ -214,3 +214,27 @@ def test_other_failures_of_the_hub() -> None:
     assert isinstance(hub_error(ConnectionError("refused"), "m"), UnreachableError)
     found = hub_error(ValueError("no split 'dev'\nand more"), "m")
     assert (type(found), found.message) == (UsageError, "m cannot be loaded: no split 'dev'")
+
+
+BLOOM = {
+    "layers": "h",
+    "attention": "self_attention.dense",
+    "ffn": "mlp.dense_4h_to_h",
+    "linears": {"query_key_value": "self_attention.query_key_value", "ffn_up": "mlp.dense_h_to_4h"},
+}
+
+
+def test_the_sites_that_a_study_names_make_a_row_of_its_backbones_family(tmp_path: Path) -> None:
+    from adapters.architectures import ARCHITECTURES, architecture_of
+
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "bloom", "hidden_size": 32, "n_layer": 2})
+    )
+    try:
+        config = load_config(Backbone("it", None, tmp_path, BLOOM))
+        assert architecture_of(config).ffn == "mlp.dense_4h_to_h"
+        load_config(Backbone("it", None, tmp_path, BLOOM))  # once more is no other row
+        with pytest.raises(UsageError, match="row already"):
+            load_config(Backbone("it", None, tmp_path, {**BLOOM, "ffn": "other"}))
+    finally:
+        ARCHITECTURES.pop("bloom", None)

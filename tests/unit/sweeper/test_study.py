@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.errors import UsageError
 from sweeper.study import (
     Choice,
     Fixed,
@@ -246,3 +247,15 @@ def test_a_search_that_grew_with_the_budget_is_no_budget_that_grew(tmp_path: Pat
     both["budget"]["trials"] = 100
     both["search"]["scaling"] = 2.0
     assert not only_budget_grew(load(tmp_path), both)
+
+
+def test_sites_and_pairs_are_read_and_go_through_a_dict(tmp_path: Path) -> None:
+    sites = "{layers: h, attention: a, ffn: f, linears: {query: q}}"
+    text = replaced("[houlsby, pfeiffer]", "[houlsby, [[attention, parallel], [ffn, after]]]")
+    text = text.replace("  model: backbone\n", f"  model: backbone\n  sites: {sites}\n")
+    study = load(tmp_path, text)
+    assert study.backbone.sites == {"layers": "h", "attention": "a", "ffn": "f", "linears": {"query": "q"}}
+    assert study.search["placement"] == Choice(("houlsby", "attention:parallel+ffn:after"))
+    assert from_dict(json.loads(json.dumps(study.to_dict())), study.path) == study
+    with pytest.raises(UsageError, match="unknown key 'fnn'"):
+        load(tmp_path, text.replace("ffn: f", "fnn: f"))
