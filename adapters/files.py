@@ -1,8 +1,8 @@
 """Save and load one adapter: one safetensors file, whose metadata says what it is. No pickle.
 
 The metadata, all text: "format" ("adapter-sweeper/1"), "config" (`AdapterConfig.to_dict` as JSON), and the
-backbone it fits: "model_type", "hidden_size", "layers", and "shape" where the method depends on the sizes of its
-linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
+backbone it fits: "model_type", "hidden_size", "layers", and "shape" where the method depends on the sizes of
+its linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a token costs to train on, in closed form, before anything is built.
 
-A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p weights in their linears, a token
-costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module: a frozen weight
-has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward. The
+A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p weights in their linears, a
+token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module: a frozen
+weight has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward. The
 products of attention, which grow with the texts, LayerNorms, activations, the head and the optimizer are not
 counted, nor is what a cache saves.
 """

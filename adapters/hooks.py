@@ -73,7 +73,7 @@ def register_routed(
 
 
 def leave_layer(layer: nn.Module, hidden_states: Tensor) -> Tensor:
-    """What leaves a layer that was run by its halves, with the changes that a call of the layer would make."""
+    """What leaves a layer that was run by its halves, with the changes that its call would make."""
     change: tuple[Change] | None = layer.__dict__.get(_LAYER_END)
     return hidden_states if change is None else change[0](layer, hidden_states, hidden_states)
 

@@ -1,9 +1,9 @@
 """The IA3 method: trained factors on keys, values and the inside of the FFN.
 
 It follows Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
-Learning": keys and values are multiplied by a vector each, and so is what the last projection of the FFN reads.
-All factors start at one, so that nothing is changed at the start. Where it differs: other linears may be
-chosen too; their output is multiplied.
+Learning": keys and values are multiplied by a vector each, and so is what the last projection of the FFN
+reads. All factors start at one, so that nothing is changed at the start. Where it differs: other linears may
+be chosen too; their output is multiplied.
 """
 
 from __future__ import annotations

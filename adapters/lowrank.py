@@ -70,7 +70,7 @@ class LoRA(nn.Module):
         return functional.linear(units, self.up.weight.to(dtype)) * self.scaling
 
     def delta_weight(self, hooked: nn.Module) -> Tensor:
-        """What to add to the weight of the linear in place of the hook, ``[outputs, inputs]``, in fp32 or more."""
+        """What to add to the weight in place of the hook, ``[outputs, inputs]``, in fp32 or more."""
         dtype = torch.promote_types(self.up.weight.dtype, torch.float32)
         return self.scaling * (self.up.weight.to(dtype) @ self.down.weight.to(dtype))
 
@@ -96,7 +96,7 @@ class DoRA(LoRA):
         return outputs + (factor - 1) * frozen + factor * low_rank
 
     def delta_weight(self, hooked: nn.Module) -> Tensor:
-        """What to add to the weight of the linear in place of the hook, ``[outputs, inputs]``, in fp32 or more."""
+        """What to add to the weight in place of the hook, ``[outputs, inputs]``, in fp32 or more."""
         delta = super().delta_weight(hooked)
         weight = weight_of(hooked).to(delta.dtype)
         return self._factor(hooked).to(delta.dtype)[:, None] * (weight + delta) - weight

@@ -1,4 +1,4 @@
-"""The methods: a row each, with its paper, where its modules act, and how they are made, filled and counted."""
+"""The methods, a row each: its paper, where its modules act, and how they are made, filled and counted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def places_in(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
 
 
 def shared_module(config: AdapterConfig, shape: Shape) -> tuple[str, nn.Module] | None:
-    """What the modules of an adapter share, or what it has besides them, all zero: its name and the module."""
+    """What the modules of an adapter share, or what it has besides them, all zero, by its name."""
     if config.method == "compacter":
         return "rule", Rule(config.phm_dim)
     if config.method == "prompt":
@@ -84,7 +84,8 @@ def check(config: AdapterConfig, backbone_config: Any) -> Shape:
     """Check that an adapter fits into a backbone; returns the sizes that it needs of it.
 
     Raises:
-        AdapterError: an unknown family, a placement or a linear that it lacks, a layer out of range, or a size
+        AdapterError: an unknown family, a placement or a linear that it lacks, a layer out of range, or a
+        size
             that is too large; `field` names it.
     """
     check_fits(config, backbone_config)

@@ -1,4 +1,5 @@
-"""Where the modules of each method act: a point is one module of one layer of the backbone, and what a hook does.
+"""Where the modules of each method act: a point is one module of one layer of the backbone, and what a hook
+does.
 
 Bottlenecks have the sites of their placement; the other methods have points that their family's row names by
 its linears.
@@ -135,7 +136,8 @@ def target_linears(targets: str, row: Architecture) -> tuple[str, ...]:
             fused = _FUSED.get(name)
             hint = f"; it is computed in {fused!r}" if fused in row.linears else ""
             raise AdapterError(
-                f"{row.model_type!r} has no linear {name!r} of its own{hint}; it has: {', '.join(row.linears)}",
+                f"{row.model_type!r} has no linear {name!r} of its own{hint}; "
+                f"it has: {', '.join(row.linears)}",
                 "targets",
             )
     return names
@@ -154,7 +156,7 @@ def is_in_ffn(place: Place) -> bool:
 
 
 def _is_in_ffn(row: Architecture, path: str) -> bool:
-    """By the module that holds it: the FFN's, its norm's, or for what lies behind them none of attention's."""
+    """By the module that holds it: the FFN's, its norm's, or none of attention's."""
     attention = {row.linears[name].split(".")[0] for name in row.linears if not name.startswith("ffn")}
     first = path.split(".")[0]
     return first not in attention and first not in _BEFORE_FFN

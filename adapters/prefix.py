@@ -2,13 +2,13 @@
 
 It follows Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation": every query of a
 layer sees `prefix_length` more keys and values, the same for all texts. Where it differs: they are parameters
-themselves, not the output of a network that is thrown away after training (as in He et al. 2022, whose MAM adapter
-they are part of); positions of the texts stay what they are; and the vectors are drawn from N(0, 0.02). It
-promises no identity at the start.
+themselves, not the output of a network that is thrown away after training (as in He et al. 2022, whose MAM
+adapter they are part of); positions of the texts stay what they are; and the vectors are drawn from N(0,
+0.02). It promises no identity at the start.
 
 The attention of the model is told through `transformers.AttentionInterface`: by a name of its own, or by that
-of flat runs where the model was prepared for them. While a prefix is active, the name is set; afterwards it is
-what it was.
+of flat runs where the model was prepared for them. While a prefix is active, the name is set; afterwards it
+is what it was.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Prefix(nn.Module):
         """Keys and values with the prefix in front; ``[texts, heads, tokens, head_size]`` each."""
         texts, heads = key.shape[:2]
         longer = [
-            torch.cat([own.to(tensor.dtype).unflatten(1, (heads, -1)).transpose(0, 1).expand(texts, -1, -1, -1),
+            torch.cat([own.to(tensor.dtype).unflatten(1, (heads, -1)).transpose(0, 1).expand(texts, -1, -1,
+            -1),
                        tensor], dim=2)
             for own, tensor in ((self.keys, key), (self.values, value))
         ]  # fmt: skip
@@ -122,7 +123,7 @@ def prefix_attention(
 
 
 def causal_mask(tokens: int, known: int, device: torch.device, prefix: int = 0) -> Tensor:
-    """Which of the keys each of the last tokens sees, bool ``[tokens, prefix + known]``: itself and all before."""
+    """Which of the keys each of the last tokens sees, ``[tokens, prefix + known]``: itself, all before."""
     mask = torch.ones(tokens, known, dtype=torch.bool, device=device).tril(known - tokens)
     return mask if prefix == 0 else torch.cat([mask.new_ones(tokens, prefix), mask], dim=1)
 
@@ -133,7 +134,8 @@ def _choose(backbone: Any, name: str) -> None:
         or not getattr(backbone, "_can_set_attn_implementation", bool)()
     ):
         raise AdapterError(
-            f"{type(backbone).__name__} computes attention by code of its own, which takes no prefix; use another "
+            f"{type(backbone).__name__} computes attention by code of its own, which takes no "
+            f"prefix; use another "
             "method", "method",
         )  # fmt: skip
     AttentionInterface.register(ATTENTION, prefix_attention)
@@ -144,6 +146,7 @@ def _choose(backbone: Any, name: str) -> None:
 def _check_attention(config: Any, module: nn.Module, arguments: tuple[Any, ...]) -> None:
     if config._attn_implementation not in (ATTENTION, FLAT_ATTENTION):
         raise AdapterError(
-            f"the attention function was changed to {config._attn_implementation!r} while a prefix is active, which "
+            f"the attention function was changed to {config._attn_implementation!r} while a prefix "
+            f"is active, which "
             "it knows nothing of; activate the adapter again"
         )

@@ -1,7 +1,7 @@
 """What an adapter needs to know of a backbone before it is built: sizes, without weights.
 
-The sizes of the linears are read from a model without memory (on torch's meta device), so that no rule of ours
-has to follow each family's configuration. A file of an adapter carries them, and needs no model.
+The sizes of the linears are read from a model without memory (on torch's meta device), so that no rule of
+ours has to follow each family's configuration. A file of an adapter carries them, and needs no model.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def _linears_of(row: Architecture, layer: nn.Module) -> dict[str, tuple[int, int
         return {name: _sizes(layer.get_submodule(path)) for name, path in row.linears.items()}
     except AttributeError as error:
         raise AdapterError(
-            f"a layer of {row.model_type!r} lacks a linear that its row names: {error}; is it another version "
+            f"a layer of {row.model_type!r} lacks a linear that its row names: {error}; is it "
+            f"another version "
             "or variant of the family?"
         ) from None
 

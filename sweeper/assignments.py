@@ -45,7 +45,8 @@ def _check_method(study: Study, params: Params) -> None:
         strangers = [each for each in methods if name not in keys_of(study.search, each)]
         if strangers:
             raise UsageError(
-                f"--set: {name} means nothing to the method {', '.join(strangers)}; set the method as well, to one "
+                f"--set: {name} means nothing to the method {', '.join(strangers)}; set the method "
+                f"as well, to one "
                 "that has it"
             )
 

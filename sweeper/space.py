@@ -158,7 +158,9 @@ def default_params(study: Study, hidden_size: int) -> Params:
     """
     methods = method_names(study.search["method"])
     method = methods[0] if DEFAULT_METHOD not in methods else DEFAULT_METHOD
-    needed = {"bottleneck_dim": max(1, hidden_size // _REDUCTIONS[method])} if method in _REDUCTIONS else {}
+    needed: dict[str, Any] = {}
+    if method in _REDUCTIONS:
+        needed["bottleneck_dim"] = max(1, hidden_size // _REDUCTIONS[method])
     wanted = Configuration(AdapterConfig(method=method, **needed), TrainConfig()).to_dict()
     return {
         name: _nearest_in(name, study.search[name], wanted[field_of(name)])
@@ -298,9 +300,10 @@ def _check_between(study: Study) -> None:
     factors = key_of(study.search, "compacter", "phm_dim")
     default = Fixed(DEFAULTS["compacter"]["phm_dim"])
     for factor in _ends(study.search[factors] if factors is not None else default):
-        if isinstance(spec, Range) and (spec.step or 1) % int(factor):  # type: ignore[arg-type]
+        if isinstance(spec, Range) and int(spec.step or 1) % int(str(factor)):
             raise UsageError(
-                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range a step that is "
+                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range "
+                f"a step that is "
                 f"a multiple of it, or a list of multiples",
                 study.path,
                 _line_of(study, "compacter", "bottleneck_dim", {str(key): 0}),
@@ -319,7 +322,8 @@ def _check_prompt(study: Study, backbone_config: Any) -> None:
             and config.prompt_length + study.train.max_length > limit
         ):
             raise UsageError(
-                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens are more than "
+                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens "
+                f"are more than "
                 f"the backbone's {limit} positions: lower prompt_length or train.max_length",
                 study.path,
                 _line_of(study, "prompt", "prompt_length", indices),

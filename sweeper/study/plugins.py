@@ -99,8 +99,8 @@ def read_sampler(node: Node | None, search: Mapping[str, Spec]) -> Plugin:
     if sampler.name == "tpe" and sampler.options["group"] and sampler.options["multivariate"] is False:
         node.child("multivariate").fail("must be true, or left out, where group is true")
     if sampler.name == "grid":
-        if not isinstance(search.get("method"), Fixed):
-            node.fail("a grid is of one method; write one under search.method, or use another sampler")
+        if isinstance(search["method"], Choice):
+            node.fail("a grid has one method; use tpe or random for several, or a study for each")
         for name, spec in search.items():
             if isinstance(spec, Range) and spec.step is None and (name not in WHOLE_FIELDS or spec.log):
                 node.fail(

@@ -1,4 +1,4 @@
-"""Every method in every family: the laws that hold for all of them. `docs/adapters.py` draws its ticks from here."""
+"""Every method in four families: the laws that hold for all of them."""
 
 from __future__ import annotations
 
