@@ -42,7 +42,8 @@ def draw(material: Material, rounds: int, seed: int) -> dict[str, list[Job]]:
         drawn = space.configuration(material.study, space.suggest(drawing.ask(), material.study))
         for method in REPEATS:
             values = {**drawn.adapter.to_dict(), "method": method}
-            adapter = AdapterConfig.from_dict({name: values[name] for name in fields_of(method)})
+            common = [name for name in fields_of(method) if name in values]
+            adapter = AdapterConfig.from_dict({name: values[name] for name in common})
             jobs[method].append(Job(number, number, 1, adapter, drawn.train, seed))
     return jobs
 

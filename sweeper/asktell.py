@@ -150,8 +150,10 @@ class Trials:
 
         def draw() -> Params:
             # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
-            self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
-            return suggest(optuna.Trial(self._optuna, trial_id), self._study)
+            # And by a study that was just opened: one that has drawn before sees the trials of that time.
+            sampler = sampler_of(self._study, self._study.seed, number)
+            opened = optuna.Study(self._study.name, self._storage, sampler=sampler)
+            return suggest(optuna.Trial(opened, trial_id), self._study)
 
         return self._patiently(draw)
 

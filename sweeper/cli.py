@@ -200,7 +200,7 @@ def best(
     Of several objectives: the trials that no other beats in all of them. Exit code 3 if none has succeeded.
     """
     from sweeper.confirmed import said_beside
-    from sweeper.finalists import preferred, verdict
+    from sweeper.finalists import best_document, preferred, verdict
     from sweeper.front import objectives_of
     from sweeper.lookup import mlflow_links, open_ledger, study_name
     from sweeper.report import print_trial, print_trials
@@ -220,8 +220,7 @@ def best(
         out.note(f"{what} in MLflow: {address}")
     if json:
         one = top is None and not several
-        first = {**found[0].to_json(), "confirmed": said["winner"] if said else None}
-        out.document(first if one else [trial.to_json() for trial in found])
+        out.document(best_document(found[0], said) if one else [trial.to_json() for trial in found])
     elif top is None and not several:
         print_trial(out, found[0].to_json())
     else:

@@ -186,3 +186,8 @@ def preferred(ledger: Ledger, study: str, count: int = 1) -> tuple[list[TrialVie
         return views, said
     rest = [view for view in views if view.place_id != winner.place_id]
     return [winner, *rest][:count], said
+
+
+def best_document(best: TrialView, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A best trial as scripts read it, with what `confirm` found of the winner, if it was run."""
+    return {**best.to_json(), "confirmed": said["winner"] if said else None}

@@ -59,7 +59,10 @@ class Study:
     @property
     def best(self) -> dict[str, Any] | None:
         """What ``sweeper best STUDY --json`` prints; None if no trial has succeeded."""
-        return None if self.results.best is None else self.results.best.to_json()
+        from sweeper.finalists import best_document
+
+        best = self.results.best
+        return None if best is None else best_document(best, self.results.confirmed)
 
     @property
     def front(self) -> pandas.DataFrame:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweeper.finalists import LATENCY, preferred
 from sweeper.report import number
 from sweeper.session import REFERENCE_HEAD
 from sweeper.study import Study, from_dict
@@ -79,7 +80,8 @@ class Results:
         curves: (epoch, objective) of each evaluation, by the place of the trial.
         hours: how long anybody worked on it; several workers count once.
         data_fingerprint: equal for studies of the same rows.
-        finalists: what ``confirm`` found; empty if it was not run.
+        finalists: what ``confirm`` found of each; empty if it was not run.
+        confirmed: its verdict, see ``finalists.verdict``.
     """
 
     study: Study
@@ -93,6 +95,7 @@ class Results:
     hours: float = 0.0
     data_fingerprint: str = ""
     finalists: tuple[Finalist, ...] = ()
+    confirmed: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -180,6 +183,7 @@ def read_results(ledger: Ledger, name: str) -> Results:
     """
     row = ledger.study(name)
     trials = tuple(ledger.trials(name))
+    best, said = preferred(ledger, name)
     curves: dict[int, list[tuple[float, float]]] = {}
     for point in ledger.evaluations(name):
         curves.setdefault(point.place_id, []).append((point.epoch, point.value))
@@ -189,12 +193,43 @@ def read_results(ledger: Ledger, name: str) -> Results:
         backbone_parameters=row.backbone_parameters,
         goals=goals_of(row.spec),
         trials=trials,
-        best=next(iter(ledger.best(name)), None),
+        best=next(iter(best), None),
+        confirmed=said,
+        finalists=_finalists(said),
         curves={place: tuple(points) for place, points in curves.items()},
         attempts=tuple(ledger.attempts(name)),
         hours=ledger.hours_used(name),
         data_fingerprint=row.data_fingerprint,
     )
+
+
+def _finalists(said: Mapping[str, Any] | None) -> tuple[Finalist, ...]:
+    """What was confirmed, and what it is compared with, in plain values; of one seed there is no interval."""
+    if said is None:
+        return ()
+    beside = [said[name] for name in ("default", "head", "full") if said[name] is not None]
+    names = {one["name"] for one in said["finalists"]}
+    found = [*said["finalists"], *(one for one in beside if one["name"] not in names)]
+    members = []
+    for one in found:
+        test = one["test"]
+        low, high = test["interval"] or (test["mean"], test["mean"])
+        reference = one["name"] not in names
+        values = tuple(test["values"])
+        members.append(
+            Finalist(
+                one["name"],
+                test["mean"],
+                test["sd"] or 0.0,
+                low,
+                high,
+                values,
+                one["trainable_parameters"],
+                one[LATENCY],
+                reference,
+            )
+        )
+    return tuple(members)
 
 
 def goals_of(spec: Mapping[str, Any]) -> tuple[Goal, ...]:

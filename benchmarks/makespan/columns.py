@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.architectures import hidden_size, layer_count
-from adapters.count import adapter_parameters
+from adapters.count import parameters_in
 from benchmarks.makespan.trials import Trial, hub_config
 from benchmarks.material import write_study
 from benchmarks.processes import Answer, Process
@@ -58,6 +58,7 @@ class Columns:
         self._settings = settings
         self._rows = rows
         self._model = model
+        self._config = config
         self._width, self._layers = hidden_size(config), layer_count(config)
         self.columns: dict[str, tuple[str, Column]] = {
             "a": ("AdapterHub, a fresh process a trial, rows padded to 80 tokens", self._fresh),
@@ -143,9 +144,7 @@ class Columns:
 
     def _collect(self, processes: Sequence[Process], trials: Sequence[Trial]) -> Results:
         results = Results()
-        sizes = {
-            trial.number: adapter_parameters(trial.adapter, self._width, self._layers) for trial in trials
-        }
+        sizes = {trial.number: parameters_in(trial.adapter, self._config) for trial in trials}
         try:
             for answer in _answers(processes):
                 results.versions = answer.get("versions", results.versions)

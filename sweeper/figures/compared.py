@@ -26,7 +26,7 @@ def fronts(studies: Sequence[Results]) -> dict[str, Any]:
             "x": [across.value(trial) for trial in trials],
             "y": [up.value(trial) for trial in trials],
             "text": [style.hover(trial, one.goals) for trial in trials],
-            "hovertemplate": f"{style.text(one.name)}<br>%{{text}}<extra></extra>",
+            "hovertemplate": f"{style.escaped(one.name)}<br>%{{text}}<extra></extra>",
         }
         trace["line"]["shape"] = "hv" if len(one.axes) == 2 else "linear"
         data.append(trace)
@@ -64,7 +64,7 @@ def cost(studies: Sequence[Results]) -> dict[str, Any]:
         trace = _trace(one, index) | {
             "x": [hours * factor for hours, _ in path],
             "y": [value for _, value in path],
-            "hovertemplate": f"{style.text(one.name)}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>",
+            "hovertemplate": f"{style.escaped(one.name)}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>",
         }
         trace["line"]["shape"] = "hv"
         data.append(trace)
@@ -98,7 +98,7 @@ def _trace(results: Results, index: int) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": style.text(results.name),
+        "name": style.escaped(results.name),
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 8, "symbol": _SYMBOLS[index % len(_SYMBOLS)]},
         "cliponaxis": False,

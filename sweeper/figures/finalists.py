@@ -40,22 +40,21 @@ def finalists(results: Results) -> dict[str, Any]:
 def headline(results: Results) -> str:
     """Who won on new seeds, and whether others can be told apart from it."""
     goal = results.goals[0]
-    ours = [one for one in results.finalists if not one.is_reference] or list(results.finalists)
-    first = max(ours, key=lambda one: one.mean if goal.maximize else -one.mean)
-    near = [one for one in ours if one.low <= first.high and first.low <= one.high]
-    seeds = style.plural(len(first.values), "seed")
-    said = f"{first.name}: test {goal.metric} {style.short(first.mean)} over {seeds}"
-    if len(near) == 1:
+    verdict = results.confirmed
+    assert verdict is not None  # there are finalists
+    winner, alike = verdict["winner"], verdict["alike"]
+    seeds = style.plural(winner["seeds"], "seed")
+    said = f"{winner['name']}: test {goal.metric} {style.short(winner['test']['mean'])} over {seeds}"
+    if len(verdict["finalists"]) == 1:
+        return said
+    if len(alike) == 1:
         return f"{said}, apart from all other finalists"
-    sized = [one for one in near if one.trainable_parameters is not None]
-    least = min(sized, key=lambda one: one.trainable_parameters or 0).name if sized else None
-    smallest = "" if least is None else f"; the smallest of them is {least}"
-    return f"{said}; the intervals of {len(near)} finalists overlap{smallest}"
+    return f"{said}, the smallest of {len(alike)} finalists that validation cannot tell apart"
 
 
 def _label(one: Finalist) -> str:
     size = "" if one.trainable_parameters is None else f"<br>{one.trainable_parameters:,} parameters"
-    return f"{style.text(one.name)}<span style='font-size:11px;color:#555555'>{size}</span>"
+    return f"{style.escaped(one.name)}<span style='font-size:11px;color:#555555'>{size}</span>"
 
 
 def _means(members: list[Finalist], name: str, color: str) -> dict[str, Any]:

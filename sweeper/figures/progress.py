@@ -172,7 +172,7 @@ def _worker(attempt: AttemptRow) -> str:
 
 
 def _lane(lane: tuple[str, int]) -> str:
-    return style.text(lane[0] if lane[1] == 1 else f"{lane[0]}, slot {lane[1]}")
+    return style.escaped(lane[0] if lane[1] == 1 else f"{lane[0]}, slot {lane[1]}")
 
 
 def _bars(
@@ -195,8 +195,8 @@ def _bars(
         "textfont": {"size": 11, "color": "#FFFFFF" if outcome in _DARK else style.INK},
         "constraintext": "none",
         "customdata": [
-            f"{style.text(a.trial)}, attempt {a.attempt}: {style.text(a.outcome.replace('_', ' '))}<br>"
-            f"{duration(a.ended_at - a.started_at)} by {style.text(a.worker)} on {style.text(a.host)}"
+            f"{style.escaped(a.trial)}, attempt {a.attempt}: {style.escaped(a.outcome.replace('_', ' '))}<br>"
+            f"{duration(a.ended_at - a.started_at)} by {style.escaped(a.worker)} on {style.escaped(a.host)}"
             for a, _ in members
         ],
         "hovertemplate": "%{customdata}<extra></extra>",

@@ -32,7 +32,7 @@ def parallel(results: Results) -> dict[str, Any]:
     shape["margin"] |= {"l": 90, "r": 70, "t": shape["margin"]["t"] + 36, "b": 40}
     line = {"color": values, "colorscale": style.SCALE, "reversescale": not goal.maximize}
     axes = [_dimension(results, name) for name in names]
-    axes.append({"label": style.text(goal.metric), "values": values})
+    axes.append({"label": style.escaped(goal.metric), "values": values})
     trace = {
         "type": "parcoords",
         "line": line,
@@ -64,7 +64,7 @@ def _shared(results: Results) -> str:
 def _dimension(results: Results, name: str) -> dict[str, Any]:
     spec = results.study.search[name]
     values = [trial.params[name] for trial in results.complete]
-    label = style.text(name)
+    label = style.escaped(name)
     if isinstance(spec, Choice):
         words = [encode(value) for value in spec.values]
         return {
@@ -106,7 +106,7 @@ def importance(results: Results) -> dict[str, Any]:
         "type": "bar",
         "orientation": "h",
         "x": [found[name] for name in reversed(names)],
-        "y": [style.text(name) for name in reversed(names)],
+        "y": [style.escaped(name) for name in reversed(names)],
         "text": [f" {found[name]:.0%}" for name in reversed(names)],
         "textposition": "outside",
         "cliponaxis": False,
@@ -180,7 +180,7 @@ def _slice_axis(results: Results, name: str) -> dict[str, Any]:
         return style.axis(
             name,
             tickvals=list(range(len(words))),
-            ticktext=[style.text(_cut(word)) for word in words],
+            ticktext=[style.escaped(_cut(word)) for word in words],
             range=[-0.5, len(words) - 0.5],
             tickangle=0 if sum(map(len, words)) < 24 else -35,
         )

@@ -26,7 +26,7 @@ STATE_COLORS = {
 _WIDEST = 96
 
 
-def text(value: object) -> str:
+def escaped(value: object) -> str:
     """Text for a label: Plotly takes tags in it for markup."""
     return html.escape(str(value), quote=False)
 
@@ -34,9 +34,11 @@ def text(value: object) -> str:
 def layout(title: str, subtitle: str = "", height: int = 440, **more: Any) -> dict[str, Any]:
     """What all figures share. Titles are broken after a number of letters; ``untitled`` takes them off."""
     lines = _lines(title, _WIDEST)
-    shown = "<br>".join(f"<b>{text(line)}</b>" for line in lines)
+    shown = "<br>".join(f"<b>{escaped(line)}</b>" for line in lines)
     notes = _lines(subtitle, _WIDEST + 24) if subtitle else []
-    shown += "".join(f"<br><span style='font-size:12px;color:#555555'>{text(line)}</span>" for line in notes)
+    shown += "".join(
+        f"<br><span style='font-size:12px;color:#555555'>{escaped(line)}</span>" for line in notes
+    )
     top = 24 + 21 * len(lines) + 17 * len(notes)
     base: dict[str, Any] = {
         "title": {
@@ -77,7 +79,7 @@ def untitled(description: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with its title, unit included."""
     return {
-        "title": {"text": text(title), "standoff": 10},
+        "title": {"text": escaped(title), "standoff": 10},
         "gridcolor": PALE,
         "linecolor": GREY,
         "showline": True,
@@ -122,10 +124,10 @@ def hover(trial: TrialView, goals: Sequence[Goal]) -> str:
     """What is said of a trial when it is pointed at."""
     size = "-" if trial.trainable_parameters is None else f"{trial.trainable_parameters:,}"
     lines = [
-        f"<b>{text(trial.name)}</b> {text(trial.state)}",
-        *(f"{text(goal.metric)} {short(goal.value(trial))}" for goal in goals),
+        f"<b>{escaped(trial.name)}</b> {escaped(trial.state)}",
+        *(f"{escaped(goal.metric)} {short(goal.value(trial))}" for goal in goals),
         f"{size} trainable parameters",
-        *(f"{text(key)}={text(_value(value))}" for key, value in trial.params.items()),
+        *(f"{escaped(key)}={escaped(_value(value))}" for key, value in trial.params.items()),
     ]
     return "<br>".join(lines)
 
@@ -134,7 +136,7 @@ def empty(title: str, why: str, height: int = 90) -> dict[str, Any]:
     """A figure that says why there is nothing in it."""
     hidden = {"visible": False}
     note = {
-        "text": text(why), "showarrow": False, "x": 0, "y": 0.5, "xref": "paper", "yref": "paper",
+        "text": escaped(why), "showarrow": False, "x": 0, "y": 0.5, "xref": "paper", "yref": "paper",
         "xanchor": "left", "font": {"size": 14, "color": "#555555"},
     }  # fmt: skip
     shape = layout(title, height=height, xaxis=hidden, yaxis=hidden, annotations=[note])

@@ -13,8 +13,10 @@ from sweeper.console import Output
 from sweeper.engine.crew import WorkerOptions
 from sweeper.errors import UsageError
 from sweeper.export import export_study
+from sweeper.figures.finalists import headline
 from sweeper.finalists import preferred
 from sweeper.home import Home
+from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
 from tests.command_line import CommandLine
@@ -61,6 +63,12 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "3 fresh seeds" in (tmp_path / "out" / "README.md").read_text()
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert facts["confirmed"] == more["winner"]
+    results = read_results(ledger, "tiny")
+    assert [one.name for one in results.finalists if not one.is_reference] == [
+        one["name"] for one in more["finalists"]
+    ]
+    assert results.best is not None and results.best.number == more["winner"]["number"]
+    assert headline(results).startswith(more["winner"]["name"])
 
 
 def test_without_test_rows_there_is_nothing_to_confirm(

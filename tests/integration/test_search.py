@@ -187,3 +187,17 @@ def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder:
 
 def _left(note: str) -> list[int]:
     return [int(count) for count in re.findall(r"left (\d+):", note)]
+
+
+def test_a_sampler_learns_from_the_trials_that_ended_since_the_last_draw(folder: Path) -> None:
+    search = {**SMALL, "learning_rate": {"from": 1.0e-4, "to": 1.0e-2, "log": True}}
+    drawn = {}
+    for sampler in ({"name": "tpe", "n_startup_trials": 3}, {"name": "random"}):
+        session = begin(
+            folder, study=f"by-{sampler['name']}", search=search, sampler=sampler, budget={"trials": 7}
+        )
+        run(session)
+        drawn[sampler["name"]] = [view.params for view in session.ledger.trials(session.name) if view.params]
+    tpe, random = drawn["tpe"], drawn["random"]
+    assert tpe[:3] == random[:3]
+    assert not any(one == other for one, other in zip(tpe[4:], random[4:], strict=True))

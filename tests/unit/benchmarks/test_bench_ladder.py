@@ -18,6 +18,7 @@ def test_the_draws_of_a_round_differ_in_their_method_alone(
     jobs = draw(make_material("bert"), 6, seed=3)
     for bottleneck, ladder in zip(jobs["bottleneck"], jobs["ladder"], strict=True):
         one, other = bottleneck.adapter.to_dict(), ladder.adapter.to_dict()
+        assert (one.pop("learned_scaling"), one.pop("stochastic_depth")) == ("none", 0.0)  # a ladder has none
         assert one.pop("placement") and (one.pop("method"), other.pop("method")) == ("bottleneck", "ladder")
         assert one == other and bottleneck.train == ladder.train
     assert len({job.adapter for job in jobs["ladder"]}) == 6

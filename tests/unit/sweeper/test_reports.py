@@ -133,11 +133,16 @@ def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Result
         Finalist("trial-0000", 0.80, 0.01, 0.79, 0.81, (0.79, 0.81), 18_000),
         Finalist("full fine-tuning", 0.87, 0.01, 0.86, 0.88, (0.86, 0.88), 22_000_000, is_reference=True),
     )
-    confirmed = dataclasses.replace(results, finalists=found)
+    verdict = {
+        "winner": {"name": "trial-0005", "seeds": 2, "test": {"mean": 0.855}},
+        "alike": ["trial-0001", "trial-0005"],
+        "finalists": [{}, {}, {}],
+    }
+    confirmed = dataclasses.replace(results, finalists=found, confirmed=verdict)
     said = finalists.headline(confirmed)
     assert said == (
-        "trial-0001: test accuracy 0.86 over 2 seeds; the intervals of 2 finalists overlap; "
-        "the smallest of them is trial-0005"
+        "trial-0005: test accuracy 0.855 over 2 seeds, the smallest of 2 finalists that validation cannot "
+        "tell apart"
     )
     means = {trace.name: trace for trace in figures.figure(confirmed, "finalists").data if trace.name}
     assert list(means["finalists"].error_x.array) == pytest.approx([0.01, 0.01, 0.01])
