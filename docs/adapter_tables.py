@@ -108,9 +108,9 @@ def _table(found: dict[tuple[str, str], str | None]) -> list[str]:
         "A tick stands where a test puts the method's default into a tiny model of the family and passes:",
         "nothing is changed at the start where promised, gradients reach the adapter's parameters",
         "and nothing else, the count is the closed form, and removal restores the outputs bit for bit. Where",
-        "there is none, a test sees the refusal (`tests/unit/adapters/test_pairs.py`). Whether there are biases for",
-        "`bitfit`, or word embeddings as wide as the layers for `prompt`, depends on the model: those of the",
-        "tiny ELECTRA and ALBERT are narrow.",
+        "there is none, a test sees the refusal (`tests/unit/adapters/test_pairs.py`). Whether there are",
+        "biases for `bitfit`, or word embeddings as wide as the layers for `prompt`, depends on the model:",
+        "those of the tiny ELECTRA and ALBERT are narrow.",
         "",
         *_head("family", *(f"`{method}`" for method in METHODS)),
     ]
