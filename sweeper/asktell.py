@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sweeper.front import values_of
 from sweeper.home import Home
 from sweeper.ledger import Claim, Ledger, Untold
-from sweeper.ledger.database import BUSY_SECONDS, Database, parse_url, server_options, store_errors
+from sweeper.ledger.database import (
+    BUSY_SECONDS,
+    Database,
+    end_stalled_transactions,
+    parse_url,
+    server_options,
+    store_errors,
+)
 from sweeper.sampling import sampler_of
 from sweeper.space import Params, suggest
 from sweeper.study import Study
@@ -296,12 +303,14 @@ def _storage(home: Home, create: bool, any_version: bool = False) -> optuna.stor
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, **server_options(url)}
     if url.get_backend_name() == "sqlite":
         options = {"connect_args": {"timeout": BUSY_SECONDS}}
-    return RDBStorage(
+    storage = RDBStorage(
         url.render_as_string(hide_password=False),
         engine_kwargs=options,
         skip_table_creation=not create,
         skip_compatibility_check=any_version,
     )
+    end_stalled_transactions(storage.engine)
+    return storage
 
 
 @contextmanager

@@ -190,4 +190,4 @@ def preferred(ledger: Ledger, study: str, count: int = 1) -> tuple[list[TrialVie
 
 def best_document(best: TrialView, said: Mapping[str, Any] | None) -> dict[str, Any]:
     """A best trial as scripts read it, with what `confirm` found of the winner, if it was run."""
-    return {**best.to_json(), "confirmed": said["winner"] if said else None}
+    return {**best.to_json(), **({"confirmed": said["winner"]} if said else {})}

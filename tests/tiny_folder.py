@@ -184,7 +184,7 @@ def study_data(kind: str = "classification") -> dict[str, Any]:
             "layers": ["all", "upper_half"],
             "learning_rate": {"from": 1.0e-3, "to": 1.0e-2, "log": True},
         },
-        "train": {"epochs": 2, "batch_size": 16, "max_length": 32},
+        "train": {"epochs": 2, "batch_size": 16, "max_length": 32, "dtype": "float32"},
         "objective": objective,
         "budget": {"trials": 4},
         "seed": 0,

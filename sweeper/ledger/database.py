@@ -285,9 +285,29 @@ def server_options(url: URL) -> dict[str, Any]:
     return {"pool_pre_ping": True, "connect_args": connect}
 
 
+def end_stalled_transactions(engine: Engine) -> None:
+    """Let PostgreSQL end a transaction whose process stands still: its locks would keep all others from a row.
+
+    Transactions take milliseconds: one that waits for 10 seconds is of a process that was stopped. Set by a
+    statement of each connection, and not by an option of its start, which poolers in between would refuse.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 10000")
+        connection.commit()
+
+    engine.dispose()  # connections that were made before
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=1, max_overflow=3, pool_recycle=1800, **server_options(url))
+        server = create_engine(url, pool_size=1, max_overflow=3, pool_recycle=1800, **server_options(url))
+        end_stalled_transactions(server)
+        return server
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

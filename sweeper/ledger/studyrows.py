@@ -151,7 +151,7 @@ def _all_done(connection: Connection, name: str, spec: Mapping[str, Any]) -> str
         select(func.count()).where(places.c.study == name, places.c.kind == "search", places.c.budgeted)
     ).scalar_one()
     trials = budgeted + beyond_budget(connection, name)
-    if spec["sampler"]["name"] == "grid" and budgeted < spec["budget"]["trials"]:
+    if spec.get("sampler", {}).get("name") == "grid" and budgeted < spec["budget"]["trials"]:
         return f"the grid is through: {budgeted} points"
     return "its one trial is done" if trials == 1 else f"all {trials} trials are done"
 

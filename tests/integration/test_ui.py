@@ -83,7 +83,8 @@ def test_a_server_that_is_there_is_linked_to(sweeper: CommandLine, tmp_path: Pat
         named = address.replace("//", "//somebody:hunter2@")
         done = sweeper("ui", MLFLOW_TRACKING_URI=named)
         assert done.returncode == 0, done.stderr
-        assert re.fullmatch(rf"films: {address}/#/experiments/\d+/runs\?\S+\n", done.stdout)
+        assert re.fullmatch(rf"films: {address}/#/experiments/\d+/runs\?\S+", done.stdout.splitlines()[0])
+        assert all(address in line for line in done.stdout.splitlines())
     done = sweeper("ui", MLFLOW_TRACKING_URI=f"http://somebody:hunter2@127.0.0.1:{free_port()}")
     assert done.returncode == 4 and "hunter2" not in done.stderr
 
