@@ -62,6 +62,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive adapters sweeper benchmarks docs
 	$(BIN)/python docs/commands.py --check
+	$(BIN)/python docs/adapter_tables.py --check
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
@@ -69,6 +70,7 @@ format: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/commands.py
+	$(BIN)/python docs/adapter_tables.py
 
 .venv-audit/installed: Makefile
 	$(subst $(VENV),.venv-audit,$(need_python))

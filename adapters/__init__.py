@@ -1,8 +1,8 @@
 """Adapters for frozen Hugging Face transformers: build, insert, remove, switch, save, load.
 
-Names below are imported when first used: `import adapters` alone costs nothing. Two functions share the name
-of their file and are imported from there: `from adapters.insert import insert`,
-`from adapters.initialize import initialize`.
+Names below are imported when first used: `import adapters` alone costs nothing. Three functions share the
+name of their file and are imported from there: `from adapters.insert import insert`,
+`from adapters.initialize import initialize`, `from adapters.merge import merge`.
 """
 
 from importlib import import_module
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adapters.errors import AdapterError
     from adapters.files import load, load_into, save
     from adapters.insert import activate, active, attach, get, names, remove, route
+    from adapters.merge import merged, unmerge
 
 _HOMES = {
     "Adapter": "adapter",
@@ -37,12 +38,14 @@ _HOMES = {
     "layer_count": "architectures",
     "load": "files",
     "load_into": "files",
+    "merged": "merge",
     "module_parameters": "count",
     "names": "insert",
     "remove": "insert",
     "route": "insert",
     "save": "files",
     "sites": "architectures",
+    "unmerge": "merge",
 }
 
 __all__ = [
@@ -61,12 +64,14 @@ __all__ = [
     "layer_count",
     "load",
     "load_into",
+    "merged",
     "module_parameters",
     "names",
     "remove",
     "route",
     "save",
     "sites",
+    "unmerge",
 ]
 
 
