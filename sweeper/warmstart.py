@@ -102,7 +102,7 @@ def _translated(study: Study, old: Study, view: TrialView) -> dict[str, Any] | s
         value = encode(tuple(value)) if isinstance(value, list) else value
         spec = None if key is None else study.search[key]
         if key is None or spec is None or isinstance(spec, Fixed):
-            mine = fallback.get(name, value) if spec is None else encode(spec.value)
+            mine = encode(spec.value) if isinstance(spec, Fixed) else fallback.get(name, value)
             if mine != value:
                 return f"{name} is {mine} here"
         elif not space.contains(key, spec, value):
