@@ -99,9 +99,13 @@ def check_sizes(config: AdapterConfig, shape: Shape) -> None:
     """Raise AdapterError if a size of the configuration does not fit into the backbone."""
     width = shape.hidden_size
     if config.method == "compacter":
-        for what, size in (("the backbone's hidden size", width), ("bottleneck_dim", config.bottleneck_dim)):
+        units = config.bottleneck_dim
+        for field, what, size in (
+            ("phm_dim", "the backbone's hidden size", width),
+            ("bottleneck_dim", "bottleneck_dim", units),
+        ):
             if size % config.phm_dim:
-                raise AdapterError(f"phm_dim {config.phm_dim} does not divide {what} {size}", "phm_dim")
+                raise AdapterError(f"phm_dim {config.phm_dim} does not divide {what} {size}", field)
     if config.method == "loreft" and config.rank > width:
         raise AdapterError(f"rank {config.rank} is above the backbone's hidden size {width}", "rank")
     if config.method in ("lora", "dora"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adapters.fields import DEFAULTS
 from sweeper import space
 from sweeper.errors import SweeperError, UsageError
 from sweeper.front import values_of
@@ -20,7 +21,7 @@ from sweeper.study.search import encode
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from sweeper.ledger import Ledger, TrialView
+    from sweeper.ledger import Ledger, StudyRow, TrialView
 
 
 @dataclass
@@ -39,23 +40,35 @@ class Taken:
         return {"trials": self.trials, "notes": self.notes}
 
 
-def take(ledger: Ledger, study: Study) -> Taken:
-    """The complete trials of the studies that ``warm_start`` names, where the spaces agree.
+def find_earlier(ledger: Ledger | None, study: Study) -> list[StudyRow]:
+    """The studies that ``warm_start`` names; of no ledger, none is there.
 
     Raises:
         UsageError: the store has no such study; with the line that names it.
     """
-    taken = Taken()
+    found = []
     for index, name in enumerate(study.warm_start):
-        row = ledger.find_study(name) if name != study.name else None
+        row = ledger.find_study(name) if ledger is not None and name != study.name else None
         if row is None:
-            known = [other for other in ledger.studies() if other != study.name]
+            known = [other for other in ledger.studies() if other != study.name] if ledger is not None else []
             there = f"it has {', '.join(known)}" if known else "it has no other study"
             raise UsageError(
                 f"warm_start[{index}]: the store has no earlier study {name!r}; {there}",
                 study.path,
                 study.line("warm_start", index),
             )
+        found.append(row)
+    return found
+
+
+def take(ledger: Ledger, study: Study) -> Taken:
+    """The complete trials of the studies that ``warm_start`` names, where the spaces agree.
+
+    Raises:
+        UsageError: as :func:`find_earlier`.
+    """
+    taken = Taken()
+    for name, row in zip(study.warm_start, find_earlier(ledger, study), strict=True):
         old = from_dict(row.spec, row.path)
         left: Counter[str] = Counter()
         before = len(taken.trials)
@@ -78,21 +91,24 @@ def _translated(study: Study, old: Study, view: TrialView) -> dict[str, Any] | s
         configured = space.configuration(old, view.params).to_dict()
     except SweeperError:
         return "their parameters cannot be read"
-    own = study.train.to_dict()
+    method = str(configured["method"])
+    if method not in space.method_names(study.search["method"]):
+        return f"the method {method} is not in this space"
+    keys = space.keys_of(study.search, method)
+    fallback = {**DEFAULTS[method], **study.train.to_dict()}
     params: dict[str, Any] = {}
     for name, value in configured.items():
-        spec = study.search.get(name)
+        key = next((key for key in keys if space.field_of(key) == name), None)
         value = encode(tuple(value)) if isinstance(value, list) else value
-        if spec is None or isinstance(spec, Fixed):
-            mine = encode(spec.value) if spec is not None else own.get(name, value)
+        spec = None if key is None else study.search[key]
+        if key is None or spec is None or isinstance(spec, Fixed):
+            mine = encode(spec.value) if isinstance(spec, Fixed) else fallback.get(name, value)
             if mine != value:
                 return f"{name} is {mine} here"
-        elif not space.contains(name, spec, value):
+        elif not space.contains(key, spec, value):
             return f"{name} is outside of this space"
         else:
-            params[name] = value
-    if set(params) != set(space.distributions(study)):
-        return "they lack parameters of this space"
+            params[key] = value
     known: Mapping[str, float] = view.metrics
     values = values_of([each.metric for each in study.objectives], known, view.trainable_parameters)
     if values is None:
@@ -107,7 +123,9 @@ def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTria
     spaces = space.distributions(study)
     found = []
     for index, trial in enumerate(trials):
-        made = create_trial(params=dict(trial["params"]), distributions=spaces, values=list(trial["values"]))
+        params = dict(trial["params"])
+        own = {name: spaces[name] for name in spaces if name in params}  # of several methods, those of one
+        made = create_trial(params=params, distributions=own, values=list(trial["values"]))
         made.number = index - len(trials)
         found.append(made)
     return found

@@ -38,6 +38,8 @@ def short(value: object) -> str:
 def nearest(value: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what may have been meant, and all there is."""
     known = list(known)
+    if not known:
+        return "; it has none"
     listed = ", ".join(known)
     by_lower = {name.lower(): name for name in known}
     word = str(value)[:100].lower() if isinstance(value, str) else ""

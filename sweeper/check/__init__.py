@@ -50,17 +50,21 @@ def _known(study: Study) -> dict[str, Any] | None:
     """The status of the study of this name, if the store has one; the run would go on with it.
 
     Raises:
-        UsageError: it was begun with another file, so that the run would be refused.
+        UsageError: it was begun with another file, or is new and learns from a study that the store lacks, so
+            that the run would be refused.
     """
     from sweeper.home import Home
     from sweeper.ledger import Ledger
     from sweeper.session import check_unchanged
+    from sweeper.warmstart import find_earlier
 
     ledger = Ledger(Home.from_environment().store_url)
     if not ledger.database.is_made():
+        find_earlier(None, study)
         return None
     row = ledger.find_study(study.name)
     if row is None:
+        find_earlier(ledger, study)
         return None
     check_unchanged(row, study)
     return ledger.status(study.name)

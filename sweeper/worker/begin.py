@@ -25,6 +25,8 @@ from sweeper.space import Configuration, Params
 
 PAST_LIMITS_IN_A_ROW = 100
 """So many configurations past the limits, one after the other, end a study."""
+_LATER_FIELDS = {"learned_scaling": "none", "stochastic_depth": 0.0}
+"""Fields that came after the first stores, with the values under which a configuration trains as without."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Beginner:
         what, index = parse_label(str(claim.label))
         adapter = None if what == HEAD else found.adapter
         own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
-        attached = Attached(None, None, params, _digest(found, claim.label), own, self._head_parameters)
+        attached = Attached(None, None, params, digest_of(found, claim.label), own, self._head_parameters)
         self._session.ledger.attach(claim, attached)
         point("after_attach")
         # The same seeds for all that is compared.
@@ -85,7 +87,7 @@ class Beginner:
         fixed = claim.fixed_params or {}
         params = {**space.default_params(study, self._hidden_size), **fixed}
         found = space.configuration(study, params)
-        attached = Attached(None, None, fixed, _digest(found, claim.label), 0, self._head_parameters)
+        attached = Attached(None, None, fixed, digest_of(found, claim.label), 0, self._head_parameters)
         self._session.ledger.attach(claim, attached)
         point("after_attach")
         seed = space.trial_seed(study, str(claim.label))
@@ -99,7 +101,7 @@ class Beginner:
             number,
             trial_id,
             params,
-            _digest(found, None),
+            digest_of(found, None),
             parameters_in(found.adapter, self._backbone_config),
             self._head_parameters,
         )
@@ -180,7 +182,11 @@ class Beginner:
         return (self._hidden_size + 1) * self._outputs
 
 
-def _digest(configuration: Configuration, label: str | None) -> str:
-    """Equal for configurations that train alike."""
-    content = json.dumps([configuration.to_dict(), label], sort_keys=True)
+def digest_of(configuration: Configuration, label: str | None) -> str:
+    """Equal for configurations that train alike, also for those of a store that an earlier version wrote."""
+    values = configuration.to_dict()
+    for name, neutral in _LATER_FIELDS.items():
+        if values.get(name) == neutral:
+            del values[name]
+    content = json.dumps([values, label], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

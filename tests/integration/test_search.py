@@ -185,6 +185,37 @@ def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder:
         begin(folder, study="third", search=narrow, warm_start=["gone"])
 
 
+def test_a_warm_start_of_several_methods_takes_what_each_would_have_trained(folder: Path) -> None:
+    lora = {"method": "lora", "rank": [2, 4], "learning_rate": 1.0e-2}
+    for name, search, trials in (("one", SMALL, 3), ("two", lora, 2)):
+        earlier = begin(
+            folder, study=name, search=search, sampler="grid", train={"epochs": 1}, budget={"trials": trials}
+        )
+        run(earlier)
+    ones = [view.params for view in earlier.ledger.trials("one") if view.kind == "search"]
+    fitting = [params for params in ones if params["activation"] == "relu" and params["layers"] == "all"]
+    both = {
+        "method": {"bottleneck": {"bottleneck_dim": [2, 4]}, "lora": {"rank": [2, 4]}},
+        "learning_rate": 1.0e-2,
+    }
+    later = {"study": "later", "search": both, "warm_start": ["one", "two"], "train": {"epochs": 1}}
+    session = begin(folder, **later, budget={"trials": 2})
+    seen = [trial.params for trial in Trials(session.home, session.study)._optuna.get_trials()]
+    # What the several methods do not name is at its default: a gelu is no point of that space.
+    assert seen[: len(fitting)] == [
+        {"method": "bottleneck", "bottleneck.bottleneck_dim": params["bottleneck_dim"]} for params in fitting
+    ]
+    assert [params["method"] for params in seen[len(fitting) :]] == ["lora", "lora"]
+    assert {params["lora.rank"] for params in seen[len(fitting) :]} == {2, 4}
+    run(session)
+    assert session.ledger.status("later")["trials"]["complete"] == 2
+    gone = write_study(folder, **{**later, "study": "another", "warm_start": ["one", "gone"]})
+    checked = CommandLine(folder)("check", str(gone), "--no-measure")
+    assert (
+        checked.returncode == 2 and "warm_start[1]: the store has no earlier study 'gone'" in checked.stderr
+    )
+
+
 def _left(note: str) -> list[int]:
     return [int(count) for count in re.findall(r"left (\d+):", note)]
 

@@ -27,9 +27,11 @@ from sweeper.space import (
 )
 from sweeper.study import Study, from_dict, yamlfile
 from sweeper.trainconfig import TrainConfig
+from sweeper.worker.begin import digest_of
 from tests.study_text import STUDY, line_of, replaced
 
 BERT = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12)
+FIRST_DIGEST = "5ff52ffdb7d02a9ba36fe94360cbbc3271715d7924a2e761ea93a5f5e139811b"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -105,6 +107,16 @@ def test_a_configuration_outside_of_the_space_is_refused(change: dict[str, Any],
     study = study_of()
     with pytest.raises(SweeperError, match=words):
         configuration(study, {**default_params(study, 384), **change})
+
+
+def test_a_configuration_of_the_first_stores_is_still_known_as_trained() -> None:
+    """Its digest as commit d1773fc wrote it; a field that it lacked counts only where it changes anything."""
+    study = study_of(search={"bottleneck_dim": 4, "learning_rate": 0.003})
+    plain = configuration(study, {})
+    assert digest_of(plain, None) == FIRST_DIGEST
+    for change in ({"learned_scaling": "channel"}, {"stochastic_depth": 0.1}, {"activation": "gelu"}):
+        changed = replace(plain, adapter=replace(plain.adapter, **change))
+        assert digest_of(changed, None) != FIRST_DIGEST
 
 
 def test_a_missing_parameter_is_refused() -> None:
@@ -309,3 +321,12 @@ def test_every_range_is_drawn_from_as_it_is_written(
     if "step" in number and "step" in whole:
         steps = round((number["to"] - number["from"]) / number["step"]) + 1
         assert count == steps * len(range(whole["from"], whole["to"] + 1, whole["step"]))
+
+
+def test_a_compacter_that_its_factors_do_not_divide_is_refused_at_its_size() -> None:
+    text = replaced(
+        "bottleneck_dim: {from: 4, to: 256, log: true}", "method: compacter\n  bottleneck_dim: [8, 6]"
+    )
+    with pytest.raises(UsageError, match="phm_dim 4 does not divide bottleneck_dim 6") as refused:
+        check_space(with_lines(text), BERT)
+    assert refused.value.line == line_of(text, "bottleneck_dim")

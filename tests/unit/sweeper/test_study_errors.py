@@ -216,6 +216,7 @@ CASES = [
     ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: nsgaii, population_size: 1}", "2 or more"),
     ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: {name: nsgaii, crossover_prob: 2}", "0 to 1"),
     ("sampler: {name: tpe, n_startup_trials: 5}", "sampler: grid", "no points in search.bottleneck_dim"),
+    ("scaling: 1.0", "method: {bottleneck: null, head: {rank: 4}}", "'search.method.head'; it has none"),
     ("seed: 7", "warm_start: films-small", "must be a list of names"),
     ("seed: 7", "warm_start: [a, a]", "a second time"),
     ("hours: 2", "target: high", "must be a number"),
