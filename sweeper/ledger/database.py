@@ -286,7 +286,7 @@ def server_options(url: URL) -> dict[str, Any]:
 
 
 def end_stalled_transactions(engine: Engine) -> None:
-    """Let PostgreSQL end a transaction whose process stands still: its locks would keep all others from a row.
+    """Let PostgreSQL end a transaction whose process stands still: its locks keep all others from a row.
 
     Transactions take milliseconds: one that waits for 10 seconds is of a process that was stopped. Set by a
     statement of each connection, and not by an option of its start, which poolers in between would refuse.
