@@ -65,7 +65,7 @@ def table(found: list[Tally]) -> str:
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for one in found:
         tried = f"{one.tries} {one.unit}{'' if one.tries == 1 else 's'}"
-        bound = f"{100 * one.bound:.2g} %" if one.is_right else "-"
+        bound = f"{100 * one.bound:.3g} %" if one.is_right else "-"
         figures = f"{one.lost} | {one.duplicates} | {one.failed} | {one.wrong} | {bound}"
         lines.append(f"| {one.fault} | {tried} | {one.results} of {one.wanted} | {figures} |")
     return "\n".join(lines)
