@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,10 @@ from sweeper.study import load_study
 from sweeper.worker import Options, work
 from tests.agreement import optuna_trials
 from tests.command_line import CommandLine
-from tests.tiny_folder import make_backbone, make_data, write_study
+from tests.integration.test_worker import folder, parts
+from tests.tiny_folder import write_study
+
+__all__ = ["folder", "parts"]
 
 SMALL = {
     "bottleneck_dim": [2, 4],
@@ -36,22 +38,6 @@ SMALL = {
 LIMIT = 90_000
 EAGER = {"name": "emmr", "warm_up_trials": 1, "n_initial_trials": 2, "threshold_ratio": 1.0}
 TWO = [{"metric": "accuracy"}, {"metric": "trainable_parameters"}]
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backbone and data that all studies here share."""
-    folder = tmp_path_factory.mktemp("parts")
-    make_backbone(folder / "backbone")
-    make_data(folder / "data", (48, 16, 16))
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, parts: Path) -> Path:
-    for name in ("backbone", "data"):
-        shutil.copytree(parts / name, tmp_path / name)
-    return tmp_path
 
 
 def begin(folder: Path, **overrides: Any) -> Session:
