@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,14 +96,82 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Nodes]:
-    """A cluster, for as long as the context lasts; it asks for a token, which is in the environment."""
+def _environment() -> Iterator[pytest.MonkeyPatch]:
+    """The settings of a cluster that asks for a token, in this process's environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        yield patch
+
+
+@contextmanager
+def ray_cluster() -> Iterator[Nodes]:
+    """A cluster, for as long as the context lasts; it asks for a token, which is in the environment."""
+    with _environment():
         nodes = Nodes()
         try:
             yield nodes
         finally:
             nodes.end()
+
+
+HEAD_ID = "f" * 51 + "00000"
+"""What Ray's provider of nodes that are processes calls the head."""
+
+
+class Autoscaled:
+    """A cluster whose nodes, of one CPU core each, Ray's autoscaler starts and ends as it sees fit."""
+
+    def __init__(self, address: str, folder: str) -> None:
+        self.address = address
+        self._folder = folder
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The processes of the cluster whose command line has this name in it."""
+        found = [process for process in psutil.process_iter() if self._folder in " ".join(_command(process))]
+        below = [child for process in found for child in process.children(recursive=True)]
+        return [one for one in {*found, *below} if any(name in word for word in _command(one)[:3])]
+
+
+@contextmanager
+def autoscaled_ray_cluster(most: int) -> Iterator[Autoscaled]:
+    """A head without room for workers, and an autoscaler that adds up to ``most`` nodes."""
+    folder = tempfile.mkdtemp(prefix="sweeper-ray-")  # short: the path of a socket has 107 bytes
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    provider = {"type": "fake_multinode", "gcs_address": address, "head_node_id": HEAD_ID}
+    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    settings = {
+        **{f"{name}_commands": [] for name in commands},
+        **{"auth": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False},
+        "cluster_name": "autoscaled",
+        "max_workers": most,
+        "idle_timeout_minutes": 0.2,
+        "provider": {**provider, "use_node_id_as_ip": True, "disable_node_updaters": True},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "core": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": most},
+        },
+    }
+    path = Path(folder) / "autoscaling.json"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    cluster = Autoscaled(address, folder)
+    with _environment() as patch:
+        patch.setenv("RAY_FAKE_CLUSTER", "1")
+        patch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus", "0"]
+        command += ["--node-ip-address", "127.0.0.1", "--port", address.partition(":")[2]]
+        command += ["--include-dashboard", "false", "--object-store-memory", "100000000"]
+        command += ["--temp-dir", folder, "--autoscaling-config", str(path)]
+        head = {**os.environ, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
+        try:
+            subprocess.run(command, env=head, check=True, stdout=subprocess.DEVNULL)
+            yield cluster
+        finally:
+            for process in cluster.processes(""):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from sweeper.home import Home
 from sweeper.session import Session, join_study
 from tests.agreement import check_agrees
 from tests.command_line import CommandLine
-from tests.ray_cluster import Nodes, ray_cluster
+from tests.ray_cluster import Nodes, autoscaled_ray_cluster, ray_cluster
 from tests.stores import postgresql_url
 from tests.tiny_folder import write_study
 
@@ -133,6 +133,23 @@ def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
     until(lambda: not worker.is_running())
     check_agrees(session_of(sweeper), 2)
     assert all(view.attempts <= 2 for view in session_of(sweeper).ledger.trials("tiny"))
+
+
+@pytest.mark.timeout(600)
+def test_the_autoscaler_adds_nodes_for_a_study_and_takes_them_away(tmp_path: Path, postgresql: Path) -> None:
+    with autoscaled_ray_cluster(2) as cluster:
+        ours = {"SWEEPER_STORE": postgresql_url(postgresql), "SWEEPER_RAY_ADDRESS": cluster.address}
+        sweeper = CommandLine(tmp_path, {**ours, "SWEEPER_ENGINE": "ray"})
+        write_study(tmp_path, budget={"trials": 2}, train={"epochs": 24}, ray={"max_workers": 2})
+        assert len(cluster.processes("raylet/raylet")) == 1 and not cluster.processes("sweeper.worker")
+        run = sweeper.start("run", "study.yaml")
+        until(lambda: states(sweeper).count("running") == 2, run)
+        said = run.communicate(timeout=SECONDS)[1]
+        assert run.returncode == 0, said
+        check_agrees(session_of(sweeper), 2)
+        until(
+            lambda: len(cluster.processes("raylet/raylet")) == 1 and not cluster.processes("sweeper.worker")
+        )
 
 
 def test_a_store_in_a_file_is_refused_where_a_node_is_another_machine(
