@@ -3,8 +3,8 @@
     python -m benchmarks.mlflow_away
 
 `sweeper run` trains the same study in turn against a real MLflow server that is well, that closes every
-connection, that answers HTTP 500, and that delays every piece of data, by a proxy before it. What is compared is
-the seconds that the trials took, without start and end of the command.
+connection, that answers HTTP 500, and that delays every piece of data, by a proxy before it. What is compared
+is the seconds that the trials took, without start and end of the command.
 """
 
 from __future__ import annotations

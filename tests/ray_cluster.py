@@ -145,7 +145,10 @@ def autoscaled_ray_cluster(most: int) -> Iterator[Autoscaled]:
     commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     settings = {
         **{f"{name}_commands": [] for name in commands},
-        **{"auth": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False},
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
         "cluster_name": "autoscaled",
         "max_workers": most,
         "idle_timeout_minutes": 0.2,

@@ -7,7 +7,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -88,11 +88,14 @@ def _end_all(crew: list[ForkServerProcess]) -> None:
     assert {ended(process) for process in crew} <= {0, -signal.SIGKILL}
 
 
-def stalled(server: ForkServerContext, folder: Path, store: Store, rounds: int) -> Tally:
-    """A worker stopped with SIGSTOP while it trains, until another has its trial; then let go on."""
+def stalled(server: ForkServerContext, folder: Path, store: Store, rounds: int, trials: int) -> Tally:
+    """A worker stopped with SIGSTOP while it trains, until another has its trial; then let go on.
+
+    Of few trials some end between two stops: there may be fewer stops than ``rounds``.
+    """
     lease, epochs = 1.0, 12
     overrides = {"train": {"epochs": epochs, "batch_size": 2}}
-    session = begin(short_study(folder, rounds, **overrides), folder / "stalled", store)
+    session = begin(short_study(folder, trials, **overrides), folder / "stalled", store)
     first = start(server, session, None, *ALONE, "--lease-seconds", str(lease))
     stale = stops = 0
     while stops < rounds and session.row.ended_at is None:
@@ -117,7 +120,7 @@ def stalled(server: ForkServerContext, folder: Path, store: Store, rounds: int) 
     assert ended(first) == 0
     if session.row.ended_at is None:
         assert ended(start(server, session, None, *ALONE)) == 0
-    return tally(session, f"SIGSTOP past the lease, {_kind(session)}", "stop", stops, rounds, stale)
+    return tally(session, f"SIGSTOP past the lease, {_kind(session)}", "stop", stops, trials, stale)
 
 
 def _held_by(session: Session, pid: int | None) -> tuple[int, str, int] | None:
@@ -172,7 +175,8 @@ def raced(server: ForkServerContext, folder: Path, store: Store, trials: int, wo
         begun = connection.execute(select(func.count()).select_from(attempts)).scalar_one()
     # Each trial and the reference, once each.
     wrong = begun - (trials + 1)
-    return tally(session, f"{workers} workers race, {_kind(session)}", "trial", trials, trials, wrong)
+    crew_said = "1 worker" if workers == 1 else f"{workers} workers race"
+    return tally(session, f"{crew_said}, {_kind(session)}", "trial", trials, trials, wrong)
 
 
 def clock_off(server: ForkServerContext, folder: Path, store: Store, trials: int) -> Tally:
@@ -254,8 +258,18 @@ def coordinators(server: ForkServerContext, folder: Path, store: Store, trials: 
     assert ended(again) == 0, (folder / "run-3.log").read_text()
     said = f"{before} of {trials} trials were done at the kill, of {len(children)} workers and 2 coordinators"
     return tally(
-        session, f"two runs at once, all killed, run again, {_kind(session)}", "study", 1, trials, 0, said
+        session, f"two runs at once, all killed, run again, {_kind(session)}", "crash", 1, trials, 0, said
     )
+
+
+def repeated(run: Callable[[Path], Tally], folder: Path, times: int) -> Tally:
+    """The same again and again, in folders of their own: the figures of all of it."""
+    found = []
+    for number in range(times):
+        (folder / str(number)).mkdir()
+        found.append(run(folder / str(number)))
+    names = ("tries", "wanted", "results", "lost", "duplicates", "failed", "wrong")
+    return replace(found[-1], **{name: sum(getattr(one, name) for one in found) for name in names})
 
 
 def _joined(home: Any, both: list[ForkServerProcess]) -> Session | None:

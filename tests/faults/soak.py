@@ -38,14 +38,22 @@ def runs(database: Postgres, scale: float) -> Iterator[tuple[str, Run]]:
             f"kills-{kind}",
             lambda f, s=store, k=kills, n=trials: scenarios.killed(server, f, s(), n, k),
         )
-        yield f"stops-{kind}", lambda f, s=store: scenarios.stalled(server, f, s(), times(20, 2))
+        yield (
+            f"stops-{kind}",
+            lambda f, s=store: scenarios.stalled(server, f, s(), times(20, 2), times(80, 2)),
+        )
         for workers in (1, 2, 4, 8):
             yield (
                 f"race-{workers}-{kind}",
                 lambda f, s=store, w=workers: scenarios.raced(server, f, s(), times(100, 8), w),
             )
         yield f"clocks-{kind}", lambda f, s=store: scenarios.clock_off(server, f, s(), times(30, 6))
-        yield f"coordinators-{kind}", lambda f, s=store: scenarios.coordinators(server, f, s(), 6)
+        yield (
+            f"coordinators-{kind}",
+            lambda f, s=store: scenarios.repeated(
+                lambda folder: scenarios.coordinators(server, folder, s(), 6), f, times(5, 1)
+            ),
+        )
     yield "interruptions", lambda f: scenarios.interrupted(server, f, None, times(20, 3))
     yield "restarts", lambda f: scenarios.restarted(server, f, database, times(60, 12), times(10, 2))
     yield "mlflow", lambda f: outages.mlflow_away(server, f, times(40, 8))
@@ -59,12 +67,21 @@ def _folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def said_count(count: int, unit: str) -> str:
+    """``1 study``, ``2 studies``, ``3 crashes``."""
+    if count == 1:
+        return f"1 {unit}"
+    if unit.endswith("y"):
+        return f"{count} {unit[:-1]}ies"
+    return f"{count} {unit}{'es' if unit.endswith('sh') else 's'}"
+
+
 def table(found: list[Tally]) -> str:
     """As Markdown."""
     head = "| fault | tried | results of | lost | twice | failed | wrong | at most, at 95 % |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for one in found:
-        tried = f"{one.tries} {one.unit}{'' if one.tries == 1 else 's'}"
+        tried = said_count(one.tries, one.unit)
         bound = f"{100 * one.bound:.3g} %" if one.is_right else "-"
         figures = f"{one.lost} | {one.duplicates} | {one.failed} | {one.wrong} | {bound}"
         lines.append(f"| {one.fault} | {tried} | {one.results} of {one.wanted} | {figures} |")
@@ -87,9 +104,7 @@ def main() -> int:
             with _folder() as folder:
                 try:
                     found.append(run(folder))
-                except (
-                    AssertionError
-                ) as error:  # what must hold does not; the other rows are still worth knowing
+                except AssertionError as error:  # what must hold does not; the other rows are still wanted
                     broken += 1
                     print(f"{name}: {error}", file=sys.stderr, flush=True)
                     continue

@@ -32,7 +32,7 @@ def test_workers_killed_at_random(server: ForkServerContext, tmp_path: Path, sto
 def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(
     server: ForkServerContext, tmp_path: Path, store: str
 ) -> None:
-    found = scenarios.stalled(server, tmp_path, store, rounds=2)
+    found = scenarios.stalled(server, tmp_path, store, rounds=2, trials=2)
     assert found.is_right and found.tries >= 1, found
 
 
