@@ -1,17 +1,20 @@
 """``--set NAME=VALUE``: values of parameters, checked against the space of a study.
 
 read_assignments(study, ["bottleneck_dim=64", "layers=[0, 2, 4]"])   # as the store keeps them
+
+Where each layer has a bit, ``layers=[0, 2, 4]`` sets all of them, and ``layers.3=false`` one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sweeper.errors import UsageError
 from sweeper.space import Params, contains
 from sweeper.study import Choice, Fixed, Range, Spec, Study
+from sweeper.study.layerbits import bits_of, is_bit
 from sweeper.study.search import WHOLE_FIELDS, encode, field_of, keys_of, method_names
 from sweeper.words import nearest, short
 
@@ -29,12 +32,36 @@ def read_assignments(study: Study, assignments: Sequence[str]) -> Params:
         name, text = name.strip(), text.strip()
         if not equals or not name or not text:
             raise UsageError(f"--set takes NAME=VALUE, such as bottleneck_dim=64, not {short(assignment)}")
-        if name in params:
-            raise UsageError(f"--set names {name} twice")
-        params[name] = _value(name, _spec(study, name), text)
+        bits = [key for key in study.search if is_bit(key) and key.rpartition(".")[0] == name]
+        found = _bits(name, bits, text) if bits else {name: _value(name, _spec(study, name), text)}
+        for key, value in found.items():
+            if key in params:
+                raise UsageError(f"--set names {key} twice")
+            params[key] = value
+    _check_layers(study, params)
     if isinstance(study.search["method"], Choice):
         _check_method(study, params)
     return params
+
+
+def _bits(name: str, keys: Iterable[str], text: str) -> Params:
+    """A set of layers where each has a bit: ``all``, or a list such as [0, 2, 4]."""
+    own = {int(key.rpartition(".")[2]): key for key in keys}
+    layers = list(own) if text == "all" else json.loads(_layers(text) or "null")
+    if layers is None or not all(type(layer) is int and layer in own for layer in layers):
+        raise UsageError(
+            f"--set: {name} cannot be {short(text)}: each layer has a bit here; write all, a list of "
+            f"layers among {', '.join(map(str, own))}, or one bit, such as {next(iter(own.values()))}=false"
+        )
+    return {key: layer in layers for layer, key in own.items()}
+
+
+def _check_layers(study: Study, params: Params) -> None:
+    """Of a bit a layer, one at least is set, or left to the sampler."""
+    for method in method_names(study.search["method"]):
+        bits = bits_of(study.search, method).values()
+        if bits and not any(params.get(key, True) for key in bits):
+            raise UsageError("--set: no layer would carry a module; leave one bit, or set it to true")
 
 
 def _check_method(study: Study, params: Params) -> None:
@@ -90,6 +117,8 @@ def _is_written(value: str | int | float, text: str) -> bool:
     """Whether a text means a value of a choice; sets of layers may be written with other spaces."""
     if isinstance(value, str):
         return value in (text, _layers(text))
+    if isinstance(value, bool):
+        return text.lower() in (("1", "true") if value else ("0", "false"))
     return _number(text) == value
 
 

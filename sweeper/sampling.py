@@ -69,7 +69,8 @@ def derived_seed(seed: int, number: int) -> int:
 def grid_points(study: Study, first: space.Params, count: int) -> list[space.Params]:
     """The first points of a study's grid: ``first``, then the others in an order drawn from its seed.
 
-    A longer list of the same study begins with the shorter one, so that a budget may grow.
+    A longer list of the same study begins with the shorter one, so that a budget may grow. Of a bit a
+    layer, the points at which no layer carries a module are none of the grid.
 
     Args:
         first: a point of the space that comes before the others; left out among them.
@@ -83,7 +84,7 @@ def grid_points(study: Study, first: space.Params, count: int) -> list[space.Par
         if len(found) >= min(count, size):
             break
         point = _point(values, (start + index * step) % size)
-        if point != first:
+        if point != first and (space.layers_missing(study, point) or 0) <= 0:
             found.append(point)
     return found[:count]
 

@@ -20,6 +20,7 @@ from adapters.fields import DEFAULTS
 from adapters.flops import flops_per_token
 from adapters.methods import check
 from sweeper.errors import SweeperError, UsageError
+from sweeper.study.layerbits import bits_of, is_bit, layers_on
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
 from sweeper.study.search import WHOLE_FIELDS, encode, field_of, key_of, keys_of, method_names
 from sweeper.trainconfig import TrainConfig
@@ -36,8 +37,14 @@ _SIZES = (
 )
 """The fields that an adapter's size or its sites depend on."""
 
+_BITS = "bits"
+"""In place of a key, for the line of an error about a layer that has a bit."""
+
 DEFAULT_METHOD = "bottleneck"
 """The method of trial 0, if the space holds it; else the first that is listed."""
+
+NO_LAYER = "layers"
+"""The constraint of a study with a bit a layer, beside its limits: one of them at least is set."""
 
 Params = dict[str, str | int | float]
 
@@ -96,6 +103,9 @@ def suggest(trial: optuna.Trial, study: Study) -> Params:
 def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     """The configuration of a trial: what was drawn, and the fixed values around it.
 
+    A placement of the study's own is written out, so that the configuration needs no study. Where the bit of
+    every layer is off it is the head alone, which :func:`layers_missing` keeps from being trained.
+
     Args:
         params: a value for every parameter that varies, as :func:`suggest` and the store keep them.
 
@@ -107,10 +117,32 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     values |= params
     method = str(values["method"])
     keys = {field: key_of(study.search, method, field) for field in fields_of(method)}
-    adapter = AdapterConfig.from_dict({field: values[key] for field, key in keys.items() if key is not None})
+    fields = {field: values[key] for field, key in keys.items() if key is not None}
+    if "placement" in fields:
+        fields["placement"] = placement_of(study, fields["placement"])
+    layers = layers_on(study.search, method, values)
+    if layers is not None:
+        fields["layers"] = tuple(layers)
+    adapter = AdapterConfig(method="head") if layers == [] else AdapterConfig.from_dict(fields)
     settings = {name: getattr(study.train, name) for name in TrainConfig().to_dict()}
     searched = {name: values[name] for name in settings if name in values}
     return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}))
+
+
+def placement_of(study: Study, name: Any) -> Any:
+    """A placement as an adapter's configuration has it: one of the study's own by its pairs."""
+    return study.placements.get(name, name)
+
+
+def layers_missing(study: Study, params: Mapping[str, Any]) -> int | None:
+    """How many layers a draw lacks that an adapter needs: 1 if the bit of every layer is off, else 0 or less.
+
+    None in a study whose layers are no bits.
+    """
+    if not any(is_bit(key) for key in study.search):
+        return None
+    layers = layers_on(study.search, _method(study, params), params)
+    return 0 if layers is None else 1 - len(layers)
 
 
 def check_params(study: Study, params: Mapping[str, Any]) -> None:
@@ -170,6 +202,8 @@ def default_params(study: Study, hidden_size: int) -> Params:
 
 
 def _nearest_in(name: str, spec: Spec, wanted: Any) -> str | int | float:
+    if is_bit(name):
+        return True  # all layers
     if isinstance(spec, Choice):
         numbers = [value for value in spec.values if isinstance(value, (int, float))]
         if numbers:
@@ -200,7 +234,8 @@ def _size_of(study: Study, method: str) -> int | None:
             if spec.step is None and field_of(name) not in WHOLE_FIELDS:
                 return None
             count *= 1 + round((spec.high - spec.low) / (spec.step or 1))
-    return count
+    bits = 2 ** len(bits_of(study.search, method))
+    return count if bits == 1 else count // bits * (bits - 1)  # one layer at least has a module
 
 
 def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
@@ -212,12 +247,26 @@ def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
 def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]:
     """How many trials of the budget are expected to read each set of depths of the backbone.
 
-    Every placement and set of layers counts alike; the reference, a head alone, begins at the end.
+    Every placement and set of layers counts alike; the reference, a head alone, begins at the end. Of a bit a
+    layer, half of the draws begin at the lowest layer, half of the others at the next.
     """
-    found = [enters(config, backbone_config) for _, config in _corners(study)]
-    each = study.budget.trials / len(found)
-    uses = {depths: each * found.count(depths) for depths in found}
-    return {**uses, enters(None, backbone_config): 1.0}
+    uses: dict[tuple[Depth, ...], float] = {}
+    for _, config in _corners(study):
+        read = enters(config, backbone_config)
+        uses[read] = uses.get(read, 0.0) + _likely(study, config)
+    each = study.budget.trials / sum(uses.values())
+    expected = {read: each * weight for read, weight in uses.items() if weight}
+    return {**expected, enters(None, backbone_config): 1.0}
+
+
+def _likely(study: Study, config: AdapterConfig) -> float:
+    """How much a corner counts among the draws; of bits, one layer stands for all draws that begin there."""
+    bits = tuple(bits_of(study.search, config.method))
+    if not bits:
+        return 1.0
+    if config.method == "ladder" or len(config.layers) > 1:  # a ladder reads each of its layers
+        return float((config.method == "ladder") == (len(config.layers) > 1))
+    return 0.5 ** (1 + bits.index(int(config.layers[0]))) / (1 - 0.5 ** len(bits))
 
 
 def _method(study: Study, params: Mapping[str, Any]) -> str:
@@ -241,10 +290,17 @@ def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
     for number, method in enumerate(method_names(study.search["method"])):
         fields = {field: key_of(study.search, method, field) for field in _SIZES if field in DEFAULTS[method]}
         keys = {field: key for field, key in fields.items() if key is not None}
-        for combination in itertools.product(*(enumerate(_ends(study.search[key])) for key in keys.values())):
+        ends: list[tuple[Value, ...]] = [_ends(study.search[key]) for key in keys.values()]
+        bits = tuple(bits_of(study.search, method))
+        if bits:  # each layer alone, and all
+            keys["layers"] = _BITS
+            ends.append((*((layer,) for layer in bits), bits))
+        for combination in itertools.product(*(enumerate(each) for each in ends)):
             values: dict[str, Any] = {
                 field: value for field, (_, value) in zip(keys, combination, strict=True)
             }
+            if "placement" in values:
+                values["placement"] = placement_of(study, values["placement"])
             positions = {key: index for key, (index, _) in zip(keys.values(), combination, strict=True)}
             yield {**positions, "method": number}, AdapterConfig(method=method, **values)
 
@@ -333,15 +389,16 @@ def _check_prompt(study: Study, backbone_config: Any) -> None:
 def _line_of(study: Study, method: str, field: str | None, indices: Mapping[str, int]) -> int | None:
     if field is None:
         return study.line("backbone", "model")
-    key = key_of(study.search, method, field)
+    key = _BITS if field == "layers" and _BITS in indices else key_of(study.search, method, field)
     if key is None:
         return study.line("search", "method")
-    spec = study.search[key]
-    end: str | int = ("from", "to")[indices[key]] if isinstance(spec, Range) else indices.get(key, 0)
+    is_range = key != _BITS and isinstance(study.search[key], Range)
+    end: str | int = ("from", "to")[indices[key]] if is_range else indices.get(key, 0)
+    ends = (_BITS, end) if key == _BITS else (end,)
     under = ("search", "method", method, field)
     if under in study.lines:
-        return study.line(*under, end)
-    return study.line("search", field, end)
+        return study.line(*under, *ends)
+    return study.line("search", field, *ends)
 
 
 def trial_seed(study: Study, number: int | str) -> int:

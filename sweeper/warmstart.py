@@ -7,15 +7,18 @@ whatever becomes of the earlier studies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from adapters.fields import DEFAULTS
 from sweeper import space
 from sweeper.errors import SweeperError, UsageError
 from sweeper.front import values_of
-from sweeper.study import Fixed, Study, from_dict
+from sweeper.study import Fixed, Range, Spec, Study, from_dict
+from sweeper.study.layerbits import bits_of, is_bit
+from sweeper.study.schema import Value
 from sweeper.study.search import encode
 
 if TYPE_CHECKING:
@@ -70,12 +73,13 @@ def take(ledger: Ledger, study: Study) -> Taken:
     taken = Taken()
     for name, row in zip(study.warm_start, find_earlier(ledger, study), strict=True):
         old = from_dict(row.spec, row.path)
+        layers = cache(partial(_layer_count, old))
         left: Counter[str] = Counter()
         before = len(taken.trials)
         for view in ledger.trials(name):
             if view.kind != "search" or view.state != "complete":
                 continue
-            found = _translated(study, old, view)
+            found = _translated(study, old, view, layers)
             if isinstance(found, str):
                 left[found] += 1
             else:
@@ -85,7 +89,14 @@ def take(ledger: Ledger, study: Study) -> Taken:
     return taken
 
 
-def _translated(study: Study, old: Study, view: TrialView) -> dict[str, Any] | str:
+def _layer_count(study: Study) -> int:
+    from adapters.architectures import layer_count
+    from sweeper.backbone import load_config
+
+    return layer_count(load_config(study.backbone))
+
+
+def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], int]) -> dict[str, Any] | str:
     """A trial of an earlier study as a point of this one's space, with its objectives; or why it is none."""
     try:
         configured = space.configuration(old, view.params).to_dict()
@@ -99,13 +110,19 @@ def _translated(study: Study, old: Study, view: TrialView) -> dict[str, Any] | s
     params: dict[str, Any] = {}
     for name, value in configured.items():
         key = next((key for key in keys if space.field_of(key) == name), None)
-        value = encode(tuple(value)) if isinstance(value, list) else value
+        if name == "layers":
+            layers = _as_drawn(study, method, value, count)
+            if isinstance(layers, dict):
+                params |= layers
+                continue
+            value = layers
         spec = None if key is None else study.search[key]
+        value = _named(study, spec, value) if name == "placement" else value
         if key is None or spec is None or isinstance(spec, Fixed):
             mine = encode(spec.value) if isinstance(spec, Fixed) else fallback.get(name, value)
             if mine != value:
                 return f"{name} is {mine} here"
-        elif not space.contains(key, spec, value):
+        elif is_bit(key) or not space.contains(key, spec, value):
             return f"{name} is outside of this space"
         else:
             params[key] = value
@@ -114,6 +131,43 @@ def _translated(study: Study, old: Study, view: TrialView) -> dict[str, Any] | s
     if values is None:
         return "they lack an objective of this study"
     return {"params": params, "values": list(values)}
+
+
+def _listed(spec: Spec) -> tuple[Value, ...]:
+    """The values that a name or a set of layers may have: no range has such."""
+    assert not isinstance(spec, Range)
+    return (spec.value,) if isinstance(spec, Fixed) else spec.values
+
+
+def _named(study: Study, spec: Spec | None, value: Any) -> Any:
+    """A placement by the name that this study has for it, if it has one."""
+    names = () if spec is None else _listed(spec)
+    return next((name for name in names if space.placement_of(study, name) == value), value)
+
+
+def _as_drawn(study: Study, method: str, layers: Any, count: Callable[[], int]) -> Any:
+    """A set of layers as this study draws it: a bit each, or the form in which its space has it.
+
+    Where it has neither, as the store keeps it. ``count`` is asked only if a named set and a list have to be
+    compared.
+    """
+    from adapters.architectures import layer_indices
+
+    kept = encode(tuple(layers)) if isinstance(layers, list) else layers
+    bits = bits_of(study.search, method)
+    spec = study.search.get(space.key_of(study.search, method, "layers") or "")
+    default = Fixed(DEFAULTS[method]["layers"])
+    others = () if bits else _listed(default if spec is None else spec)
+    if kept in [encode(other) for other in others]:
+        return kept
+
+    def indices(chosen: Any) -> tuple[int, ...]:
+        return layer_indices(chosen, count()) if isinstance(chosen, str) else tuple(chosen)
+
+    mine = indices(layers)
+    if bits and set(mine) <= set(bits):
+        return {key: layer in mine for layer, key in bits.items()}
+    return next((encode(other) for other in others if indices(other) == mine), kept)
 
 
 def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTrial]:
@@ -125,7 +179,12 @@ def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTria
     for index, trial in enumerate(trials):
         params = dict(trial["params"])
         own = {name: spaces[name] for name in spaces if name in params}  # of several methods, those of one
-        made = create_trial(params=params, distributions=own, values=list(trial["values"]))
+        missing = space.layers_missing(study, params)
+        # As the study's own trials have it: a Gaussian process asks for the same constraints of all.
+        within = None if missing is None else {space.NO_LAYER: float(missing)}
+        made = create_trial(
+            params=params, distributions=own, values=list(trial["values"]), constraints=within
+        )
         made.number = index - len(trials)
         found.append(made)
     return found

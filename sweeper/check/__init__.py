@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.study import Study, load_study
+from sweeper.study.layerbits import is_bit
 from sweeper.study.schema import Choice, Fixed, Range, Source, Spec
 
 
@@ -104,7 +105,7 @@ def _check(
         "data": {**prepared.report, "sources": _sources(study), "fingerprint": prepared.fingerprint},
         "space": {
             "size": space.size(study),
-            "searched": {name: _words(study.search[name]) for name in study.searched},
+            "searched": _searched(study),
             "fixed": {name: spec.to_json() for name, spec in study.search.items() if isinstance(spec, Fixed)},
         },
         "sites": _sites(study, config),
@@ -123,6 +124,18 @@ def _check(
 def _sources(study: Study) -> dict[str, Any]:
     splits = {"train": study.data.train, "validation": study.data.validation, "test": study.data.test}
     return {name: split.to_dict() if isinstance(split, Source) else split for name, split in splits.items()}
+
+
+def _searched(study: Study) -> dict[str, str]:
+    """What varies, as people say it; the bits of a set of layers together."""
+    found: dict[str, str] = {}
+    for name in study.searched:
+        whole, _, layer = name.rpartition(".")
+        if not is_bit(name):
+            found[name] = _words(study.search[name])
+        else:
+            found[whole] = f"{found[whole]}, {layer}" if whole in found else f"a bit for each of {layer}"
+    return found
 
 
 def _words(spec: Spec) -> str:
@@ -147,11 +160,13 @@ def _sites(study: Study, config: Any) -> dict[str, list[str]]:
     from sweeper import space
 
     row, found = architecture_of(config), {}
+    named = {pairs: name for name, pairs in study.placements.items()}
     for chosen in space.corners(study):
         if chosen.layers is None:
             continue
         layers = list(chosen.layers) if isinstance(chosen.layers, tuple) else chosen.layers
-        parts = [chosen.placement or chosen.method, *filter(None, [chosen.targets]), str(layers)]
+        name = named.get(chosen.placement or "", chosen.placement)
+        parts = [name or chosen.method, *filter(None, [chosen.targets]), str(layers)]
         shape = shape_of(chosen.method, config)
         placed = [(place, row.part(place.layer, config)) for place in places_in(chosen, shape)]
         modules = [f"{part.path}.{hook_point(part.row, place).path}".rstrip(".") for place, part in placed]

@@ -5,7 +5,8 @@
     study.line("search", "activation")  # 14
 
 Everything that can be known without opening the backbone or the data is checked here; what needs the
-backbone's configuration is checked by ``space.check_space``, and the rows by ``data.read_tables``.
+backbone's configuration is checked by ``space.check_space``, and the rows by ``data.read_tables``. One thing
+needs it here: ``layers: bits`` is a parameter for each layer that the backbone has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sweeper.errors import UsageError
 from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
 from sweeper.study.node import SECTIONS, Node
+from sweeper.study.placing import read_placements
 from sweeper.study.plugins import read_pruner, read_sampler
 from sweeper.study.raysection import RaySettings, read_ray
 from sweeper.study.rules import (
@@ -113,7 +115,9 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
     backbone = read_backbone(node.required("backbone", "the model, such as {model: FOLDER}"), check_files)
     task = read_task(node.required("task", "its kind, and the columns of text and label"))
     data = read_data(node.required("data", "the files of train and validation"), check_files)
-    search = read_search(node.required("search", "at least bottleneck_dim"))
+    placements = read_placements(node.optional("placements"))
+    space = node.required("search", "at least bottleneck_dim")
+    search = read_search(space, placements, (lambda: _layers(backbone, space)) if check_files else None)
     train = read_train(node.optional("train"), search)
     at = node.required("objective", "a metric, such as {metric: accuracy}")
     objectives = read_objectives(at, task.kind)
@@ -138,7 +142,20 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         path=node.path.absolute(),
         text=text,
         lines=dict(node.lines),
+        placements=placements,
     )
+
+
+def _layers(backbone: Backbone, at: Node) -> int:
+    """How many layers the backbone has, by its configuration, which is opened for a bit a layer alone."""
+    from adapters.architectures import layer_count
+    from adapters.errors import AdapterError
+    from sweeper.backbone import load_config
+
+    try:
+        return layer_count(load_config(backbone))
+    except AdapterError as error:
+        raise UsageError(str(error), at.path, at.line) from error
 
 
 def _name(node: Node) -> str:

@@ -20,6 +20,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "backbone",
         "task",
         "data",
+        "placements",
         "search",
         "train",
         "objective",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeper.study.layerbits import collapsed
 from sweeper.study.raysection import RaySettings
 from sweeper.trainconfig import TrainConfig
 
@@ -67,6 +68,8 @@ class Range:
 
 
 Spec = Fixed | Choice | Range
+BIT = Choice((False, True))
+"""Whether one layer carries a module; see ``layerbits``."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,7 @@ class Study:
 
     Args:
         warm_start: names of earlier studies whose trials the sampler learns from.
+        placements: those of the study's own, by name: (sublayer, wiring) pairs as one text.
         path: the study file; the paths in it are relative to its folder.
         text: the file as it was written.
         lines: the line of each key by its path, such as ``("search", "activation")``.
@@ -278,6 +282,7 @@ class Study:
     text: str = field(default="", compare=False, repr=False)
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
     ray: RaySettings = field(default_factory=RaySettings, compare=False)
+    placements: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -296,11 +301,12 @@ class Study:
 
     def _search(self) -> dict[str, Any]:
         """The section ``search``; fields of one of several methods under their method."""
-        search = {name: spec.to_json() for name, spec in self.search.items() if "." not in name}
-        own = [name.split(".") for name in self.search if "." in name]
+        flat = collapsed(self.search)
+        search = {name: value for name, value in flat.items() if "." not in name}
+        own = [name.split(".") for name in flat if "." in name]
         if own:
             search["method"] = {
-                of: {name: self.search[f"{of}.{name}"].to_json() for method, name in own if method == of}
+                of: {name: flat[f"{of}.{name}"] for method, name in own if method == of}
                 for of in search["method"]
             }
         return search
@@ -325,6 +331,7 @@ class Study:
             "backbone": self.backbone.to_dict(),
             "task": self.task.to_dict(),
             "data": self.data.to_dict(),
+            "placements": dict(self.placements),
             "search": self._search(),
             "train": train,
             "objective": objectives if len(objectives) > 1 else objectives[0],

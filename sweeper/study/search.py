@@ -7,7 +7,7 @@ scalar are told apart, and every value of theirs is put to those two.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -16,11 +16,13 @@ from adapters.config import METHODS, AdapterConfig, fields_of
 from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS, POSITIVE_FIELDS, REQUIRED, SHARE_FIELDS
 from adapters.fields import WHOLE_FIELDS as WHOLE_ADAPTER_FIELDS
+from adapters.placements import PLACEMENTS
 from sweeper.errors import UsageError
+from sweeper.study.layerbits import bits_of, is_bit, read_bits
 from sweeper.study.node import Node
-from sweeper.study.schema import Choice, Fixed, Range, Spec, Value
+from sweeper.study.schema import BIT, Choice, Fixed, Range, Spec, Value
 from sweeper.trainconfig import TrainConfig, TrainConfigError
-from sweeper.words import short
+from sweeper.words import nearest, short
 
 ADAPTER_FIELDS = tuple(field.name for field in fields(AdapterConfig))
 FIXED_TRAIN_FIELDS = ("max_length", "evaluations_per_epoch", "dtype", "keep")
@@ -38,12 +40,19 @@ NUMBER_FIELDS = (
 )
 
 
-def read_search(node: Node) -> dict[str, Spec]:
+def read_search(
+    node: Node, placements: Mapping[str, str] | None = None, layers: Callable[[], int] | None = None
+) -> dict[str, Spec]:
     """The search space in drawing order: the method, its fields, then those of the training.
 
     Of one method every field is there, with its default if the file does not name it. Of several there are
     those that the file names: one that is written under its method is called ``METHOD.FIELD`` and is of that
-    method alone, others are of all methods that have such a field.
+    method alone, others are of all methods that have such a field. A bit a layer is a key for each of them,
+    such as ``layers.3``.
+
+    Args:
+        placements: of the study's own, by name.
+        layers: how many the backbone has; None where that cannot be known.
 
     Raises:
         UsageError: an unknown key, an illegal value, or a range that cannot be drawn from as it is written.
@@ -54,14 +63,16 @@ def read_search(node: Node) -> dict[str, Spec]:
     methods = method_names(method)
     _check_meaning(node, methods, own)
     search: dict[str, Spec] = {"method": method}
+    named = placements or {}
     for name in ADAPTER_FIELDS[1:]:
         if name in node.value:
-            search[name] = _spec(node.child(name), name)
+            search |= _specs(node.child(name), name, name, named, layers)
         elif len(methods) == 1 and name in DEFAULTS[methods[0]] and name not in own.get(methods[0], {}):
             search[name] = Fixed(DEFAULTS[methods[0]][name])
     for of, fields_node in own.items():
         for name in fields_node:
-            search[name if len(methods) == 1 else f"{of}.{name}"] = _spec(fields_node[name], name)
+            key = name if len(methods) == 1 else f"{of}.{name}"
+            search |= _specs(fields_node[name], name, key, named, layers)
     for name in TRAIN_FIELDS:
         if name in node.value:
             search[name] = _spec(node.child(name), name)
@@ -75,18 +86,24 @@ def method_names(spec: Spec) -> tuple[str, ...]:
 
 
 def key_of(search: Mapping[str, Spec], method: str, field: str) -> str | None:
-    """The key of a space that a field of a method is drawn by, or None if it is the method's default."""
+    """The key of a space that a field of a method is drawn by, or None if it is the method's default.
+
+    Layers that are bits have none: they have one each, see ``layerbits.bits_of``.
+    """
+    if field == "layers" and bits_of(search, method):
+        return None
     return next((key for key in (f"{method}.{field}", field) if key in search), None)
 
 
 def field_of(key: str) -> str:
     """The field that a key of a space is a value of: ``lora.rank`` is one of ``rank``."""
-    return key.rpartition(".")[2]
+    return "layers" if is_bit(key) else key.rpartition(".")[2]
 
 
 def keys_of(search: Mapping[str, Spec], method: str) -> tuple[str, ...]:
     """The keys of a space that mean something to a method, the method's own among them, in drawing order."""
     wanted = {key_of(search, method, field) for field in fields_of(method)}
+    wanted |= set(bits_of(search, method).values())
     return tuple(key for key in search if key in wanted or key in TRAIN_FIELDS)
 
 
@@ -132,13 +149,23 @@ def _check_meaning(node: Node, methods: tuple[str, ...], own: Mapping[str, Mappi
             node.required("bottleneck_dim", wanted)
 
 
-def _spec(node: Node, name: str) -> Spec:
+def _specs(
+    node: Node, name: str, key: str, placements: Mapping[str, str], layers: Callable[[], int] | None
+) -> dict[str, Spec]:
+    """What a field is in the space, under its key; of a bit a layer, one for each layer."""
+    bits = read_bits(node, layers) if name == "layers" else None
+    if bits is not None:
+        return {f"{key}.{layer}": BIT for layer in bits}
+    return {key: _spec(node, name, placements)}
+
+
+def _spec(node: Node, name: str, placements: Mapping[str, str] | None = None) -> Spec:
     if node.value is None:
         node.fail("has no value; write one, or a list of them, or remove the key")
     if isinstance(node.value, dict):
         return _range(node, name)
     if not isinstance(node.value, list):
-        return Fixed(_value(node, name))
+        return Fixed(_value(node, name, placements))
     if not node.value:
         node.fail("the list is empty; a list is a choice, and needs a value")
     if name == "layers" and all(isinstance(item, int) and not isinstance(item, bool) for item in node.value):
@@ -146,16 +173,21 @@ def _spec(node: Node, name: str) -> Spec:
     values: list[Value] = []
     for index in range(len(node.value)):
         item = node.child(index)
-        value = _value(item, name)
+        value = _value(item, name, placements)
         if value in values:
             item.fail(f"{short(item.value)} is listed twice")
         values.append(value)
     return Choice(tuple(values)) if len(values) > 1 else Fixed(values[0])
 
 
-def _value(node: Node, name: str) -> Value:
-    """One legal value of a field, as AdapterConfig or TrainConfig keeps it."""
+def _value(node: Node, name: str, placements: Mapping[str, str] | None = None) -> Value:
+    """One legal value of a field, as its class keeps it; one of `placements` by its name."""
     value = node.value
+    if name == "placement" and isinstance(value, str) and ":" not in value and placements:
+        known = (*PLACEMENTS, *placements)
+        if value not in known:
+            node.fail(f"unknown placement {short(value)}{nearest(value, known)}")
+        return value
     if isinstance(value, dict) or value is None:
         node.fail(f"must be a value, not {node.described()}")
     if isinstance(value, list):
@@ -169,7 +201,12 @@ def _value(node: Node, name: str) -> Value:
         value = node.number()
     if name in WHOLE_FIELDS:
         value = node.integer(minimum=1)
-    return check_value(node, name, value)
+    kept = check_value(node, name, value)
+    if name == "placement" and placements:
+        own = next((own for own, pairs in placements.items() if pairs == kept), None)
+        if own is not None:
+            node.fail(f"is the placement {own!r} of this study; use that name")
+    return kept
 
 
 def check_value(node: Node, name: str, value: Any) -> Value:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SENDER_SECONDS = 15.0
 """How long others wait for a process that was killed while it drew."""
 _AT_ONCE = 1000  # the most that MLflow takes in one call, and gives in one page
+_PARAMS_AT_ONCE = 100
 # Read by MLflow when it is imported or used; what the user has set stays.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -213,11 +214,14 @@ class Board:
 
         metrics = [Metric(point.key, point.value, round(point.time * 1000), point.step) for point in points]
         changed = {key: value for key, value in tags.items() if run.tags.get(key) != value}
-        room = _AT_ONCE - len(params) - len(changed)
+        pairs = [Param(key, value) for key, value in params.items()]
+        room = _AT_ONCE - _PARAMS_AT_ONCE - len(changed)
+        for start in range(_PARAMS_AT_ONCE, len(pairs), _PARAMS_AT_ONCE):
+            self._client.log_batch(run.run_id, params=pairs[start : start + _PARAMS_AT_ONCE])
         self._client.log_batch(
             run.run_id,
             metrics=metrics[:room],
-            params=[Param(key, value) for key, value in params.items()],
+            params=pairs[:_PARAMS_AT_ONCE],
             tags=[RunTag(key, value) for key, value in changed.items()],
         )
         for start in range(room, len(metrics), _AT_ONCE):

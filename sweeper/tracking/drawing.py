@@ -17,6 +17,7 @@ from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
 from sweeper.page import write_report
 from sweeper.results import read_results
 from sweeper.study import Study, from_dict
+from sweeper.study.layerbits import columns
 from sweeper.summary import summarize
 from sweeper.tracking import charts, note, picture, views
 
@@ -180,7 +181,7 @@ class Drawing:
         tags = {picture.NOTE_TAG: text, _FILE_TAG: file_digest}
         board.log(parent, points, picture.study_params(row, study), tags)
         self._steps_drawn = max((point.step for point in points), default=self._steps_drawn)
-        view = views.state(study.searched, study.objective.direction)
+        view = views.state(columns(study.searched), study.objective.direction)
         wanted = {
             **picture.EXPERIMENT_TAGS,
             picture.STUDY_TAG: row.name,

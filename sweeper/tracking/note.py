@@ -12,6 +12,7 @@ from typing import Any
 from sweeper.ledger import StudyRow
 from sweeper.report import COUNTED, configuration, number, percent, trial_name
 from sweeper.study import Study
+from sweeper.study.layerbits import columns
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
 
@@ -126,7 +127,7 @@ def _about(row: StudyRow, study: Study) -> str:
         ),
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
         ("cut to length", f"{truncated:,} texts of more than {study.train.max_length} tokens"),
-        ("search", ", ".join(_code(name) for name in study.searched)),
+        ("search", ", ".join(_code(name) for name in columns(study.searched))),
         ("sampler, pruner, seed", f"{study.sampler.name}, {study.pruner.name}, {study.seed}"),
     ]
     return _table(["study", ""], facts)

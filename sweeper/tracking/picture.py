@@ -119,9 +119,13 @@ def state_tags(trial: TrialView, best: TrialView | None) -> dict[str, str]:
 
 
 def trial_params(study: Study, trial: TrialView) -> dict[str, str]:
-    """Every field of the adapter and of its training; of a reference, which has no adapter, the latter."""
+    """Every field of the adapter and of its training; of a reference, which has no adapter, the latter.
+
+    What was drawn is there by the name that the study draws it by, such as ``lora.rank`` or ``layers.3``, and
+    a placement by the name that the study gives it.
+    """
     if trial.kind == "search":
-        values = space.configuration(study, trial.params).to_dict()
+        values = {**space.configuration(study, trial.params).to_dict(), **trial.params}
     else:
         names = TrainConfig().to_dict()
         values = {name: trial.params.get(name, getattr(study.train, name)) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,24 +149,33 @@ class Beginner:
             found["flops_per_token"] = flops_per_token(adapter, self._backbone_config)
         return found
 
-    def _past_limits(self, claim: Claim, attached: Attached, adapter: AdapterConfig) -> bool:
-        """Refuse a configuration past a limit: its place is free again, for another one."""
-        limits = {
-            name: limit for name, limit in self._session.study.limits.to_dict().items() if limit is not None
-        }
-        if not limits or attached.trial_id is None:
-            return False
+    def _excess(self, attached: Attached, adapter: AdapterConfig) -> dict[str, int]:
+        """By how much a configuration is past each limit of its study; 0 or less is within.
+
+        Of a bit a layer, one that lacks a layer is past a limit, too: without a module it is no adapter, and
+        the head alone is trained as a reference in any case.
+        """
+        study = self._session.study
+        limits = {name: limit for name, limit in study.limits.to_dict().items() if limit is not None}
         known = self.known_before(adapter, tuple(limits))
         excess = {name: known[name] - limit for name, limit in limits.items()}
+        missing = space.layers_missing(study, attached.params)
+        return excess if missing is None else {**excess, space.NO_LAYER: missing}
+
+    def _past_limits(self, claim: Claim, attached: Attached, adapter: AdapterConfig) -> bool:
+        """Refuse a configuration past a limit: its place is free again, for another one."""
+        if attached.trial_id is None:
+            return False
+        excess = self._excess(attached, adapter)
+        if not excess:
+            return False
         self._trials.constrain(attached.trial_id, excess)
         past = {name: by for name, by in excess.items() if by > 0}
         if not past:
             return False
         self._trials.refuse(attached.trial_id)
         ledger, name = self._session.ledger, self._session.name
-        reason = (
-            " and ".join(f"{by} {unit.replace('_', ' ')}" for unit, by in past.items()) + " past the limit"
-        )
+        reason = _why(past)
         if not claim.budgeted or self._session.study.sampler.name == "grid":
             # Its parameters were asked for: another configuration would be an answer to another question.
             ledger.attach(claim, attached)
@@ -180,6 +189,13 @@ class Beginner:
     @property
     def _head_parameters(self) -> int:
         return (self._hidden_size + 1) * self._outputs
+
+
+def _why(past: Mapping[str, int]) -> str:
+    """Why a configuration is refused, from what it is past and by how much."""
+    if space.NO_LAYER in past:
+        return "no layer carries a module"
+    return " and ".join(f"{by} {unit.replace('_', ' ')}" for unit, by in past.items()) + " past the limit"
 
 
 def digest_of(configuration: Configuration, label: str | None) -> str:
