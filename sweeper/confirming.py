@@ -310,7 +310,6 @@ class Bench:
         ledger.attach(claim, Attached(None, None, params, str(claim.label)[:64], parameters, self._head_size))
         default = space.default_params(study, self.pack.hidden_size)
         config = replace(space.configuration(study, default).train, learning_rate=params["learning_rate"])
-        # Weights of half precision cannot hold the steps of such rates.
         dtype = "float64" if self.session.row.dtype == "float64" else "float32"
         model = load_backbone(study.backbone, dtype, self.device)
         started = time.perf_counter()
@@ -322,6 +321,7 @@ class Bench:
                 config,
                 space.trial_seed(study, f"confirm-{seed}"),
                 advance,
+                half=self.session.row.dtype == "bfloat16",
             )
         except (FloatingPointError, torch.OutOfMemoryError) as error:
             ledger.record_result(claim, Result("failed", reason=str(error).splitlines()[0]))

@@ -55,11 +55,14 @@ def fine_tune(
     config: TrainConfig,
     seed: int,
     advance: Callable[[], None],
+    *,
+    half: bool = False,
 ) -> nn.Linear:
     """Train every weight of a backbone and a head; the model is changed in place and left in eval mode.
 
     AdamW with decay on matrices, the schedule, clipping and order of an adapter's training; the backbone's
-    own dropout is on.
+    own dropout is on. Products may be in bfloat16, as a study's are; weights are not, since half precision
+    cannot hold the steps of such rates.
 
     Args:
         model: on its device, in fp32 or fp64.
@@ -67,6 +70,7 @@ def fine_tune(
         config: epochs, batch size, learning rate and the like.
         seed: of head, order and dropout.
         advance: called after each step.
+        half: products in bfloat16 (torch's autocast).
 
     Returns:
         the head, on the model's device.
@@ -86,6 +90,7 @@ def fine_tune(
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=config.learning_rate,
+        fused=True,
     )
     steps = math.ceil(len(split.lengths) / config.batch_size) * config.epochs
     batches = Order(split.lengths, config.batch_size, generator_for(seed, "order"))
@@ -94,7 +99,9 @@ def fine_tune(
         torch.manual_seed(seed % 2**63)
         for rate in learning_rates(config, steps):
             indices = next(batches)
-            logits = head(_pooled(model, Padded.of(split, indices, device), problem.pooling).to(dtype))
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                pooled = _pooled(model, Padded.of(split, indices, device), problem.pooling)
+            logits = head(pooled.to(dtype))
             value = loss(problem.kind, logits, to_device(split.labels[indices], device))
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss of full fine-tuning is {value.item()}")

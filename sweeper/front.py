@@ -43,16 +43,22 @@ def dominates(one: Point, other: Point) -> bool:
 def fronts(points: Sequence[Point]) -> list[list[int]]:
     """Positions of the points by front: those that none dominates, those that only the former do, and so on.
 
-    The non-dominated sort of NSGA-II (Deb et al. 2002).
+    The non-dominated sort of NSGA-II (Deb et al. 2002), as Zhang et al. (2015) do it: points come in an order
+    in which none is dominated by a later one, and the front of each is found by bisection.
     """
-    left = list(range(len(points)))
-    found = []
-    while left:
-        front = [one for one in left if not any(dominates(points[other], points[one]) for other in left)]
-        found.append(front)
-        members = set(front)
-        left = [one for one in left if one not in members]
-    return found
+    found: list[list[int]] = []
+    for one in sorted(range(len(points)), key=lambda one: tuple(-value for value in points[one])):
+        low, high = 0, len(found)
+        while low < high:
+            middle = (low + high) // 2
+            if any(dominates(points[other], points[one]) for other in reversed(found[middle])):
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(found):
+            found.append([])
+        found[low].append(one)
+    return [sorted(front) for front in found]
 
 
 def ranked(points: Sequence[Point]) -> list[int]:
@@ -66,11 +72,18 @@ def ranked(points: Sequence[Point]) -> list[int]:
     order: list[int] = []
     for front in fronts(points):
         left = sorted(front, key=lambda one: (tuple(-value for value in points[one]), one))
-        taken = [left.pop(0)]
+        last = left.pop(0)
+        order.append(last)
+        gaps = [float("inf")] * len(left)
         while left:
-            gaps = [min(_distance(points[one], points[other], spans) for other in taken) for one in left]
-            taken.append(left.pop(gaps.index(max(gaps))))
-        order += taken
+            gaps = [
+                min(gap, _distance(points[one], points[last], spans))
+                for gap, one in zip(gaps, left, strict=True)
+            ]
+            farthest = gaps.index(max(gaps))
+            gaps.pop(farthest)
+            last = left.pop(farthest)
+            order.append(last)
     return order
 
 
@@ -79,11 +92,17 @@ def _distance(one: Point, other: Point, spans: Sequence[float]) -> float:
 
 
 def front_of(points: Sequence[Point]) -> list[int]:
-    """Positions of the points that none dominates, in the order in which they came; of equals the first."""
-    seen: set[Point] = set()
-    found = []
-    for position in fronts(points)[0] if points else []:
-        if points[position] not in seen:
-            seen.add(points[position])
-            found.append(position)
-    return found
+    """Positions of the points that none dominates, in the order in which they came; of equals the first.
+
+    Takes as many comparisons as there are points times members of the front: each is compared with those that
+    are at least as good in the first coordinate and in the front.
+    """
+    found: list[int] = []
+    # In this order no point is beaten by one that comes later.
+    for one in sorted(range(len(points)), key=lambda one: (tuple(-value for value in points[one]), one)):
+        if not any(
+            all(theirs >= mine for theirs, mine in zip(points[other], points[one], strict=True))
+            for other in found
+        ):
+            found.append(one)
+    return sorted(found)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweeper.finalists import LATENCY, preferred
+from sweeper.front import front_of
 from sweeper.report import number
 from sweeper.session import REFERENCE_HEAD
 from sweeper.study import Study, from_dict
@@ -163,16 +164,8 @@ def non_dominated(trials: Sequence[TrialView], goals: Sequence[Goal]) -> list[Tr
     """
     losses = {trial.place_id: tuple(goal.loss(trial) for goal in goals) for trial in trials}
     ordered = sorted(trials, key=lambda t: (*losses[t.place_id], t.number or 0))
-    front: list[TrialView] = []
-    # In this order nobody is beaten by one who comes later.
-    for trial in ordered:
-        mine = losses[trial.place_id]
-        beaten = any(
-            all(a <= b for a, b in zip(losses[other.place_id], mine, strict=True)) for other in front
-        )
-        if not beaten:
-            front.append(trial)
-    return front
+    points = [tuple(-loss for loss in losses[trial.place_id]) for trial in ordered]
+    return [ordered[position] for position in front_of(points)]
 
 
 def read_results(ledger: Ledger, name: str) -> Results:

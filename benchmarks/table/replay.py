@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.picture:
         from benchmarks.table.picture import draw
 
-        draw(settings.picture, results, settings.parallel)
+        draw(settings.picture, results, settings.parallel, "regret in points", True)
     return 0
 
 
@@ -129,7 +129,7 @@ def report(there: Table, settings: argparse.Namespace, results: dict[tuple[str, 
     header = ["K, search", *(f"after {cost} trainings" for cost in costs), "within one s.e."]
     lines = []
     for (name, parallel), curves in sorted(results.items(), key=lambda item: item[0][1]):
-        cells = [_quartiles([curve[cost - 1] for curve in curves]) for cost in costs]
+        cells = [quartiles([curve[cost - 1] for curve in curves]) for cost in costs]
         # An eighth of 100 trainings is 12.5: the last whole one before it.
         at = min(12, settings.cost) - 1
         close = sum(curve[at] <= there.standard_error + 1e-12 for curve in curves) / len(curves)
@@ -137,12 +137,18 @@ def report(there: Table, settings: argparse.Namespace, results: dict[tuple[str, 
     return table(header, lines)
 
 
-def _quartiles(values: Sequence[float]) -> str:
-    points = [100 * value for value in values]
-    if len(points) == 1:
-        return f"{points[0]:.2f}"
-    low, middle, high = statistics.quantiles(points, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+def quartiles(values: Sequence[float], digits: int = 2) -> str:
+    """Median and quartiles in hundredths: ``1.20 (0.70 to 2.10)``."""
+    points = [f"{100 * value:.{digits}f}" for value in three_quartiles(values)]
+    return f"{points[1]} ({points[0]} to {points[2]})"
+
+
+def three_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The quartiles; of a single value, it three times."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.table.rows import Row
 from sweeper import space
+from sweeper.front import Point, values_of
 from sweeper.pruning import Others, should_prune
 from sweeper.sampling import sampler_of
 from sweeper.study import Study
@@ -37,6 +38,7 @@ class Table:
         winner = self._rows[max(self._means, key=lambda key: self._means[key])]
         self.standard_error = statistics.stdev(row.values[-1] for row in winner) / len(winner) ** 0.5
         self.worst = min(self._means.values())
+        self.largest = max(row.trainable_parameters for row in rows)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -48,6 +50,10 @@ class Table:
     def mean(self, params: space.Params) -> float:
         """What a configuration is worth."""
         return self._means[_key(params)]
+
+    def worths(self) -> list[tuple[float, int]]:
+        """What each configuration is worth, and its trainable parameters."""
+        return [(self._means[key], own[0].trainable_parameters) for key, own in self._rows.items()]
 
 
 def _key(params: Any) -> str:
@@ -73,8 +79,33 @@ class Found:
     mean: float
 
 
+@dataclass(frozen=True)
+class Complete:
+    """A trial was trained to its end: after so many steps of all workers, its objectives, and its worth."""
+
+    steps: int
+    values: Point
+    mean: float
+    trainable_parameters: int
+
+
 def run(table: Table, study: Study, first: space.Params, parallel: int, seed: int, steps: int) -> list[Found]:
-    """Search until so many steps are spent; the winners on the way.
+    """Search until so many steps are spent; the winners on the way, see :func:`search`."""
+    best: tuple[float, int] | None = None
+    found = []
+    for trial in search(table, study, first, parallel, seed, steps):
+        sign = 1.0 if study.objective.direction == "maximize" else -1.0
+        standing = (sign * trial.values[0], -trial.trainable_parameters)
+        if best is None or standing > best:
+            best = standing
+            found.append(Found(trial.steps, trial.mean))
+    return found
+
+
+def search(
+    table: Table, study: Study, first: space.Params, parallel: int, seed: int, steps: int
+) -> list[Complete]:
+    """Search until so many steps are spent; the trials that were trained to their end, in that order.
 
     The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
@@ -98,7 +129,7 @@ def run(table: Table, study: Study, first: space.Params, parallel: int, seed: in
             state.begin(due, clock)
         else:
             heapq.heappush(due, (clock + _next_steps(running), running.number, running))
-    return state.found
+    return state.ended
 
 
 def _next_steps(running: _Running) -> int:
@@ -107,19 +138,19 @@ def _next_steps(running: _Running) -> int:
 
 
 class _State:
-    """What the search knows: Optuna's trials, the curves, and the best complete trial."""
+    """What the search knows: Optuna's trials, their curves, and those that are complete."""
 
     def __init__(self, table: Table, study: Study, first: space.Params, source: random.Random) -> None:
         import optuna
 
         self._table, self._study, self._source = table, study, source
-        self._optuna = optuna.create_study(direction=study.objective.direction)
+        self._directions = [objective.direction for objective in study.objectives]
+        self._optuna = optuna.create_study(directions=self._directions)
         self._first = first
-        self._curves: dict[int, list[float]] = {}
+        self._curves: dict[int, list[Point]] = {}
         self._ended: dict[str, tuple[int, bool]] = {}
         self._complete: set[int] = set()
-        self._best: tuple[float, int] | None = None
-        self.found: list[Found] = []
+        self.ended: list[Complete] = []
 
     def begin(self, due: list[tuple[int, int, _Running]], clock: int) -> None:
         """Draw trials until one is to be trained, or nothing new comes any more."""
@@ -135,7 +166,7 @@ class _State:
 
     def _draw(self) -> _Running:
         number = len(self._curves)
-        self._optuna.sampler = sampler_of(self._study, self._study.seed, number)
+        self._optuna.sampler = self._sampler(number)
         if number == 0:
             self._optuna.enqueue_trial(dict(self._first))
         trial = self._optuna.ask()
@@ -143,11 +174,19 @@ class _State:
         self._curves[number] = []
         return _Running(number, trial, params, self._table.training(params, self._source))
 
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The product's, a new one for each trial; what it knows of the space is kept from the last."""
+        before, sampler = self._optuna.sampler, sampler_of(self._study, self._study.seed, number)
+        if number and hasattr(before, "_search_space"):
+            sampler._search_space = before._search_space  # type: ignore[attr-defined]
+        return sampler
+
     def is_over(self, running: _Running, spent: int) -> bool:
         """Take an evaluation in; whether the trial has ended with it."""
         curve = self._curves[running.number]
-        curve.append(running.row.values[running.evaluation - 1])
-        running.trial.report(curve[-1], running.evaluation)
+        curve.append(self._values(running))
+        if len(curve[-1]) == 1:  # Optuna has intermediate values for one objective alone
+            running.trial.report(curve[-1][0], running.evaluation)
         is_last = running.evaluation == len(running.row.values)
         is_pruned = not is_last and running.number != 0 and self._prunes(running.number)
         if not is_last and not is_pruned:
@@ -157,26 +196,27 @@ class _State:
         self._ended.setdefault(_key(running.params), (running.number, is_complete))
         self._tell(running, curve, is_complete)
         if is_complete:
-            self._compare(running, curve[-1], spent)
+            mean, size = self._table.mean(running.params), running.row.trainable_parameters
+            self.ended.append(Complete(spent, curve[-1], mean, size))
         return True
+
+    def _values(self, running: _Running) -> Point:
+        names = [objective.metric for objective in self._study.objectives]
+        value, size = running.row.values[running.evaluation - 1], running.row.trainable_parameters
+        values = values_of(names, {names[0]: value}, size)
+        assert values is not None, f"the table has {names[0]} and sizes, and not all of {names}"
+        return values
 
     def _prunes(self, number: int) -> bool:
         curves = {place: curve for place, curve in self._curves.items() if curve}
         others = Others(self._study.name, {}, self._complete)
-        return should_prune(self._study.pruner, self._study.objective.direction, curves, number, others)
+        return should_prune(self._study.pruner, self._directions, curves, number, others)
 
-    def _tell(self, running: _Running, curve: Sequence[float], is_complete: bool) -> None:
+    def _tell(self, running: _Running, curve: Sequence[Point], is_complete: bool) -> None:
         from optuna.trial import TrialState
 
         state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
         if is_complete:
             self._complete.add(running.number)
         storage = self._optuna._storage
-        storage.set_trial_state_values(running.trial._trial_id, state, [curve[-1]])
-
-    def _compare(self, running: _Running, value: float, spent: int) -> None:
-        upward = value if self._study.objective.direction == "maximize" else -value
-        standing = (upward, -running.row.trainable_parameters)
-        if self._best is None or standing > self._best:
-            self._best = standing
-            self.found.append(Found(spent, self._table.mean(running.params)))
+        storage.set_trial_state_values(running.trial._trial_id, state, curve[-1])

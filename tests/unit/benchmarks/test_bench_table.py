@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.table.front import SEARCHES as FRONTS
+from benchmarks.table.front import shares, two_objectives, volume
 from benchmarks.table.make import grid
 from benchmarks.table.replay import HERE, SEARCHES, read_grid, regret
 from benchmarks.table.rows import Row, read_rows, write_rows
-from benchmarks.table.simulate import Table, run
+from benchmarks.table.simulate import Table, run, search
 from sweeper import space
 from sweeper.study import Study
 from sweeper.study.schema import Fixed
@@ -86,3 +89,26 @@ def test_regret_is_the_worst_before_any_result_and_then_that_of_the_winner() -> 
     assert curve[0] == pytest.approx(table.best - table.mean(FIRST))
     assert regret(table, [], 2) == [table.best - table.worst] * 2
     assert len(curve) == 10 and curve == sorted(curve, reverse=True)
+
+
+@pytest.mark.parametrize("name", FRONTS)
+def test_a_front_fills_with_cost_and_never_past_the_whole(name: str) -> None:
+    table, study = made_up(), two_objectives(HERE / "trec.yaml", *FRONTS[name])
+    ended = search(table, study, FIRST, 4, seed=2, steps=1200)
+    curve = shares(table, study, ended, 20)
+    # Without noise the chosen front is a true one: it can only grow.
+    assert curve == pytest.approx(sorted(curve)) and 0 < curve[-1] <= 1
+    for one in ended:
+        assert one.values == pytest.approx((one.mean, one.trainable_parameters))
+
+
+def test_volume_counts_overlapping_areas_once() -> None:
+    table = made_up()
+    low, high = table.worst + 0.1, table.worst + 0.2
+    small, large = 1000, 2 * table.largest
+    one = volume(table, [(high, small)])
+    assert one == pytest.approx(0.2 * math.log(large / small))
+    assert volume(table, [(low, small), (high, small)]) == volume(table, [(high, small), (low, 1100)]) == one
+    assert volume(table, [(table.worst, small)]) == volume(table, []) == 0.0
+    both = volume(table, [(low, small), (high, 1100)])
+    assert both == pytest.approx(0.1 * math.log(large / small) + 0.1 * math.log(large / 1100))

@@ -1,0 +1,1 @@
+"""The confirmed winner of a study beside full fine-tuning, on the test rows."""
