@@ -39,6 +39,7 @@ WEIGHTS, PICKLED = "adapter.safetensors", "pytorch_adapter.bin"
 METHODS = ("bottleneck", "lora", "prefix")
 VERSION = "adapters.1.3.0"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ARCHITECTURES = {None: "bottleneck", "union": "bottleneck", "lora": "lora", "prefix_tuning": "prefix"}
 _LEGACY_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _WEIGHTS = {
     "down.weight": "adapter_down.0.weight",
@@ -103,7 +104,7 @@ def from_adapterhub(path: Path, backbone: Any = None) -> Adapter:
     tensors, metadata = read_tensors(path / WEIGHTS, PICKLED)
     names = hub_names(found.model_type)
     kind = found.config.get("architecture")
-    method = {"lora": "lora", "prefix_tuning": "prefix", "union": "bottleneck", None: "bottleneck"}.get(kind)
+    method = _ARCHITECTURES.get(kind) if kind is None or isinstance(kind, str) else None
     if method is None:
         shown = str(kind)[:60]
         raise AdapterError(
@@ -148,8 +149,9 @@ def read_envelope(path: Path) -> Envelope:
         raise AdapterError(f"{path}: lacks the name, the model_type or the config that AdapterHub writes")
     if type(hidden) is not int or not 1 <= hidden <= 1_000_000:
         raise AdapterError(f"{path}: its hidden_size is {hidden!r}, not a whole number from 1 to 1000000")
-    if "version" not in values and config.get("non_linearity") in _LEGACY_ACTIVATIONS:
-        config["non_linearity"] = _LEGACY_ACTIVATIONS[config["non_linearity"]]  # as their loader does
+    named = config.get("non_linearity")
+    if "version" not in values and isinstance(named, str):
+        config["non_linearity"] = _LEGACY_ACTIVATIONS.get(named, named)  # as their loader does
     version = re.fullmatch(r"adapters\.(\d+)\.(\d+).*", str(values.get("version")))
     if version and (int(version[1]), int(version[2])) < (1, 1) and config.get("architecture") == "lora":
         config["alpha"] = config.get("r")  # as their loader does: it was not applied before 1.1
@@ -169,11 +171,11 @@ def _seen(folder: Folder, found: Envelope, names: HubNames) -> Shape:
     indices = {
         int(hit[1]) for key in folder.tensors if (hit := re.search(rf"\b{layers}\.(\d{{1,4}})\.", key))
     }
-    parts = [found.config, *(part for part in found.config.get("configs", []) if isinstance(part, dict))]
-    for part in parts:
-        indices |= {
-            layer for layer in part.get("leave_out") or [] if type(layer) is int and 0 <= layer < 10_000
-        }
+    union = found.config.get("configs")
+    for part in (found.config, *(union if isinstance(union, list) else ())):
+        left_out = part.get("leave_out") if isinstance(part, dict) else None
+        for layer in left_out if isinstance(left_out, list) else ():
+            indices |= {layer} if type(layer) is int and 0 <= layer < 10_000 else set()
     if not indices or found.config.get("architecture") in ("lora", "prefix_tuning"):
         raise AdapterError(
             "AdapterHub does not say how many layers and linears its backbone has: give the model or its "

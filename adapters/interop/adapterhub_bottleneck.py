@@ -18,7 +18,7 @@ from typing import Any
 from adapters.architectures import architecture_of, layer_indices
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.interop.common import number, refuse_rest
+from adapters.interop.common import number, refuse_rest, without
 from adapters.placements import wirings_of
 from adapters.shape import Shape
 
@@ -161,11 +161,12 @@ def _one_in(values: Mapping[str, Any], shape: Shape) -> AdapterConfig:
             "and here "
             "that wiring is of the FFN alone"
         )
-    used = [layer for layer in range(shape.num_hidden_layers) if layer not in (values.get("leave_out") or [])]
+    used = without(values, shape.num_hidden_layers)
+    start = values.get("init_weights")
     return AdapterConfig(
         bottleneck_dim=_bottleneck_dim(values.get("reduction_factor"), shape),
         activation=activation_here(values.get("non_linearity")),
-        initialization=starts.get(values.get("init_weights", "bert"), "normal"),
+        initialization=starts.get(start, "normal") if isinstance(start, str) else "normal",
         placement=[(sublayer, wiring) for sublayer in sublayers],  # type: ignore[arg-type]
         layers="all" if len(used) == shape.num_hidden_layers else tuple(used),
         scaling=1.0 if learned else number({"scaling": 1.0, **values}, "scaling", _WHOSE),

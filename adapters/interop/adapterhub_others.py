@@ -21,7 +21,7 @@ from adapters.bottleneck import activation_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.interop.adapterhub_bottleneck import activation_here
-from adapters.interop.common import Folder, grid, layers_of, number, refuse_rest, same
+from adapters.interop.common import Folder, grid, layers_of, number, refuse_rest, same, whole, without
 from adapters.interop.hubnames import HubNames
 from adapters.interop.naming import linear_path, place_of, targets_of
 from adapters.points import Point
@@ -100,7 +100,7 @@ def lora_in(folder: Folder, shape: Shape, names: HubNames, name: str) -> Read:
     layers, linears = grid(found, _WHOSE)
     config = AdapterConfig(
         method="lora",
-        rank=values.get("r"),  # type: ignore[arg-type]
+        rank=whole(values, "r", _WHOSE),
         alpha=number(values, "alpha", _WHOSE),
         targets=targets_of(linears, shape),
         layers=layers_of(layers, shape),
@@ -138,11 +138,10 @@ def prefix_in(folder: Folder, shape: Shape, names: HubNames, name: str) -> Read:
         raise AdapterError(
             "it drops parts of its keys and values in training (dropout, AdapterHub): here is none"
         )
-    left_out = values.get("leave_out") or []
-    layers = [layer for layer in range(shape.num_hidden_layers) if layer not in left_out]
+    layers = without(values, shape.num_hidden_layers)
     config = AdapterConfig(
         method="prefix",
-        prefix_length=values.get("prefix_length"),  # type: ignore[arg-type]
+        prefix_length=whole(values, "prefix_length", _WHOSE),
         layers="all" if len(layers) == shape.num_hidden_layers else tuple(layers),
     )
     vectors = _flat(folder, config.prefix_length, names, name)

@@ -193,6 +193,25 @@ def number(values: Mapping[str, Any], key: str, whose: str) -> float:
     return value
 
 
+def whole(values: Mapping[str, Any], key: str, whose: str) -> int:
+    """A whole number from 1 of a foreign configuration; AdapterError if it is none."""
+    value = values.get(key)
+    if type(value) is not int or value < 1:
+        raise AdapterError(f"its {key} is {str(value)[:60]!r}, not a whole number from 1 ({whose})")
+    return value
+
+
+def without(values: Mapping[str, Any], layers: int) -> list[int]:
+    """The layers that are not in the `leave_out` of an AdapterHub configuration."""
+    left_out = values.get("leave_out") or []
+    if not isinstance(left_out, list) or not all(type(layer) is int for layer in left_out):
+        raise AdapterError(f"its leave_out is {str(left_out)[:60]!r}, not a list of layers (AdapterHub)")
+    used = [layer for layer in range(layers) if layer not in left_out]
+    if not used:
+        raise AdapterError("its leave_out names every layer (AdapterHub)")
+    return used
+
+
 def check_method(config: AdapterConfig, methods: Iterable[str], whose: str, instead: str) -> None:
     """Refuse a method that a format has nothing for."""
     if config.method not in methods:

@@ -102,7 +102,7 @@ def read(path: Path) -> Folder:
     """What is in a folder, once its kind is known to be one that this library has."""
     config = read_json(path / CONFIG)
     kind = config.get("peft_type")
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise AdapterError(
             f"its peft_type is {str(kind)[:60]!r}; this library has an equal of {', '.join(_TYPES)}"
         )

@@ -19,7 +19,7 @@ from adapters.adapter import Adapter
 from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.interop.common import Folder, Place, grid, layers_of, number, refuse_rest
+from adapters.interop.common import Folder, Place, grid, layers_of, number, refuse_rest, whole
 from adapters.interop.naming import linear_path, place_of, targets_of
 from adapters.lowrank import weight_of
 from adapters.points import Point
@@ -103,14 +103,12 @@ def _lora_config(values: dict[str, Any], fields: dict[str, Any]) -> AdapterConfi
             "with "
             "path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
         )
-    rank, alpha = values.get("r"), number(values, "lora_alpha", _WHOSE)
+    rank, alpha = whole(values, "r", _WHOSE), number(values, "lora_alpha", _WHOSE)
     if values.get("use_rslora"):  # alpha / sqrt(r) there, alpha / r here
-        if type(rank) is not int or rank < 1:
-            raise AdapterError(f"its r is {rank!r}, no rank (PEFT)")
         alpha *= math.sqrt(rank)
     return AdapterConfig(
         method="dora" if values.get("use_dora") else "lora",
-        rank=rank,  # type: ignore[arg-type]
+        rank=rank,
         alpha=alpha,
         dropout=values.get("lora_dropout", 0.0),
         initialization="zero_up" if start is True else "normal",
