@@ -2,6 +2,7 @@
 # make test         every test
 # make soak         the fault tests for hours: kills, stops, outages, and a table of what was lost (SCALE=0.1)
 # make bench        every benchmark, one after the other: benchmarks/README.md
+# make interop      adapters to AdapterHub and PEFT and back, and how far apart they compute: docs/interop.md
 # make check        formatting, lint, types, rules between packages, insecure code, generated pages
 # make audit        known vulnerabilities of the pinned packages; asks a service on the network
 
@@ -14,7 +15,7 @@ HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install dev test soak check format docs audit bench bench-adapterhub bench-tasks clean
+.PHONY: help quickstart install dev test soak check format docs audit bench bench-adapterhub bench-tasks interop clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -100,6 +101,17 @@ bench-adapterhub: $(VENV)/installed .venv-adapterhub/installed
 bench-tasks: $(VENV)/installed
 	@$(BIN)/python -m sweeper.quickstart studies/quickstart
 	@$(BIN)/python benchmarks/tasks/run.py --data "$(DATA)" $(ARGS)
+
+# PEFT runs on the pinned packages of this project, in an environment of its own; AdapterHub pins others.
+.venv-interop/installed: tests/interop/requirements.txt constraints.txt
+	$(subst $(VENV),.venv-interop,$(need_python))
+	@echo "installing PEFT into .venv-interop, once"
+	@.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@touch $@
+
+interop: $(VENV)/installed .venv-adapterhub/installed .venv-interop/installed
+	@$(BIN)/python -m sweeper.quickstart studies/quickstart
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.interop --hub $(HUB_BIN)/python --peft .venv-interop/bin/python $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info

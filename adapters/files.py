@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -74,21 +74,31 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
     return path
 
 
-def load(path: str | Path) -> Adapter:
+def load(path: str | Path, backbone: Any = None) -> Adapter:
     """Read one adapter, on the CPU, in the dtype in which it was saved, in eval mode.
+
+    Args:
+        path: a file that `save` wrote; or a folder that `sweeper export`, AdapterHub's `adapters` or PEFT
+            wrote.
+        backbone: the model that an adapter of PEFT is for, or its configuration: PEFT does not say.
 
     Raises:
         AdapterError: the file is missing, damaged, of another format, or its tensors are not those that its
-            configuration asks for; the message names the file and says which.
+            configuration asks for; or a folder holds what this library has no equal of. The message names
+            the file and says which.
     """
     path = Path(path)
+    if path.is_dir():
+        from adapters.interop.folders import load_folder  # it reads with this file
+
+        return load_folder(path, backbone)
     if not path.is_file():
         raise AdapterError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = _header(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return _adapter(header, tensors)
+        return adapter_of(header.config, header.shape, tensors)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path}: not a readable safetensors file: {error}") from None
     except AdapterError as error:
@@ -179,11 +189,16 @@ def _whole(metadata: dict[str, str], key: str, most: int) -> int:
     return int(text)
 
 
-def _adapter(header: _Header, tensors: dict[str, Tensor]) -> Adapter:
+def adapter_of(config: AdapterConfig, shape: Shape, tensors: dict[str, Tensor]) -> Adapter:
+    """The adapter of a configuration with these weights, in their dtype, in eval mode.
+
+    Raises:
+        AdapterError: the tensors are not those that the configuration asks for.
+    """
     # Everything is checked before the modules are built: sizes in the metadata are only the file's word.
-    _check_shapes(_expected_shapes(header), tensors)
+    _check_shapes(_expected_shapes(_Header(config, shape)), tensors)
     _check_values(tensors)
-    adapter = Adapter(header.config, header.shape)
+    adapter = Adapter(config, shape)
     adapter.load_state_dict(tensors, assign=True)  # assigned, not copied: the file's dtype is kept
     return adapter.requires_grad_(True).eval()
 

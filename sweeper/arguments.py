@@ -130,6 +130,16 @@ Pareto = Annotated[
         help="Every trial that no other beats in all objectives, each in a folder DIR/trial-0007.",
     ),
 ]
+Format = Annotated[
+    Literal["sweeper", "adapterhub", "peft"],
+    typer.Option(
+        "--format",
+        envvar="SWEEPER_FORMAT",
+        metavar="FORMAT",
+        help="Whose files: `sweeper`, `adapterhub` (bottleneck, LoRA, prefix) or `peft` (LoRA, DoRA, IA3, "
+        "prefix, prompt); see docs/interop.md.",
+    ),
+]
 Finalists = Annotated[
     int,
     typer.Option(

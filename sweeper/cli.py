@@ -16,6 +16,7 @@ from sweeper.arguments import (
     DryRun,
     Engine,
     ExportFolder,
+    Format,
     Host,
     Json,
     LeaseSeconds,
@@ -228,13 +229,20 @@ def best(
     out.note(said_beside(said, name))
 
 
-@app.command(epilog=example("sweeper export sst2 --out best", "sweeper export sst2 --out three --top 3"))
+@app.command(
+    epilog=example(
+        "sweeper export sst2 --out best",
+        "sweeper export sst2 --out three --top 3",
+        "sweeper export sst2 --out for-peft --format peft",
+    )
+)
 def export(
     study: StudyName,
     out: Out,
     top: Top = None,
     trial: TrialNumber = None,
     pareto: Pareto = False,
+    format: Format = "sweeper",
     json: Json = False,
 ) -> None:
     """Write the best adapter as files that load anywhere: weights, configuration, metrics, card."""
@@ -246,7 +254,8 @@ def export(
     from sweeper.report import print_exports
 
     output, ledger = Output(json), open_ledger()
-    exported = export_study(ledger, Home.from_environment(), study, out, top=top, trial=trial, pareto=pareto)
+    home = Home.from_environment()
+    exported = export_study(ledger, home, study, out, top=top, trial=trial, pareto=pareto, format=format)
     if top is not None and len(exported) < top:
         output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
     if trial is None:

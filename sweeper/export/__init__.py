@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
 from sweeper.export.card import FILES, card, configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
+from sweeper.export.foreign import FORMATS, foreign_card, foreign_files
 from sweeper.export.head import HeadFacts, head_bytes
 from sweeper.finalists import preferred, verdict
 from sweeper.front import objectives_of
@@ -33,16 +34,18 @@ class Exported:
         folder: where its files are, absolute.
         trial: its number.
         metric, value: what the study searched for, and what this trial reached on the validation rows.
+        files: their names.
     """
 
     folder: Path
     trial: int
     metric: str
     value: float
+    files: tuple[str, ...] = tuple(sorted(FILES))
 
     def to_json(self) -> dict[str, Any]:
         """What ``export --json`` prints of it."""
-        return {**asdict(self), "folder": str(self.folder), "files": sorted(FILES)}
+        return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
 def export_study(
@@ -54,6 +57,7 @@ def export_study(
     top: int | None = None,
     trial: int | None = None,
     pareto: bool = False,
+    format: str = "sweeper",
 ) -> list[Exported]:
     """Writes the best adapter, the ``top`` best, a given trial, or the front of several objectives.
 
@@ -65,14 +69,18 @@ def export_study(
         top: writes so many, best first, each into ``out/trial-0007``.
         trial: writes this one, into ``out`` itself.
         pareto: writes every trial that none dominates, each into ``out/trial-0007``.
+        format: ``sweeper``, or the library whose files are written: ``adapterhub`` or ``peft``.
 
     Raises:
-        UsageError: no such study or trial, the trial has no weights, or ``out`` holds something else.
+        UsageError: no such study or trial, the trial has no weights, ``out`` holds something else, or the
+            format cannot express an adapter.
         NothingSucceededError: no trial has succeeded.
         SweeperError: the weights are not those that the ledger recorded.
     """
     if sum((top is not None, trial is not None, pareto)) > 1:
         raise UsageError("--top, --trial and --pareto exclude each other: give one of them")
+    if format not in FORMATS:
+        raise UsageError(f"--format is one of {', '.join(FORMATS)}, not {format!r}")
     name = study_name(ledger, study)
     target = Path(out).resolve()
     check_target(target)
@@ -92,10 +100,9 @@ def export_study(
     for view in chosen:
         assert view.number is not None and view.objective is not None
         inside = str(view.name) if top is not None or pareto else ""
-        contents[inside] = adapter_files(row, view, home.artifacts, target / inside, said)
-        exported.append(
-            Exported(target / inside, view.number, objectives_of(row.spec)[0]["metric"], view.objective)
-        )
+        contents[inside] = adapter_files(row, view, home.artifacts, target / inside, said, format)
+        metric, names = objectives_of(row.spec)[0]["metric"], tuple(sorted(contents[inside]))
+        exported.append(Exported(target / inside, view.number, metric, view.objective, names))
     write_folders(target, contents)
     return exported
 
@@ -106,6 +113,7 @@ def adapter_files(
     artifacts: Path,
     folder: Path,
     confirmed: Mapping[str, Any] | None = None,
+    format: str = "sweeper",
 ) -> dict[str, bytes]:
     """Every file of one export, by name.
 
@@ -114,6 +122,7 @@ def adapter_files(
         artifacts: the artifact folder.
         folder: where the files will be, for the snippet.
         confirmed: what ``finalists.verdict`` says of the study.
+        format: one of ``FORMATS``.
     """
     from sweeper import space
     from sweeper.study import from_dict
@@ -128,6 +137,12 @@ def adapter_files(
     for name in ("adapter.safetensors", "head.safetensors"):
         if name not in weights:
             raise SweeperError(f"trial {trial.name} has no {name} in the ledger: it cannot be exported")
+    if format != "sweeper":
+        paths = {Path(path).name: artifacts / path for path in trial.files}
+        files = foreign_files(format, row, study, str(trial.name), paths)
+        files["README.md"] = foreign_card(format, facts, folder).encode()
+        facts["files"] = {name: sha256(content) for name, content in files.items()}
+        return {**files, "metrics.json": as_json(facts)}
     code = snippet(
         folder, study.path if study.path.is_file() else None, study.objective.metric, study.task.text
     )

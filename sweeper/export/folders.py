@@ -19,8 +19,10 @@ from typing import Any
 from sweeper.console import json_ready
 from sweeper.errors import SweeperError, UsageError
 from sweeper.export.card import FILES
+from sweeper.export.foreign import FILES as FOREIGN_FILES
 
 FORMAT = "adapter-sweeper-export/1"
+_OURS = {*FILES, *(name for files in FOREIGN_FILES.values() for name in files)}
 _TRIAL_FOLDER = re.compile(r"trial-\d{4,}")
 
 
@@ -105,7 +107,7 @@ def check_target(target: Path) -> None:
 def _check_ours(folder: Path) -> None:
     """Refuses a folder with a file that is not ours, or that was changed since it was exported."""
     for entry in sorted(folder.iterdir()):
-        if entry.name not in FILES or entry.is_symlink() or not entry.is_file():
+        if entry.name not in _OURS or entry.is_symlink() or not entry.is_file():
             raise UsageError(f"holds {entry.name}, which is no export: give --out a new folder", folder)
     try:
         facts = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -115,7 +117,7 @@ def _check_ours(folder: Path) -> None:
     if not isinstance(digests, dict):
         raise UsageError("is not empty and no export of ours: give --out a new folder", folder)
     for name, digest in digests.items():
-        if name in FILES and (folder / name).is_file() and sha256((folder / name).read_bytes()) != digest:
+        if name in _OURS and (folder / name).is_file() and sha256((folder / name).read_bytes()) != digest:
             raise UsageError(
                 f"{name} was changed since it was exported and would be lost: move it, or give --out "
                 "a new folder",

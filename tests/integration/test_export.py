@@ -228,3 +228,33 @@ def test_a_backbone_that_has_moved_is_named_on_the_command_line(sweeper, exporte
         weights.write_bytes(content)
     finally:
         shutil.move(tmp_path / "elsewhere", backbone)
+
+
+def test_for_adapterhub_the_files_hold_the_adapter_and_the_head_that_predict(sweeper, best, exported):
+    from adapters.interop.folders import load_head
+    from sweeper import load_exported
+
+    entry = sweeper.json("export", "tiny", "--out", "hub", "--format", "adapterhub")[0]
+    folder = Path(entry["folder"])
+    assert names(folder) == entry["files"] == sorted(
+        ["README.md", "adapter.safetensors", "adapter_config.json", "head_config.json", "metrics.json",
+         "model_head.safetensors"]
+    )  # fmt: skip
+    adapter, head = adapters.load(folder), load_head(folder)
+    own = adapters.load(exported / "adapter.safetensors")
+    assert own.state_dict().keys() == adapter.state_dict().keys()
+    assert all((value == own.state_dict()[key]).all() for key, value in adapter.state_dict().items())
+    assert head is not None
+    predictor = load_exported(exported)
+    assert (head.layers[0][0] == predictor._head.weight).all() and (
+        head.layers[0][1] == predictor._head.bias
+    ).all()
+    assert (head.labels, head.pooling) == (predictor.label_names, "cls")
+    assert sweeper("export", "tiny", "--out", "hub", "--format", "adapterhub").returncode == 0  # replaced
+
+
+def test_what_a_format_cannot_express_is_refused_and_nothing_is_written(sweeper):
+    done = sweeper("export", "tiny", "--out", "not-there", "--format", "peft")
+    assert done.returncode == 2
+    assert "PEFT has nothing that computes what the method bottleneck does" in done.stderr
+    assert "not-there" not in names(sweeper.folder)
