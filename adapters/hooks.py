@@ -151,21 +151,33 @@ def _division(segments: Iterable[Segment]) -> tuple[tuple[Segment | None, ...], 
     return tuple(owners), tuple(sizes), position
 
 
+def _sum(frozen: Tensor, own: Tensor) -> Tensor:
+    """What the backbone computed, and what an adapter's module adds to it.
+
+    Without gradients the sum takes the place of the second, which nobody else holds: in a large batch, memory
+    for a third tensor costs as much as the sum itself. What the backbone computed stays as it is.
+    """
+    if torch.is_grad_enabled() or own.dtype != frozen.dtype:
+        return frozen + own
+    return own.add_(frozen)
+
+
 def _add_after(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output + delta(output)
+    return _sum(output, delta(output))
 
 
 def _add_beside(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output + delta(arguments[0])
+    return _sum(output, delta(arguments[0]))
 
 
 def _add_to_residual(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     sublayer_input, residual = arguments
-    return sublayer_input, residual + delta(residual)
+    return sublayer_input, _sum(residual, delta(residual))
 
 
 def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    normalised: Tensor = module.forward(arguments[0] + delta(output))  # not a call: this hook would run again
+    changed = _sum(arguments[0], delta(output))
+    normalised: Tensor = module.forward(changed)  # not a call: this hook would run again
     return normalised
 
 
@@ -176,7 +188,7 @@ def _keep_read(kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any,
 def _add_across(
     delta: Delta, kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...], output: Tensor
 ) -> Tensor:
-    return output + delta(kept.pop(0))
+    return _sum(output, delta(kept.pop(0)))
 
 
 def _keep_input(

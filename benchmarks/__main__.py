@@ -21,6 +21,8 @@ RUNS = {
     "scatter": ["scatter"],
     "ladder": ["ladder"],
     "overhead": ["overhead"],
+    "insertions": ["insertions"],
+    "inference": ["inference"],
 }
 
 
