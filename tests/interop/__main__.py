@@ -74,18 +74,24 @@ def texts(work: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def compute(model: Any, adapter: Any, head: Head | None, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What this library computes."""
+    """What this library computes, once it is known that the adapter changes it."""
+    bare = _computed(model, head, tokens)
     adapters.attach(model, adapter)
     try:
-        with torch.no_grad():
-            output = model(**tokens)
-            mask = tokens["attention_mask"]
-            if head is not None:
-                found = head.logits(output, mask)
-                return found * mask[..., None] if found.ndim == 3 else found
-            return output.last_hidden_state * mask[..., None]
+        found = _computed(model, head, tokens)
     finally:
         adapters.remove(model)
+    if not (found - bare).abs().max() > 100 * BOUND:
+        raise SystemExit(f"error: {adapter.config} changes nothing: it cannot be compared")
+    return found
+
+
+def _computed(model: Any, head: Head | None, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    mask = tokens["attention_mask"]
+    with torch.no_grad():
+        output = model(**tokens)
+    found = output.last_hidden_state if head is None else head.logits(output, mask)
+    return found * mask[..., None] if found.ndim == 3 else found
 
 
 def export(side: Side, tokens: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
