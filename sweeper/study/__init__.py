@@ -18,6 +18,7 @@ from typing import Any
 from sweeper.errors import UsageError
 from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
+from sweeper.study.frozen import read_frozen, stored_frozen
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.plugins import read_pruner, read_sampler
 from sweeper.study.raysection import RaySettings, read_ray
@@ -108,12 +109,18 @@ def from_dict(data: Mapping[str, Any], path: str | Path, text: str = "") -> Stud
 
 
 def _study(node: Node, text: str, check_files: bool) -> Study:
-    node.mapping(SECTIONS[""], {key: home for key, home in _ELSEWHERE.items() if key not in SECTIONS[""]})
+    known = SECTIONS[""] if check_files else (*SECTIONS[""], "frozen")
+    node.mapping(known, {key: home for key, home in _ELSEWHERE.items() if key not in SECTIONS[""]})
     name = _name(node)
     backbone = read_backbone(node.required("backbone", "the model, such as {model: FOLDER}"), check_files)
     task = read_task(node.required("task", "its kind, and the columns of text and label"))
     data = read_data(node.required("data", "the files of train and validation"), check_files)
     search = read_search(node.required("search", "at least bottleneck_dim"))
+    frozen = (
+        read_frozen(node.child("search"), search, backbone)
+        if check_files
+        else stored_frozen(node.optional("frozen"))
+    )
     train = read_train(node.optional("train"), search)
     at = node.required("objective", "a metric, such as {metric: accuracy}")
     objectives = read_objectives(at, task.kind)
@@ -138,6 +145,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         path=node.path.absolute(),
         text=text,
         lines=dict(node.lines),
+        frozen=frozen,
     )
 
 
