@@ -1,8 +1,9 @@
 """Adapters for frozen Hugging Face transformers: build, insert, remove, switch, save, load.
 
-Names below are imported when first used: `import adapters` alone costs nothing. Three functions share the
-name of their file and are imported from there: `from adapters.insert import insert`,
-`from adapters.initialize import initialize`, `from adapters.merge import merge`.
+Names below are imported when first used: `import adapters` alone costs nothing. Some functions share the
+name of a file and are imported from theirs: `from adapters.insert import insert`,
+`from adapters.initialize import initialize`, `from adapters.merge import merge`,
+`from adapters.compose import fuse, stack`, `from adapters.average import average`.
 """
 
 from importlib import import_module
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from adapters.adapter import Adapter, build
     from adapters.architectures import architecture_of, hidden_size, layer_count, sites
     from adapters.bottleneck import Bottleneck
-    from adapters.config import AdapterConfig
+    from adapters.config import AdapterConfig, Part
     from adapters.count import adapter_parameters, module_parameters
     from adapters.errors import AdapterError
-    from adapters.files import load, load_into, save
+    from adapters.files import digest, load, load_into, save
     from adapters.insert import activate, active, attach, get, names, remove, route
     from adapters.merge import merged, unmerge
 
@@ -27,12 +28,14 @@ _HOMES = {
     "AdapterConfig": "config",
     "AdapterError": "errors",
     "Bottleneck": "bottleneck",
+    "Part": "config",
     "activate": "insert",
     "active": "insert",
     "adapter_parameters": "count",
     "architecture_of": "architectures",
     "attach": "insert",
     "build": "adapter",
+    "digest": "files",
     "get": "insert",
     "hidden_size": "architectures",
     "layer_count": "architectures",
@@ -53,12 +56,14 @@ __all__ = [
     "AdapterConfig",
     "AdapterError",
     "Bottleneck",
+    "Part",
     "activate",
     "active",
     "adapter_parameters",
     "architecture_of",
     "attach",
     "build",
+    "digest",
     "get",
     "hidden_size",
     "layer_count",

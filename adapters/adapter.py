@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from adapters.architectures import architecture_of
+from adapters.compose import parts_of
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError
 from adapters.initialize import initialize_ladder
 from adapters.ladder import Ladder
-from adapters.methods import METHODS, check, places_in, shared_module
+from adapters.methods import COMPOSITION, METHODS, check, places_in, shared_module
 from adapters.points import Place
 from adapters.prompt import Prompt
 from adapters.shape import Shape
@@ -22,7 +24,8 @@ from adapters.shape import Shape
 class Adapter(nn.Module):
     """The modules of one adapter, all zero: `build` makes one that is ready to train.
 
-    It computes nothing by itself: `insert.attach` puts it into a model. Its parameters are those to train;
+    It computes nothing by itself: `insert.attach` puts it into a model. Its parameters are those to train
+    (the weights of a composition's frozen parts are buffers);
     the keys of its state dict read "layer_0_ffn.down.weight", or "side.rungs.layer_0.down.weight".
 
     Args:
@@ -92,16 +95,24 @@ class Adapter(nn.Module):
         return f"{self.config}, model_type={self.model_type!r}"
 
 
-def build(config: AdapterConfig, backbone_config: Any, generator: torch.Generator) -> Adapter:
+def build(
+    config: AdapterConfig,
+    backbone_config: Any,
+    generator: torch.Generator,
+    parts: Mapping[str, Adapter] | None = None,
+) -> Adapter:
     """An adapter with its initial weights: fp32, on the CPU, drawn site by site from the bottom up.
 
     Args:
         config: what the adapter is.
         backbone_config: the Hugging Face configuration of the backbone; no model is needed.
         generator: a CPU generator, so that the weights depend on no device. The global one is not touched.
+        parts: of a composition, the frozen adapters by the digest of their weights; they are copied. Those of
+            fp64 make it one of fp64.
 
     Raises:
-        AdapterError: the configuration does not fit the backbone, or the generator is none of the CPU.
+        AdapterError: the configuration does not fit the backbone, the generator is none of the CPU, or a
+            frozen adapter is missing or another than the configuration says.
     """
     if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
         # Given None, torch would draw from the global generator without a word.
@@ -112,4 +123,10 @@ def build(config: AdapterConfig, backbone_config: Any, generator: torch.Generato
         fill(config, module, generator)
     if adapter.side is not None:
         initialize_ladder(config.initialization, adapter.side, generator)
+    if config.parts:
+        shape = adapter.shape
+        frozen = parts_of(config, shape, parts or {}, lambda part: build(part, shape, generator))
+        if any(tensor.dtype == torch.float64 for part in frozen for tensor in part.state_dict().values()):
+            adapter.double()
+        COMPOSITION.take(adapter, frozen)
     return adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,11 +11,13 @@ from adapters.errors import AdapterError, one_of
 from adapters.fields import (
     ACTIVATIONS,
     DEFAULTS,
+    EXAMPLES,
     INITIALIZATIONS,
     LAYER_SETS,
     LEARNED_SCALINGS,
     LINEARS,
     METHODS,
+    PARTS,
     REQUIRED,
     TARGET_SETS,
     check_method,
@@ -34,6 +37,7 @@ __all__ = [
     "PLACEMENTS",
     "TARGET_SETS",
     "AdapterConfig",
+    "Part",
     "fields_of",
     "shares_step",
 ]
@@ -69,6 +73,10 @@ class AdapterConfig:
         prompt_length: trained vectors in front of each text's word embeddings.
         phm_dim: Kronecker factors of a projection; divides the hidden size and bottleneck_dim.
         phm_rank: rank of each factor's larger half.
+        adapters: of a composition, the frozen adapters that it is made of: a Part each, or its configuration;
+            of a stack from the bottom up.
+        value_matrix: "trained" for one that starts as the identity, or "none".
+        temperature: attention scores are divided by it; finite and above 0.
 
     Raises:
         AdapterError: a value is of the wrong type or not allowed; `field` names it.
@@ -91,6 +99,9 @@ class AdapterConfig:
     prompt_length: int = _NOT_GIVEN
     phm_dim: int = _NOT_GIVEN
     phm_rank: int = _NOT_GIVEN
+    adapters: tuple[Part, ...] = _NOT_GIVEN
+    value_matrix: str = _NOT_GIVEN
+    temperature: float = _NOT_GIVEN
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -103,19 +114,33 @@ class AdapterConfig:
                 continue
             value = defaults[field.name] if value is None else value
             if value is REQUIRED:
-                message = f"{field.name} is missing; give a whole number such as 24"
-                raise AdapterError(message, field.name)
+                raise AdapterError(f"{field.name} is missing; give {EXAMPLES[field.name]}", field.name)
             # Written back in one form, so that equal adapters are equal and hash alike.
-            object.__setattr__(self, field.name, checked(field.name, value))
+            kept = _parts(self.method, value) if field.name == "adapters" else checked(field.name, value)
+            object.__setattr__(self, field.name, kept)
 
     @property
     def draws(self) -> bool:
         """Whether training draws from the adapter's generator: dropout, or stochastic depth."""
         return bool(self.dropout) or bool(self.stochastic_depth)
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The frozen adapters of a composition; none of any other method."""
+        return self.adapters or ()
+
+    @property
+    def own(self) -> AdapterConfig | None:
+        """Of a stack, the bottleneck that is trained on the frozen adapters; else None."""
+        if self.method != "stack":
+            return None
+        return AdapterConfig(**{name: getattr(self, name) for name in fields_of("bottleneck")[1:]})
+
     def to_dict(self) -> dict[str, Any]:
         """The fields of its method as plain JSON values (layers as a list); `from_dict` reads it back."""
         values = {name: getattr(self, name) for name in fields_of(self.method)}
+        if self.parts:
+            values["adapters"] = [part.to_dict() for part in self.parts]
         if isinstance(self.layers, tuple):
             values["layers"] = list(self.layers)
         return values
@@ -148,6 +173,73 @@ class AdapterConfig:
         if isinstance(layers, str) and layers.lstrip().startswith("["):
             arguments["layers"] = layers_of_json(layers)
         return cls(**arguments)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A frozen adapter in a composition.
+
+    Args:
+        config: what it is.
+        weights: sha256 of its file, 64 hex digits, as `files.digest` gives it; None for one whose weights
+            come from no file and are drawn.
+
+    Raises:
+        AdapterError: one of them is of another type.
+    """
+
+    config: AdapterConfig
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, AdapterConfig):
+            raise AdapterError(f"adapters holds {shown(self.config)}, which is no configuration", "adapters")
+        if self.weights is not None and not _is_digest(self.weights):
+            raise AdapterError(f"weights is {shown(self.weights)}, which is no sha256", "adapters")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back."""
+        named = {} if self.weights is None else {"weights": self.weights}
+        return {"config": self.config.to_dict(), **named}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Part:
+        """Read a part from plain JSON values; AdapterError if they are none."""
+        if not isinstance(values, Mapping) or not {"config"} <= set(values) <= {"config", "weights"}:
+            raise AdapterError("adapters holds something else than {config: …, weights: …}", "adapters")
+        config = values["config"]
+        # Before it is read: what is nested deeper is no part, however deep.
+        if isinstance(config, Mapping) and config.get("method") in PARTS:
+            raise AdapterError(f"adapters holds a {config['method']}: compositions do not nest", "adapters")
+        return cls(AdapterConfig.from_dict(config), values.get("weights"))
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _parts(method: str, value: object) -> tuple[Part, ...]:
+    """The parts of a composition in the one form in which they are kept; AdapterError if not allowed."""
+    if not isinstance(value, (list, tuple)):
+        raise AdapterError(f"adapters is {shown(value)}; it must be a list of frozen adapters", "adapters")
+    given = [part if isinstance(part, Part) else _part(part) for part in value]
+    least = 2 if method == "fuse" else 1
+    if len(given) < least:
+        message = f"a {method} is made of at least {least} frozen adapters, not of {len(given)}"
+        raise AdapterError(message, "adapters")
+    for part in given:
+        if part.config.method not in PARTS[method]:
+            allowed = ", ".join(PARTS[method])
+            message = f"a {method} takes no adapter of the method {part.config.method}, but: {allowed}"
+            raise AdapterError(message, "adapters")
+    named = [part.weights for part in given if part.weights is not None]
+    if len(set(named)) < len(named):
+        raise AdapterError(f"a {method} holds the same adapter twice", "adapters")
+    return tuple(given)
+
+
+def _part(value: object) -> Part:
+    return Part(value) if isinstance(value, AdapterConfig) else Part.from_dict(value)
 
 
 def fields_of(method: str) -> tuple[str, ...]:

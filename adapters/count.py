@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from adapters.architectures import layer_indices
+from adapters.compose import is_frozen
 from adapters.config import AdapterConfig
 from adapters.methods import state_shapes
-from adapters.shape import Shape, is_measured, shape_of
+from adapters.shape import Shape, is_measured, measuring, shape_of
 
 
 def module_parameters(hidden_size: int, bottleneck_dim: int) -> int:
@@ -24,7 +25,7 @@ def ladder_parameters(hidden_size: int, bottleneck_dim: int, rungs: int) -> int:
 
 
 def parameters_in(config: AdapterConfig, backbone_config: Any) -> int:
-    """Parameters of an adapter for a backbone.
+    """Trained parameters of an adapter for a backbone.
 
     Args:
         backbone_config: its Hugging Face configuration, or a `Shape`.
@@ -32,11 +33,23 @@ def parameters_in(config: AdapterConfig, backbone_config: Any) -> int:
     Raises:
         AdapterError: a layer index is out of range, or the family lacks what the method acts on.
     """
-    shape = shape_of(config.method, backbone_config)
+    shape = shape_of(measuring(config), backbone_config)
     if config.method == "ladder":
         rungs = len(layer_indices(config.layers, shape.num_hidden_layers)) + 1
         return ladder_parameters(shape.hidden_size, config.bottleneck_dim, rungs)
-    return sum(math.prod(size) for size in state_shapes(config, shape).values())
+    shapes = state_shapes(config, shape).items()
+    return sum(math.prod(size) for name, size in shapes if not is_frozen(name))
+
+
+def frozen_parameters_in(config: AdapterConfig, backbone_config: Any) -> int:
+    """Parameters of the frozen parts of a composition, which its file holds, too; 0 of any other adapter.
+
+    Arguments and errors as for :func:`parameters_in`.
+    """
+    if not config.parts:
+        return 0
+    shapes = state_shapes(config, shape_of(measuring(config), backbone_config)).items()
+    return sum(math.prod(size) for name, size in shapes if is_frozen(name))
 
 
 def adapter_parameters(config: AdapterConfig, hidden_size: int, layer_count: int) -> int:
@@ -46,6 +59,6 @@ def adapter_parameters(config: AdapterConfig, hidden_size: int, layer_count: int
         AdapterError: a layer index is out of range.
         ValueError: its method depends on more: see `parameters_in`.
     """
-    if is_measured(config.method):
+    if is_measured(measuring(config)):
         raise ValueError(f"the size of {config.method} depends on the backbone's linears: use parameters_in")
     return parameters_in(config, Shape("bert", hidden_size, layer_count))

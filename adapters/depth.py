@@ -52,6 +52,9 @@ def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
         AdapterError: a layer index is out of range.
     """
     layers = layer_count(backbone_config)
+    if config is not None and config.parts:
+        inside = [part.config for part in config.parts] + [own for own in [config.own] if own is not None]
+        return min(depth_of(own, backbone_config) for own in inside)
     if config is not None and config.method == "prompt":
         return EMBEDDED
     if config is not None and config.method in _FROM_LAYERS:

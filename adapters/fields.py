@@ -30,6 +30,7 @@ ACTIVATIONS = (
 INITIALIZATIONS = ("zero_up", "normal", "truncated_normal", "kaiming", "xavier", "orthogonal")
 LAYER_SETS = ("all", "upper_half", "upper_third")
 LEARNED_SCALINGS = ("none", "channel")
+VALUE_MATRICES = ("trained", "none")
 
 LINEARS = (
     "query",
@@ -86,17 +87,30 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "bitfit": {"layers": "all"},
     "head": {},
+    "fuse": {"adapters": REQUIRED, "value_matrix": "trained", "temperature": 1.0, "dropout": 0.0},
+    "stack": {"adapters": REQUIRED, **_BOTTLENECK, "learned_scaling": "none", "stochastic_depth": 0.0},
 }
 """The fields of each method, and what they are if they are not given."""
 
 METHODS = tuple(DEFAULTS)
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "fuse": ("bottleneck",),
+    "stack": ("bottleneck", "lora", "dora", "ia3", "loreft", "bitfit"),
+}
+"""The compositions, and the methods that the frozen adapters in each may have."""
+EXAMPLES: Mapping[str, str] = {
+    "adapters": "a list of the frozen adapters that it is made of",
+    "bottleneck_dim": "a whole number such as 24",
+}
+"""What to give for the fields that have no default."""
 WHOLE_FIELDS = ("bottleneck_dim", "rank", "prefix_length", "prompt_length", "phm_dim", "phm_rank")
-POSITIVE_FIELDS = ("scaling", "alpha")
+POSITIVE_FIELDS = ("scaling", "alpha", "temperature")
 SHARE_FIELDS = ("dropout", "stochastic_depth")
 NAME_FIELDS: Mapping[str, tuple[str, ...]] = {
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
     "learned_scaling": LEARNED_SCALINGS,
+    "value_matrix": VALUE_MATRICES,
 }
 
 

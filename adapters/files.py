@@ -8,6 +8,7 @@ its linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -27,7 +28,7 @@ from adapters.errors import AdapterError, one_of
 from adapters.insert import active, attach, get
 from adapters.ladder import ladder_shapes
 from adapters.methods import check, state_shapes
-from adapters.shape import Shape, is_measured, with_measured
+from adapters.shape import Shape, is_measured, measuring, with_measured
 
 FORMAT = "adapter-sweeper/1"
 
@@ -55,7 +56,22 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         AdapterError: the model has no such adapter, or its weights are not finite.
         OSError: the file cannot be written; what was there before is unharmed.
     """
-    adapter = _chosen(source, name)
+    path = Path(path)
+    _write(path, _content(_chosen(source, name)))
+    return path
+
+
+def digest(adapter: Adapter) -> str:
+    """The sha256 of the file that `save` writes of an adapter, as 64 hex digits: equal for equal adapters.
+
+    Raises:
+        AdapterError: its weights are not finite.
+    """
+    return hashlib.sha256(_content(adapter)).hexdigest()
+
+
+def _content(adapter: Adapter) -> bytes:
+    """The file of an adapter."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in adapter.state_dict().items()}
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -67,11 +83,9 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         "hidden_size": str(adapter.hidden_size),
         "layers": str(adapter.layer_count),
     }
-    if is_measured(adapter.config.method):
+    if is_measured(measuring(adapter.config)):
         metadata["shape"] = adapter.shape.measured()
-    path = Path(path)
-    _write(path, _in_fixed_order(to_bytes(tensors, metadata)))
-    return path
+    return _in_fixed_order(to_bytes(tensors, metadata))
 
 
 def load(path: str | Path, backbone: Any = None) -> Adapter:
@@ -175,7 +189,7 @@ def _header(metadata: dict[str, str]) -> _Header:
     config = AdapterConfig.from_dict(values)
     hidden_size, layers = _whole(metadata, "hidden_size", 1_000_000), _whole(metadata, "layers", 10_000)
     shape = Shape(model_type, hidden_size, layers)
-    if is_measured(config.method):
+    if is_measured(measuring(config)):
         if "shape" not in metadata:
             raise AdapterError("its metadata lacks shape")
         shape = with_measured(shape, metadata["shape"])

@@ -2,9 +2,9 @@
 
 A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p weights in their linears, a
 token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module: a frozen
-weight has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward. The
-products of attention, which grow with the texts, LayerNorms, activations, the head and the optimizer are not
-counted, nor is what a cache saves.
+weight has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward;
+each of a frozen part of it 4. The products of attention, which grow with the texts, LayerNorms, activations,
+the head and the optimizer are not counted, nor is what a cache saves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from adapters.config import AdapterConfig
-from adapters.count import parameters_in
+from adapters.count import frozen_parameters_in, parameters_in
 from adapters.methods import places_in
 from adapters.points import is_in_ffn
 from adapters.shape import shape_of
@@ -35,7 +35,7 @@ def flops_per_token(adapter: AdapterConfig | None, backbone_config: Any) -> int:
     forward = 2 * layers * a_layer
     if adapter is None:
         return forward
-    own = 6 * parameters_in(adapter, shape)
+    own = 6 * parameters_in(adapter, shape) + 4 * frozen_parameters_in(adapter, shape)
     if adapter.method == "prompt":  # its vectors are read by the first layer
         return forward + 2 * layers * a_layer + own
     places = places_in(adapter, shape)

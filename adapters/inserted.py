@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import nn
 
 from adapters.adapter import Adapter
-from adapters.architectures import HookPoint, architecture_of, layer_indices
+from adapters.architectures import Hook, HookPoint, architecture_of, layer_indices
 from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
 from adapters.hooks import Handle, Segment, register, register_ladder, register_routed
@@ -36,6 +36,13 @@ class Rungs(NamedTuple):
 
 
 Places: TypeAlias = tuple[Place, ...] | Rungs
+
+_ORDER: tuple[Hook, ...] = (
+    "prefix", "input", "norm", "change", "residual", "beside", "across", "after", "layer",
+)  # fmt: skip
+"""Hooks of one module act in this order, whoever put them there: what an adapter computes depends on no
+other. A LayerNorm is computed anew before its output is changed, and what is behind reads all that was
+added."""
 
 
 class Inserted(nn.Module):
@@ -74,7 +81,7 @@ class Inserted(nn.Module):
         if isinstance(places, Rungs):
             self.handles.extend(register_ladder(adapter, *places))
             return
-        for place in places:
+        for place in sorted(places, key=_rank):
             hooked = (place.hooked, place.point, adapter, place.module, backbone, place.reads)
             self.handles.append(register(*hooked))
         if adapter.prompt is not None:
@@ -88,13 +95,15 @@ class Inserted(nn.Module):
         """
         self.unhook()
         segments: dict[tuple[nn.Module, HookPoint, nn.Module | None], list[Segment]] = {}
+        here: list[tuple[Place, Segment]] = []
         for name, start, stop in routes:
             adapter, places = self._adapter(name), self.places[name]
             assert not isinstance(places, Rungs) and shares_step(adapter.config)  # refused by `route`
             for place in places:
                 ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
-                segment = Segment(adapter, place.module, *ends)
-                segments.setdefault((place.hooked, place.point, place.reads), []).append(segment)
+                here.append((place, Segment(adapter, place.module, *ends)))
+        for place, segment in sorted(here, key=lambda one: _rank(one[0])):
+            segments.setdefault((place.hooked, place.point, place.reads), []).append(segment)
         for (hooked, point, reads), entries in segments.items():
             self.handles.append(register_routed(hooked, point, entries, reads))
 
@@ -119,6 +128,10 @@ class Inserted(nn.Module):
         adapter = self.adapters[name]
         assert isinstance(adapter, Adapter)
         return adapter
+
+
+def _rank(place: Place) -> int:
+    return _ORDER.index(place.point.hook)
 
 
 def places_of(adapter: Adapter, backbone: Any) -> Places:

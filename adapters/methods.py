@@ -14,6 +14,7 @@ from adapters.architectures import check_fits
 from adapters.bitfit import BitFit
 from adapters.bottleneck import Bottleneck
 from adapters.compacter import Compacter, PHMLinear, Rule
+from adapters.compose import Composition
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.ia3 import IA3
@@ -23,7 +24,7 @@ from adapters.lowrank import DoRA, LoRA
 from adapters.points import Place, Point
 from adapters.prefix import Prefix
 from adapters.prompt import Prompt
-from adapters.shape import Shape, shape_of
+from adapters.shape import Shape, measuring, shape_of
 
 Shapes = dict[str, list[int]]
 
@@ -89,7 +90,9 @@ def check(config: AdapterConfig, backbone_config: Any) -> Shape:
             that is too large; `field` names it.
     """
     check_fits(config, backbone_config)
-    shape = shape_of(config.method, backbone_config)
+    shape = shape_of(measuring(config), backbone_config)
+    for part in config.parts:
+        check(part.config, shape)
     check_sizes(config, shape)
     places_in(config, shape)
     return shape
@@ -259,7 +262,7 @@ def _prefix_shapes(config: AdapterConfig, shape: Shape, place: Place) -> Shapes:
     return {"keys": size, "values": size}
 
 
-METHODS: Mapping[str, Method] = {
+_METHODS: dict[str, Method] = {
     "bottleneck": Method(
         "Houlsby et al. 2019; Pfeiffer et al. 2021; He et al. 2022; Steitz and Roth 2024",
         points.placed, _bottleneck, _bottleneck_shapes, _fill_bottleneck,
@@ -309,6 +312,13 @@ METHODS: Mapping[str, Method] = {
     ),
     "head": Method("none: the head alone", points.nowhere, _no_module, lambda *_: {}, _fill_nothing),
 }  # fmt: skip
+COMPOSITION = Composition(_METHODS)
+_composed = (COMPOSITION.places, COMPOSITION.make, COMPOSITION.shapes, COMPOSITION.fill)
+METHODS: Mapping[str, Method] = {
+    **_METHODS,
+    "fuse": Method("Pfeiffer et al. 2021", *_composed, identity=False),
+    "stack": Method("Pfeiffer et al. 2020", *_composed, identity=False),
+}
 
 
 def _bias(shape: Shape, place: Place) -> int:
@@ -316,4 +326,13 @@ def _bias(shape: Shape, place: Place) -> int:
     return shape.biases[place.path]
 
 
-__all__ = ["METHODS", "Method", "check", "check_sizes", "places_in", "shared_module", "state_shapes"]
+__all__ = [
+    "COMPOSITION",
+    "METHODS",
+    "Method",
+    "check",
+    "check_sizes",
+    "places_in",
+    "shared_module",
+    "state_shapes",
+]

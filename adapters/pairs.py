@@ -13,9 +13,15 @@ from adapters.methods import check
 
 
 def default_of(method: str, bottleneck_dim: int) -> AdapterConfig:
-    """A method with its defaults, and the one field that has none where the method asks for it."""
-    missing = {"bottleneck_dim": bottleneck_dim} if DEFAULTS[method].get("bottleneck_dim") is REQUIRED else {}
-    return AdapterConfig.from_dict({"method": method, **missing})
+    """A method with its defaults, and what has none: a fusion of two bottlenecks, a stack on one of them."""
+    missing: dict[str, Any] = {}
+    if DEFAULTS[method].get("bottleneck_dim") is REQUIRED:
+        missing["bottleneck_dim"] = bottleneck_dim
+    if DEFAULTS[method].get("adapters") is REQUIRED:
+        # Such that they do something.
+        part = AdapterConfig(bottleneck_dim=bottleneck_dim, initialization="kaiming")
+        missing["adapters"] = (part, part) if method == "fuse" else (part,)
+    return AdapterConfig(method=method, **missing)
 
 
 def pairs(backbones: Mapping[str, Any]) -> dict[tuple[str, str], str | None]:

@@ -18,6 +18,7 @@ from transformers import AutoModel, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from adapters.architectures import Architecture, architecture_of, hidden_size, layer_count
+from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 
 _MEASURED_METHODS = ("lora", "dora", "ia3", "prefix", "mam", "bitfit")
@@ -68,6 +69,12 @@ class Shape:
 def is_measured(method: str) -> bool:
     """Whether the modules of a method depend on the sizes of the backbone's linears or biases."""
     return method in _MEASURED_METHODS
+
+
+def measuring(config: AdapterConfig) -> str:
+    """The method by which a configuration's backbone is to be measured: its own, or that of a part."""
+    parts = (part.config.method for part in config.parts)
+    return next((method for method in parts if is_measured(method)), config.method)
 
 
 def shape_of(method: str, backbone: Any) -> Shape:

@@ -83,7 +83,7 @@ def _counts() -> list[str]:
         "",
         "Parameters of each method's default in the shape of all-MiniLM-L6-v2: BERT, 6 layers, hidden 384,",
         f"FFN 1536. A bottleneck dimension that has to be given is {BOTTLENECK_DIM}. The task's head is not",
-        "counted.",
+        "counted, and neither is what a composition holds frozen: `fuse` has two bottlenecks, `stack` one.",
         "",
         *_head("method", "parameters", "of the layers'"),
     ]

@@ -84,7 +84,7 @@ def open_study(study: Study, home: Home) -> Session:
         if there is None:
             _begin(ledger, home, study, facts)
         else:
-            _go_on(ledger, there, study, facts)
+            _go_on(ledger, home, there, study, facts)
         mark(home, study.name)
     # It could be reached: from now on, a server that restarts ends nothing.
     return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
@@ -166,13 +166,16 @@ class _Facts:
     def of(cls, study: Study, home: Home) -> _Facts:
         from adapters.architectures import hidden_size
         from sweeper.backbone import fingerprint, load_config
+        from sweeper.frozen import check_frozen
         from sweeper.space import check_space
         from sweeper.task import check_task
 
         config = load_config(study.backbone)
+        found = fingerprint(study.backbone)
+        check_frozen(study, found)
         check_space(study, config)
         check_task(study, config)
-        return cls(fingerprint(study.backbone), hidden_size(config), load_data(study, home))
+        return cls(found, hidden_size(config), load_data(study, home))
 
 
 def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
@@ -191,7 +194,10 @@ def check_unchanged(row: StudyRow, study: Study) -> None:
     Raises:
         UsageError: with the differences, and the line of the first.
     """
+    from sweeper.frozen import check_same_frozen
+
     old, new = from_dict(row.spec, study.path), study
+    check_same_frozen(old, new)
     if only_budget_grew(old, new):
         return
     # What may not change at all comes first: its line is the one to look at.
@@ -215,6 +221,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper import space
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
+    from sweeper.frozen import keep_frozen
     from sweeper.warmstart import take
 
     # What an earlier study of this name left is nobody's any more.
@@ -223,6 +230,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     parameters = parameter_count(load_backbone(study.backbone))
     first = space.default_params(study, facts.hidden_size)
     warm = take(ledger, study).to_dict() if study.warm_start else None
+    keep_frozen(study, home.artifacts)
     create_optuna_study(home, study, warm)
     ledger.add_study(
         NewStudy(
@@ -254,7 +262,7 @@ def _set_budget(ledger: Ledger, study: Study, first: dict[str, str | int | float
     ledger.set_budget(study.name, trials, first, [(REFERENCE_HEAD, head)], points)
 
 
-def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
+def _go_on(ledger: Ledger, home: Home, row: StudyRow, study: Study, facts: _Facts) -> None:
     """Take over what may change: a larger budget, another folder."""
     check_unchanged(row, study)
     check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
@@ -264,7 +272,9 @@ def _go_on(ledger: Ledger, row: StudyRow, study: Study, facts: _Facts) -> None:
     elif row.path != str(study.path):
         ledger.move_study(study.name, str(study.path))
     from sweeper import space
+    from sweeper.frozen import keep_frozen
 
+    keep_frozen(study, home.artifacts)
     # Also when nothing differs: whoever began or grew the study may have died before its places were there.
     first = space.default_params(study, facts.hidden_size)
     _set_budget(ledger, study, first)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ class Job:
         train: how it is trained.
         seed: all its randomness follows from this.
         state: where an earlier attempt stopped; None to begin at the beginning.
+        frozen: the adapters that a composition is made of, by the digest of their weights.
         study: digest of the data, the backbone and all else that the trials of a study share.
     """
 
@@ -64,6 +65,7 @@ class Job:
     train: TrainConfig
     seed: int
     state: SlotState | None = field(default=None, compare=False, repr=False)
+    frozen: Mapping[str, adapters.Adapter] = field(default_factory=dict, compare=False, repr=False)
     study: str = ""
 
     def identity(self) -> dict[str, Any]:
@@ -237,7 +239,8 @@ def start(pack: Pack, index: int, job: Job, split: Split, problem: Problem, devi
     dtype = torch.float64 if pack.backbone.dtype == torch.float64 else torch.float32
     adapter = None
     if job.adapter is not None:
-        adapter = adapters.build(job.adapter, pack.backbone.config, generator_for(job.seed, "adapter"))
+        generator = generator_for(job.seed, "adapter")
+        adapter = adapters.build(job.adapter, pack.backbone.config, generator, job.frozen)
         adapter.to(device=device, dtype=dtype).train()
         adapter.generator = generator_for(job.seed, "dropout", device)
     head = make_head(pack.hidden_size, problem.outputs, generator_for(job.seed, "head"))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adapters.config import AdapterConfig, fields_of
+from adapters.config import AdapterConfig, Part, fields_of
 from adapters.count import parameters_in
 from adapters.depth import Depth, enters
 from adapters.errors import AdapterError
@@ -22,18 +23,26 @@ from adapters.methods import check
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.layerbits import bits_of, is_bit, layers_on
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
-from sweeper.study.search import WHOLE_FIELDS, encode, field_of, key_of, keys_of, method_names
+from sweeper.study.search import (
+    PARTS_FIELD,
+    WHOLE_FIELDS,
+    encode,
+    field_of,
+    key_of,
+    keys_of,
+    method_names,
+)
 from sweeper.trainconfig import TrainConfig
 from sweeper.words import short
 
 if TYPE_CHECKING:
     import optuna
 
-_REDUCTIONS = {"bottleneck": 16, "compacter": 16, "ladder": 8, "mam": 2}
+_REDUCTIONS = {"bottleneck": 16, "compacter": 16, "ladder": 8, "mam": 2, "stack": 16}
 """What part of the backbone's width the default bottleneck of a method is."""
 _SIZES = (
     *("bottleneck_dim", "placement", "layers", "learned_scaling", "rank", "targets", "prefix_length"),
-    *("prompt_length", "phm_dim", "phm_rank"),
+    *("prompt_length", "phm_dim", "phm_rank", PARTS_FIELD, "value_matrix"),
 )
 """The fields that an adapter's size or its sites depend on."""
 
@@ -51,14 +60,20 @@ Params = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that one trial is, apart from its seed."""
+    """All that one trial is, apart from its seed.
+
+    Args:
+        frozen: of a composition, the folders of the adapters that it is made of, as the study file has them.
+    """
 
     adapter: AdapterConfig
     train: TrainConfig
+    frozen: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field of adapter and training by its name, as plain JSON values."""
-        return {**self.adapter.to_dict(), **self.train.to_dict()}
+        """Every field of adapter and training by its name, as plain JSON values; adapters by folders."""
+        named = {PARTS_FIELD: list(self.frozen)} if self.frozen else {}
+        return {**self.adapter.to_dict(), **named, **self.train.to_dict()}
 
 
 def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -117,16 +132,29 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     values |= params
     method = str(values["method"])
     keys = {field: key_of(study.search, method, field) for field in fields_of(method)}
-    fields = {field: values[key] for field, key in keys.items() if key is not None}
-    if "placement" in fields:
-        fields["placement"] = placement_of(study, fields["placement"])
+    given: dict[str, Any] = {field: values[key] for field, key in keys.items() if key is not None}
+    frozen: tuple[str, ...] = ()
+    if PARTS_FIELD in given:
+        frozen = _folders(given[PARTS_FIELD])
+        given[PARTS_FIELD] = _parts(study, frozen)
+    if "placement" in given:
+        given["placement"] = placement_of(study, given["placement"])
     layers = layers_on(study.search, method, values)
     if layers is not None:
-        fields["layers"] = tuple(layers)
-    adapter = AdapterConfig(method="head") if layers == [] else AdapterConfig.from_dict(fields)
+        given["layers"] = tuple(layers)
+    adapter = AdapterConfig(method="head") if layers == [] else AdapterConfig.from_dict(given)
     settings = {name: getattr(study.train, name) for name in TrainConfig().to_dict()}
     searched = {name: values[name] for name in settings if name in values}
-    return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}))
+    return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}), frozen)
+
+
+def _folders(value: Any) -> tuple[str, ...]:
+    """A set of adapters, as a space or the store has it."""
+    return tuple(json.loads(value)) if isinstance(value, str) else tuple(value)
+
+
+def _parts(study: Study, folders: tuple[str, ...]) -> tuple[Part, ...]:
+    return tuple(study.frozen[folder].part for folder in folders)
 
 
 def placement_of(study: Study, name: Any) -> Any:
@@ -193,6 +221,9 @@ def default_params(study: Study, hidden_size: int) -> Params:
     needed: dict[str, Any] = {}
     if method in _REDUCTIONS:
         needed["bottleneck_dim"] = max(1, hidden_size // _REDUCTIONS[method])
+    parts_key = key_of(study.search, method, PARTS_FIELD)
+    if PARTS_FIELD in DEFAULTS[method] and parts_key is not None:
+        needed[PARTS_FIELD] = _parts(study, _folders(_ends(study.search[parts_key])[0]))
     wanted = Configuration(AdapterConfig(method=method, **needed), TrainConfig()).to_dict()
     return {
         name: _nearest_in(name, study.search[name], wanted[field_of(name)])
@@ -301,6 +332,8 @@ def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
             }
             if "placement" in values:
                 values["placement"] = placement_of(study, values["placement"])
+            if PARTS_FIELD in values:
+                values[PARTS_FIELD] = _parts(study, _folders(values[PARTS_FIELD]))
             positions = {key: index for key, (index, _) in zip(keys.values(), combination, strict=True)}
             yield {**positions, "method": number}, AdapterConfig(method=method, **values)
 

@@ -105,6 +105,8 @@ def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], i
     method = str(configured["method"])
     if method not in space.method_names(study.search["method"]):
         return f"the method {method} is not in this space"
+    if any(old.frozen[name] != study.frozen.get(name) for name in configured.get("adapters", ())):
+        return "the adapters that they are made of are others"
     keys = space.keys_of(study.search, method)
     fallback = {**DEFAULTS[method], **study.train.to_dict()}
     params: dict[str, Any] = {}

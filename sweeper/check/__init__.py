@@ -78,9 +78,11 @@ def _check(
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
     from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
+    from sweeper.frozen import check_frozen
 
     where = choose(device)
     config = load_config(study.backbone)
+    check_frozen(study, fingerprint(study.backbone))
     space.check_space(study, config)
     task.check_task(study, config)
     tables = data.read_tables(study, cache)
@@ -156,18 +158,19 @@ def _sites(study: Study, config: Any) -> dict[str, list[str]]:
     from adapters.architectures import architecture_of, layer_count, layer_indices
     from adapters.methods import places_in
     from adapters.points import hook_point
-    from adapters.shape import shape_of
+    from adapters.shape import measuring, shape_of
     from sweeper import space
 
     row, found = architecture_of(config), {}
     named = {pairs: name for name, pairs in study.placements.items()}
     for chosen in space.corners(study):
-        if chosen.layers is None:
+        if chosen.layers is None and not chosen.parts:
             continue
         layers = list(chosen.layers) if isinstance(chosen.layers, tuple) else chosen.layers
         name = named.get(chosen.placement or "", chosen.placement)
-        parts = [name or chosen.method, *filter(None, [chosen.targets]), str(layers)]
-        shape = shape_of(chosen.method, config)
+        parts = [name or chosen.method, *filter(None, [chosen.targets])]
+        parts.append(f"of {len(chosen.parts)} adapters" if layers is None else str(layers))
+        shape = shape_of(measuring(chosen), config)
         placed = [(place, row.part(place.layer, config)) for place in places_in(chosen, shape)]
         modules = [f"{part.path}.{hook_point(part.row, place).path}".rstrip(".") for place, part in placed]
         if chosen.method == "ladder":

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adapters.architectures import hidden_size
+from adapters.count import frozen_parameters_in, parameters_in
 from adapters.depth import Depth
 from adapters.pack import Pack
 from sweeper import space, task
@@ -25,6 +26,7 @@ from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
 from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.evaluate import predict_logits
+from sweeper.frozen import named_frozen
 from sweeper.slot import Job, Problem, Slot, start
 from sweeper.train import step
 
@@ -85,7 +87,8 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
         objective.metric,
         objective.direction == "maximize",
     )
-    job = Job(0, 0, 0, default.adapter, default.train, space.trial_seed(study, 0))
+    seed, frozen = space.trial_seed(study, 0), named_frozen(study)
+    job = Job(0, 0, 0, default.adapter, default.train, seed, frozen=frozen)
     pack = Pack(backbone)
     crew = _crew(study, backbone, device)
     layout = _layout(study, backbone, data)
@@ -203,7 +206,10 @@ def _wait(device: torch.device) -> None:
 
 
 def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
-    _, largest = space.extremes(study, backbone.config)
+    largest = max(
+        parameters_in(config, backbone.config) + frozen_parameters_in(config, backbone.config)
+        for config in space.corners(study)
+    )
     head = outputs * (hidden_size(backbone.config) + 1)
     return FLOAT_BYTES * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
 

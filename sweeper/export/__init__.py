@@ -150,7 +150,9 @@ def adapter_files(
     files = {
         "README.md": card(facts, code).encode(),
         "adapter.yaml": configuration_yaml(
-            title, found.adapter.to_dict(), facts["configuration"]["train"]
+            title,
+            {key: found.to_dict()[key] for key in found.adapter.to_dict()},
+            facts["configuration"]["train"],
         ).encode(),
         "adapter.safetensors": weights["adapter.safetensors"],
         "head.safetensors": _head(weights["head.safetensors"], row, study),
@@ -175,7 +177,11 @@ def _facts(row: StudyRow, study: Study, trial: TrialView, found: Any) -> dict[st
         "study_file": str(study.path),
         "trial": trial.to_json(),
         "objective": study.objective.to_dict(),
-        "configuration": {"adapter": found.adapter.to_dict(), "train": train},
+        "configuration": {
+            "adapter": found.adapter.to_dict(),
+            "train": train,
+            **({"frozen": list(found.frozen)} if found.frozen else {}),
+        },
         "seed": study.seed,
         "task": {**study.task.to_dict(), "text": list(study.task.text), "label_names": row.label_names},
         "backbone": _backbone(row, study),

@@ -152,7 +152,11 @@ FILES = {
 
 def _configuration(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     configuration = facts["configuration"]
-    return [*configuration["adapter"].items(), *configuration["train"].items(), ("seed", facts["seed"])]
+    adapter = dict(configuration["adapter"])
+    if "frozen" in configuration:
+        named = zip(configuration["frozen"], adapter["adapters"], strict=True)
+        adapter["adapters"] = ", ".join(f"{folder} (sha256 {part['weights']})" for folder, part in named)
+    return [*adapter.items(), *configuration["train"].items(), ("seed", facts["seed"])]
 
 
 def _data(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

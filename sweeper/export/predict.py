@@ -181,7 +181,7 @@ def load_exported(
     from sweeper.backbone import load_backbone, load_config, load_tokenizer
     from sweeper.device import choose
 
-    place = _adapter_folder(Path(folder))
+    place = adapter_folder(Path(folder))
     head, facts = load_head(place / "head.safetensors")
     if facts.backbone.get("sites") is not None:  # they have to be known before the adapter is read
         load_config(_backbone(facts, None if backbone is None else Path(backbone)))
@@ -197,7 +197,12 @@ def load_exported(
     return Predictor(pack, head.to(where), load_tokenizer(source), facts)
 
 
-def _adapter_folder(folder: Path) -> Path:
+def adapter_folder(folder: Path) -> Path:
+    """The folder of one exported adapter: this one, or the only ``trial-0007`` in it.
+
+    Raises:
+        UsageError: it holds none, or several.
+    """
     if not folder.is_dir():
         raise UsageError("there is no such folder", folder)
     if (folder / "head.safetensors").exists():

@@ -19,6 +19,7 @@ from typing import Any
 from sweeper.errors import UsageError
 from sweeper.study import yamlfile
 from sweeper.study.files import read_backbone, read_data
+from sweeper.study.frozen import read_frozen, stored_frozen
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.placing import read_placements
 from sweeper.study.plugins import read_pruner, read_sampler
@@ -110,7 +111,8 @@ def from_dict(data: Mapping[str, Any], path: str | Path, text: str = "") -> Stud
 
 
 def _study(node: Node, text: str, check_files: bool) -> Study:
-    node.mapping(SECTIONS[""], {key: home for key, home in _ELSEWHERE.items() if key not in SECTIONS[""]})
+    known = SECTIONS[""] if check_files else (*SECTIONS[""], "frozen")
+    node.mapping(known, {key: home for key, home in _ELSEWHERE.items() if key not in SECTIONS[""]})
     name = _name(node)
     backbone = read_backbone(node.required("backbone", "the model, such as {model: FOLDER}"), check_files)
     task = read_task(node.required("task", "its kind, and the columns of text and label"))
@@ -118,6 +120,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
     placements = read_placements(node.optional("placements"))
     space = node.required("search", "at least bottleneck_dim")
     search = read_search(space, placements, (lambda: _layers(backbone, space)) if check_files else None)
+    frozen = read_frozen(space, search, backbone) if check_files else stored_frozen(node.optional("frozen"))
     train = read_train(node.optional("train"), search)
     at = node.required("objective", "a metric, such as {metric: accuracy}")
     objectives = read_objectives(at, task.kind)
@@ -143,6 +146,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         text=text,
         lines=dict(node.lines),
         placements=placements,
+        frozen=frozen,
     )
 
 

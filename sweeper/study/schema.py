@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapters.config import Part
 from sweeper.study.layerbits import collapsed
 from sweeper.study.raysection import RaySettings
 from sweeper.trainconfig import TrainConfig
@@ -19,8 +20,8 @@ KINDS = ("classification", "regression")
 POOLINGS = ("cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16", "float64")
 Scalar = str | int | float
-Value = Scalar | tuple[int, ...]
-"""One value of a search key; a tuple is an explicit set of layers."""
+Value = Scalar | tuple[int, ...] | tuple[str, ...]
+"""One value of a search key; a tuple is an explicit set of layers, or of adapters by their folders."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,24 @@ Pruner = Plugin
 
 
 @dataclass(frozen=True)
+class FrozenAdapter:
+    """An exported adapter that compositions of a study are made of.
+
+    Args:
+        part: its configuration and the digest of its weights.
+        backbone: fingerprint of the backbone that it was trained in.
+        path: its weights, absolute; None if the study came out of the store.
+    """
+
+    part: Part
+    backbone: str
+    path: Path | None = field(default=None, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.part.to_dict(), "backbone": self.backbone}
+
+
+@dataclass(frozen=True)
 class Study:
     """A study file, read and checked. ``search`` has every field of the adapter, fixed or not.
 
@@ -263,6 +282,7 @@ class Study:
         text: the file as it was written.
         lines: the line of each key by its path, such as ``("search", "activation")``.
         ray: where it is trained, which makes no study another one: it is neither stored nor compared.
+        frozen: the adapters that ``search.adapters`` names, by their folders as they are written.
     """
 
     name: str
@@ -283,6 +303,7 @@ class Study:
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
     ray: RaySettings = field(default_factory=RaySettings, compare=False)
     placements: Mapping[str, str] = field(default_factory=dict)
+    frozen: Mapping[str, FrozenAdapter] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -341,4 +362,5 @@ class Study:
             "pruner": self.pruner.to_dict(),
             "warm_start": list(self.warm_start) or None,
             "seed": self.seed,
+            **({"frozen": {name: own.to_dict() for name, own in self.frozen.items()}} if self.frozen else {}),
         }

@@ -12,7 +12,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
-from adapters.config import METHODS, AdapterConfig, fields_of
+from adapters.config import METHODS, AdapterConfig, Part, fields_of
 from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS, POSITIVE_FIELDS, REQUIRED, SHARE_FIELDS
 from adapters.fields import WHOLE_FIELDS as WHOLE_ADAPTER_FIELDS
@@ -24,6 +24,12 @@ from sweeper.study.schema import BIT, Choice, Fixed, Range, Spec, Value
 from sweeper.trainconfig import TrainConfig, TrainConfigError
 from sweeper.words import nearest, short
 
+PARTS_FIELD = "adapters"
+"""The field of a composition that names the frozen adapters it is made of, by their folders."""
+_LEAST: Mapping[str, Any] = {
+    PARTS_FIELD: tuple(Part(AdapterConfig(bottleneck_dim=units)) for units in (1, 2)),
+    "bottleneck_dim": 1,
+}
 ADAPTER_FIELDS = tuple(field.name for field in fields(AdapterConfig))
 FIXED_TRAIN_FIELDS = ("max_length", "evaluations_per_epoch", "dtype", "keep")
 """Keys of ``train`` that are the same in all trials: tokens, rungs and what is compared depend on them."""
@@ -147,6 +153,8 @@ def _check_meaning(node: Node, methods: tuple[str, ...], own: Mapping[str, Mappi
         if DEFAULTS[method].get("bottleneck_dim") is REQUIRED and "bottleneck_dim" not in own.get(method, {}):
             wanted = "the size of the bottleneck, such as 24 or {from: 4, to: 256, log: true}"
             node.required("bottleneck_dim", wanted)
+        if PARTS_FIELD in DEFAULTS[method] and PARTS_FIELD not in own.get(method, {}):
+            node.required(PARTS_FIELD, "folders that `sweeper export` wrote, such as [best-a, best-b]")
 
 
 def _specs(
@@ -162,6 +170,8 @@ def _specs(
 def _spec(node: Node, name: str, placements: Mapping[str, str] | None = None) -> Spec:
     if node.value is None:
         node.fail("has no value; write one, or a list of them, or remove the key")
+    if name == PARTS_FIELD:
+        return _sets(node)
     if isinstance(node.value, dict):
         return _range(node, name)
     if not isinstance(node.value, list):
@@ -178,6 +188,34 @@ def _spec(node: Node, name: str, placements: Mapping[str, str] | None = None) ->
             item.fail(f"{short(item.value)} is listed twice")
         values.append(value)
     return Choice(tuple(values)) if len(values) > 1 else Fixed(values[0])
+
+
+def _sets(node: Node) -> Fixed | Choice:
+    """The folders of frozen adapters: one set of them, or a list of sets, which is a choice."""
+    if not isinstance(node.value, list) or not node.value:
+        node.fail(f"must be a list of folders that `sweeper export` wrote, not {node.described()}")
+    if not any(isinstance(item, list) for item in node.value):
+        return Fixed(_set(node))
+    sets: list[tuple[str, ...]] = []
+    for index in range(len(node.value)):
+        item = node.child(index)
+        if not isinstance(item.value, list) or not item.value:
+            item.fail("a choice among sets is a list of lists of folders, none of them empty")
+        found = _set(item)
+        if found in sets:
+            item.fail(f"{list(found)} is listed twice")
+        sets.append(found)
+    return Choice(tuple(sets)) if len(sets) > 1 else Fixed(sets[0])
+
+
+def _set(node: Node) -> tuple[str, ...]:
+    names: list[str] = []
+    for index in range(len(node.value)):
+        name = node.child(index).text()
+        if name in names:
+            node.child(index).fail(f"names the folder {short(name)} a second time")
+        names.append(name)
+    return tuple(names)
 
 
 def _value(node: Node, name: str, placements: Mapping[str, str] | None = None) -> Value:
@@ -230,7 +268,7 @@ def _smallest(name: str, value: Any) -> dict[str, Any]:
         method = value if isinstance(value, str) and value in METHODS else METHODS[0]
     else:
         method = next(method for method in METHODS if name in DEFAULTS[method])
-    needed = {field: 1 for field, default in DEFAULTS[method].items() if default is REQUIRED}
+    needed = {field: _LEAST[field] for field, default in DEFAULTS[method].items() if default is REQUIRED}
     return {"method": method, **needed, name: value}
 
 
@@ -279,5 +317,5 @@ def _step(node: Node, name: str, low: int | float, high: int | float) -> int | f
 
 
 def encode(value: Value) -> str | int | float:
-    """A value as Optuna keeps it: an explicit set of layers is a JSON string, such as ``"[0, 2, 4]"``."""
+    """A value as Optuna keeps it: a set of layers or adapters is a JSON string, such as ``"[0, 2, 4]"``."""
     return json.dumps(list(value)) if isinstance(value, tuple) else value

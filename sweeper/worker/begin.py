@@ -17,6 +17,7 @@ from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
 from sweeper.crash import point
 from sweeper.finalists import HEAD, parse_label
+from sweeper.frozen import kept_frozen
 from sweeper.ledger import Attached, Claim, Result
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.session import Session
@@ -53,6 +54,7 @@ class Beginner:
         self._backbone_config = backbone_config
         self._hidden_size = hidden_size(backbone_config)
         self._outputs = outputs
+        self._frozen = kept_frozen(session.study, session.home.artifacts)
         row = session.row
         about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
         self._study = hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -119,7 +121,7 @@ class Beginner:
 
     def _begun(self, claim: Claim, job: Job) -> Begun:
         """The job, from where an earlier attempt left it."""
-        job = replace(job, study=self._study)
+        job = replace(job, study=self._study, frozen=self._frozen)
         if claim.attempt == 1:
             return Begun(claim, job)
         found = read_checkpoint(self._session.home.checkpoints, claim, job)

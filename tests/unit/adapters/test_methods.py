@@ -33,7 +33,19 @@ FIELDS: dict[str, dict[str, object]] = {
     "mam": {"bottleneck_dim": 4, "prefix_length": 3},
     "bitfit": {},
     "head": {},
-}
+    "fuse": {"adapters": [
+        {"config": {"bottleneck_dim": 4, "placement": "houlsby", "initialization": "kaiming"}},
+        {"config": {"bottleneck_dim": 3, "layers": [0, 2], "initialization": "kaiming"}},
+    ]},
+    "stack": {
+        "bottleneck_dim": 4,
+        "layers": [0, 2],
+        "adapters": [
+            {"config": {"method": "lora", "targets": "all", "initialization": "kaiming"}},
+            {"config": {"bottleneck_dim": 3, "placement": "houlsby", "initialization": "kaiming"}},
+        ],
+    },
+}  # fmt: skip
 CASES = [(method, family) for method in METHODS for family in FAMILIES]
 
 
