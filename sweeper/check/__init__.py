@@ -77,6 +77,7 @@ def _check(
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
     from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
+    from sweeper.tasks import task_of
 
     where = choose(device)
     config = load_config(study.backbone)
@@ -85,7 +86,8 @@ def _check(
     tables = data.read_tables(study, cache)
     prepared = data.prepare(study, tables, load_tokenizer(study.backbone), cache)
     dtype = study.dtype if study.dtype != "auto" else measure_dtype(where)
-    model = load_backbone(study.backbone, dtype, where)
+    kind = task_of(study.task.kind)
+    model = load_backbone(study.backbone, dtype, where, kind.language_head)
     parameters = parameter_count(model)
     forecast = None
     if measure:
@@ -100,7 +102,11 @@ def _check(
             "parameters": parameters,
             "fingerprint": fingerprint(study.backbone),
         },
-        "task": {**study.task.to_dict(), "labels": prepared.label_names},
+        "task": {
+            **study.task.to_dict(),
+            "reads": kind.read_by(study.task.pooling),
+            "labels": prepared.label_names,
+        },
         "data": {**prepared.report, "sources": _sources(study), "fingerprint": prepared.fingerprint},
         "space": {
             "size": space.size(study),

@@ -128,9 +128,7 @@ def adapter_files(
     for name in ("adapter.safetensors", "head.safetensors"):
         if name not in weights:
             raise SweeperError(f"trial {trial.name} has no {name} in the ledger: it cannot be exported")
-    code = snippet(
-        folder, study.path if study.path.is_file() else None, study.objective.metric, study.task.text
-    )
+    code = snippet(folder, study.path if study.path.is_file() else None, study.objective.metric, study.task)
     title = f"The configuration of {trial.name} of the study {row.name}"
     files = {
         "README.md": card(facts, code).encode(),
@@ -162,7 +160,12 @@ def _facts(row: StudyRow, study: Study, trial: TrialView, found: Any) -> dict[st
         "objective": study.objective.to_dict(),
         "configuration": {"adapter": found.adapter.to_dict(), "train": train},
         "seed": study.seed,
-        "task": {**study.task.to_dict(), "text": list(study.task.text), "label_names": row.label_names},
+        "task": {
+            **study.task.to_dict(),
+            "text": list(study.task.text),
+            "label": list(study.task.label),
+            "label_names": row.label_names,
+        },
         "backbone": _backbone(row, study),
         "data": {
             "sources": study.data.to_dict(),
@@ -194,6 +197,7 @@ def _head(content: bytes, row: StudyRow, study: Study) -> bytes:
         label=study.task.label,
         label_names=None if row.label_names is None else tuple(row.label_names),
         pooling=study.task.pooling,
+        separator=study.task.separator,
         max_length=study.train.max_length,
         dtype=row.dtype,
         backbone={
