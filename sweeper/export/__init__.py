@@ -143,9 +143,7 @@ def adapter_files(
         files["README.md"] = foreign_card(format, facts, folder).encode()
         facts["files"] = {name: sha256(content) for name, content in files.items()}
         return {**files, "metrics.json": as_json(facts)}
-    code = snippet(
-        folder, study.path if study.path.is_file() else None, study.objective.metric, study.task.text
-    )
+    code = snippet(folder, study.path if study.path.is_file() else None, study.objective.metric, study.task)
     title = f"The configuration of {trial.name} of the study {row.name}"
     files = {
         "README.md": card(facts, code).encode(),
@@ -183,7 +181,12 @@ def _facts(row: StudyRow, study: Study, trial: TrialView, found: Any) -> dict[st
             **({"frozen": list(found.frozen)} if found.frozen else {}),
         },
         "seed": study.seed,
-        "task": {**study.task.to_dict(), "text": list(study.task.text), "label_names": row.label_names},
+        "task": {
+            **study.task.to_dict(),
+            "text": list(study.task.text),
+            "label": list(study.task.label),
+            "label_names": row.label_names,
+        },
         "backbone": _backbone(row, study),
         "data": {
             "sources": study.data.to_dict(),
@@ -215,6 +218,7 @@ def _head(content: bytes, row: StudyRow, study: Study) -> bytes:
         label=study.task.label,
         label_names=None if row.label_names is None else tuple(row.label_names),
         pooling=study.task.pooling,
+        separator=study.task.separator,
         max_length=study.train.max_length,
         dtype=row.dtype,
         backbone={
