@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +30,12 @@ class Sequences:
 
     Args:
         lengths: tokens of each text, in the order in which they lie; each at least 1.
+        read: the tokens whose last hidden state is asked for, ascending, int64 ``[read]`` on the CPU; None if
+            that is not said token by token.
     """
 
     lengths: tuple[int, ...]
+    read: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 1:
@@ -71,7 +75,14 @@ class Sequences:
     @staticmethod
     def join(parts: Sequence[Sequences]) -> Sequences:
         """The texts of all parts, one after the other."""
-        return parts[0] if len(parts) == 1 else Sequences(tuple(n for part in parts for n in part.lengths))
+        if len(parts) == 1:
+            return parts[0]
+        starts = accumulate((part.tokens for part in parts), initial=0)
+        reads = [
+            part.read + start for part, start in zip(parts, starts, strict=False) if part.read is not None
+        ]
+        read = torch.cat(reads) if len(reads) == len(parts) else None
+        return Sequences(tuple(n for part in parts for n in part.lengths), read)
 
 
 def prepare(model: PreTrainedModel) -> None:

@@ -21,7 +21,7 @@ from adapters.depth import Depth, States, enters
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
 from adapters.padded import padded_forward
-from adapters.run import Entry, Pooled, Readings, climb, frozen_states, one_token, prompted, run
+from adapters.run import Entry, Pooled, Readings, climb, frozen_states, prompted, rows_read, run
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,11 @@ class Pack:
         Args:
             parts: ``(slot, batch)`` pairs, at least one, tensors on the device of the backbone; frozen states
                 not from beyond the slot's depth.
-            pooled: "cls" or "last" for one token of each text; see :func:`adapters.run.run`.
+            pooled: "cls" or "last" for one token of each text, "read" for those that its sequences name; see
+                :func:`adapters.run.run`.
 
         Returns:
-            ``[its tokens, hidden_size]`` each, or ``[its texts, hidden_size]`` if pooled.
+            ``[its tokens, hidden_size]`` each; if pooled ``[its texts, hidden_size]``, or those read.
         """
         if not self.is_flat:
             return [self._padded(slot, batch, pooled) for slot, batch in parts]
@@ -151,14 +152,15 @@ class Pack:
             raise ValueError("a backbone that runs on padded texts takes tokens, and no frozen states")
         with self._through([slot], [], []):
             hidden = padded_forward(self.backbone, batch.input_ids, batch.token_type_ids, batch.sequences)
-        return one_token(hidden, batch.sequences, pooled)
+        return rows_read(hidden, batch.sequences, pooled)
 
     def _run(self, slots: list[int], entries: list[Entry], pooled: Pooled | None) -> list[Tensor]:
         """The parts that go through the backbone, as one run."""
         order = sorted(range(len(entries)), key=lambda part: entries[part].depth)
         tokens = _ranges(order, [entry.sequences.tokens for entry in entries])
-        texts = _ranges(order, [len(entry.sequences.lengths) for entry in entries])
-        rows = texts if pooled else tokens
+        rows = tokens
+        if pooled is not None:
+            rows = _ranges(order, [_rows(entry.sequences, pooled) for entry in entries])
         with self._through(slots, tokens, rows):
             hidden = run(self.backbone, [entries[part] for part in order], pooled)
         return [hidden[slice(*own)] for own in rows]
@@ -200,6 +202,14 @@ class Pack:
         here = [part for part, slot in enumerate(slots) if self._adapters[slot] is not None]
         routes = [(_name(slots[part]), *tokens[part]) for part in here]
         return route(self.backbone, routes, {_name(slots[part]): at_the_end[part] for part in here})
+
+
+def _rows(sequences: Sequences, pooled: Pooled) -> int:
+    """How many hidden states are asked for."""
+    if pooled == "read":
+        assert sequences.read is not None
+        return len(sequences.read)
+    return len(sequences.lengths)
 
 
 def _ranges(order: list[int], sizes: list[int]) -> list[tuple[int, int]]:

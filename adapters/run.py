@@ -22,7 +22,9 @@ from adapters.flat import Sequences
 from adapters.hooks import leave_layer
 from adapters.prompt import Prompt, flat_vectors
 
-Pooled = Literal["cls", "last"]
+Pooled = Literal["cls", "last", "read"]
+"""Which tokens' last hidden states are asked for: the first or the last of each text, or those of
+``Sequences.read``."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def run(model: Any, entries: Sequence[Entry], pooled: Pooled | None = None) -> T
     Args:
         model: a prepared backbone; hooks on its modules act.
         entries: at least one, in the order of their depths, the lowest first.
-        pooled: "cls" or "last" for the first or the last token of each text alone: behind the attention of
-            the last layer nothing is computed for the others. None for all tokens.
+        pooled: "cls" or "last" for the first or the last token of each text alone, "read" for those that
+            the sequences name: behind the attention of the last layer nothing is computed for the others.
+            None for all tokens.
 
     Returns:
-        ``[tokens, hidden_size]``, or ``[texts, hidden_size]`` if pooled.
+        ``[tokens, hidden_size]``; if pooled ``[texts, hidden_size]``, or ``[read, hidden_size]``.
     """
     states = _Run(model, entries, pooled)
     for index in range(entries[0].depth.layer, len(states.layers)):
@@ -109,7 +112,7 @@ def climb(model: Any, ladder: Adapter, readings: Readings, pooled: Pooled | None
         ``[tokens, hidden_size]``, or ``[texts, hidden_size]`` if pooled.
     """
     assert ladder.side is not None
-    *lower, top = (one_token(states, readings.sequences, pooled) for states in readings.states.values())
+    *lower, top = (rows_read(states, readings.sequences, pooled) for states in readings.states.values())
     last = forward_of(model).finish(model.base_model, top.unsqueeze(0))[0]
     delta: Tensor = ladder.side([*lower, last], ladder.generator)
     return last + delta
@@ -143,7 +146,7 @@ def prompted(
     finally:
         put.remove()
     hidden = run(model, [Entry(EMBEDDED, (embedded,), longer)])
-    return one_token(hidden[own], sequences, pooled)
+    return rows_read(hidden[own], sequences, pooled)
 
 
 @torch.no_grad()
@@ -264,7 +267,7 @@ class _Run:
 
     def _pooled(self, states: Tensor, sequences: Sequences, last: bool) -> Tensor:
         """Of ``[tokens, hidden_size]`` only the rows that are asked for, once no text needs its others."""
-        return one_token(states, sequences, self.pooled) if last else states
+        return rows_read(states, sequences, self.pooled) if last else states
 
     def projection(self, index: int) -> nn.Module:
         """The last projection of a layer's FFN."""
@@ -272,10 +275,13 @@ class _Run:
         return module
 
 
-def one_token(states: Tensor, sequences: Sequences, pooled: Pooled | None) -> Tensor:
-    """Of ``[tokens, hidden_size]`` the rows that are asked for, one a text; all of them if pooled is None."""
+def rows_read(states: Tensor, sequences: Sequences, pooled: Pooled | None) -> Tensor:
+    """Of ``[tokens, hidden_size]`` the rows that are asked for; all of them if pooled is None."""
     if pooled is None:
         return states
+    if pooled == "read":
+        assert sequences.read is not None
+        return states.index_select(0, sequences.read.to(states.device, non_blocking=True))
     offsets = sequences.offsets.to(states.device, non_blocking=True)
     return states.index_select(0, offsets[:-1] if pooled == "cls" else offsets[1:] - 1)
 

@@ -77,7 +77,10 @@ def load_tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
 
 
 def load_backbone(
-    backbone: Backbone, dtype: str = "float32", device: str | torch.device = "cpu"
+    backbone: Backbone,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    language_head: bool = False,
 ) -> PreTrainedModel:
     """The backbone itself, frozen and in eval mode.
 
@@ -87,13 +90,14 @@ def load_backbone(
     Args:
         dtype: "float32", "bfloat16" or "float64".
         device: where the weights go.
+        language_head: with its language modelling head.
 
     Raises:
         UsageError: there are no safetensors weights, or they do not fill the whole model.
         UnreachableError: the hub cannot be reached and the model is not in its cache.
     """
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
     config = load_config(backbone)
     # Tensors of another shape are let through here so as to be named below.
@@ -103,9 +107,10 @@ def load_backbone(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
-    if _has_optional_pooler(config):
+    if _has_optional_pooler(config) and not language_head:
         options["add_pooling_layer"] = False
-    model, loading = _load(backbone, AutoModel.from_pretrained, **options)
+    auto_class = AutoModelForCausalLM if language_head else AutoModel
+    model, loading = _load(backbone, auto_class.from_pretrained, **options)
     # transformers draws at random what a checkpoint lacks, and goes on.
     missing = sorted(loading["missing_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
     if missing:

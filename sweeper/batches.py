@@ -14,6 +14,7 @@ from adapters.flat import Sequences
 from adapters.pack import Batch, FlatBatch
 from adapters.run import Entry, Readings
 from sweeper.data import Split
+from sweeper.tasks.kind import IGNORED
 
 BATCHES_PER_BUCKET = 16
 
@@ -107,10 +108,10 @@ def gather(split: Split, indices: Tensor, device: torch.device, reads: tuple[Dep
         reads: at which depths they are taken over, see :func:`adapters.depth.reads`. For one depth the
             deepest states up to there are taken; several are taken if all of them are there.
     """
-    starts = split.offsets[indices]
-    lengths = split.offsets[indices + 1] - starts
-    sequences = Sequences(tuple(lengths.tolist()))
-    where = torch.repeat_interleave(starts, lengths) + sequences.positions
+    lengths = split.offsets[indices + 1] - split.offsets[indices]
+    where = split.tokens_of(indices)
+    read = (split.labels[where] != IGNORED).nonzero()[:, 0] if split.by_token else None
+    sequences = Sequences(tuple(lengths.tolist()), read)
     if len(reads) == 1 and (known := deepest(split.frozen, reads[0])) is not None:
         return Entry(known, _rows(split.frozen[known], where, device), sequences)
     if len(reads) > 1 and all(depth in split.frozen for depth in reads):
@@ -122,6 +123,11 @@ def gather(split: Split, indices: Tensor, device: torch.device, reads: tuple[Dep
         None if types is None else to_device(types[where].long(), device),
         sequences,
     )
+
+
+def gather_labels(split: Split, indices: Tensor, device: torch.device) -> Tensor:
+    """The labels of some texts on a device: a row for each, or for each of their tokens that is read."""
+    return to_device(split.labels[split.label_rows(indices)], device)
 
 
 def _rows(states: States, where: Tensor, device: torch.device) -> States:

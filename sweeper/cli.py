@@ -274,15 +274,15 @@ def predict(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Predict with an exported adapter: a label and its probability for each row, in the file's order."""
+    """Predict with an exported adapter: labels and probabilities, or a value, for each row in its order."""
     from sweeper.data.texts import read_texts
     from sweeper.export.predict import load_exported
     from sweeper.report import print_predictions
 
     out = Output(json)
     predictor = load_exported(folder, backbone=backbone, device=device)
-    texts = read_texts(file, predictor.text_columns)
-    rows = predictor.predict(texts)
+    texts = read_texts(file, predictor.text_columns, predictor.kind)
+    rows = predictor.predict([text if len(text) > 1 else text[0] for text in texts])
     if json:
         out.document(rows)
     else:

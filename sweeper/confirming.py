@@ -152,6 +152,7 @@ class Bench:
         from sweeper.session import check_same, load_data
         from sweeper.slot import Problem
         from sweeper.task import outputs
+        from sweeper.tasks import task_of
 
         study, row = session.study, session.row
         data = load_data(study, session.home)
@@ -163,7 +164,9 @@ class Bench:
             study.objective.metric,
             study.objective.direction == "maximize",
         )
-        return cls(session, device, data, problem, Pack(load_backbone(study.backbone, row.dtype, device)))
+        language_head = task_of(study.task.kind).language_head
+        model = load_backbone(study.backbone, row.dtype, device, language_head)
+        return cls(session, device, data, problem, Pack(model))
 
     @property
     def _test(self) -> Split:
@@ -196,10 +199,10 @@ class Bench:
         """
         import torch
         from safetensors.torch import load
-        from torch import nn
 
         import adapters
         from sweeper.export.folders import verified
+        from sweeper.task import linear
 
         artifacts = self.session.home.artifacts
         adapter = head = None
@@ -209,9 +212,7 @@ class Bench:
                 adapter = adapters.load(artifacts / path).to(self.device).eval()
             elif path.endswith("head.safetensors"):
                 tensors = load(content)
-                outputs, width = tensors["weight"].shape
-                head = nn.Linear(width, outputs, device="meta", dtype=tensors["weight"].dtype)
-                head.load_state_dict(tensors, assign=True)
+                head = linear(tensors["weight"], tensors["bias"])
         if head is None:
             raise SweeperError(f"{view.label} has no head.safetensors in the ledger: it cannot be confirmed")
         with torch.no_grad():
@@ -219,10 +220,10 @@ class Bench:
 
     def _measured(self, pack: Pack, head: nn.Linear, time_it: bool) -> dict[str, float]:
         from sweeper.evaluate import predict_logits
-        from sweeper.task import metrics
+        from sweeper.task import measure
 
         logits = predict_logits(pack, 0, head, self._test, self.problem.pooling)
-        found = metrics(self.problem.kind, logits, self._test.labels)
+        found = measure(self.problem.kind, logits, self._test, self.data.label_names)
         measured = {f"test/{name}": value for name, value in found.items() if value == value}
         return measured | ({LATENCY: self._latency_ms(pack, head)} if time_it else {})
 
@@ -230,19 +231,20 @@ class Bench:
         """Milliseconds for one text, alone on the device: the median over some, from tokens to outputs."""
         import torch
 
-        from sweeper.batches import gather
+        from sweeper.batches import gather, gather_labels
         from sweeper.device import synchronize
-        from sweeper.evaluate import forward_head
+        from sweeper.evaluate import kept_outputs
 
         device = torch.device(self.device)
         taken = []
         texts = min(len(self._test), WARM_UP_TEXTS + TIMED_TEXTS)
         with torch.no_grad():
-            for index in range(texts):
+            for index in torch.arange(texts).split(1):
                 synchronize(device)
                 started = time.perf_counter()
-                batch = gather(self._test, torch.tensor([index]), device, pack.reads(0))
-                forward_head(pack, [(0, head, batch)], self.problem.pooling)
+                batch = gather(self._test, index, device, pack.reads(0))
+                labels = gather_labels(self._test, index, device)
+                kept_outputs(pack, [(0, head, batch)], [labels], self.problem.pooling)
                 synchronize(device)
                 taken.append(1000.0 * (time.perf_counter() - started))
         return statistics.median(taken[WARM_UP_TEXTS:] or taken)
@@ -302,7 +304,8 @@ class Bench:
         from sweeper.evaluate import predict_logits
         from sweeper.finetune import fine_tune
         from sweeper.ledger import Attached, Result
-        from sweeper.task import metrics
+        from sweeper.task import measure
+        from sweeper.tasks import task_of
 
         study, ledger, params = self.session.study, self.session.ledger, claim.fixed_params or {}
         _, seed = parse_label(str(claim.label))
@@ -311,7 +314,8 @@ class Bench:
         default = space.default_params(study, self.pack.hidden_size)
         config = replace(space.configuration(study, default).train, learning_rate=params["learning_rate"])
         dtype = "float64" if self.session.row.dtype == "float64" else "float32"
-        model = load_backbone(study.backbone, dtype, self.device)
+        language_head = task_of(study.task.kind).language_head
+        model = load_backbone(study.backbone, dtype, self.device, language_head)
         started = time.perf_counter()
         try:
             head = fine_tune(
@@ -329,7 +333,7 @@ class Bench:
         pack = Pack(model)
         pack.put(0, None)
         logits = predict_logits(pack, 0, head, self.data.validation, self.problem.pooling)
-        found = metrics(self.problem.kind, logits, self.data.validation.labels)
+        found = measure(self.problem.kind, logits, self.data.validation, self.data.label_names)
         values = {name: value for name, value in found.items() if value == value}
         if seed.isdigit():
             values |= self._measured(pack, head, time_it=seed == "1")

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from adapters.pack import Batch, Pack
 from adapters.run import Pooled
-from sweeper.batches import evaluation_batches, gather
+from sweeper.batches import evaluation_batches, gather, gather_labels
 from sweeper.data import Split
 from sweeper.task import pool
+from sweeper.tasks.causal_lm import token_losses
 
 EVALUATION_TOKENS = 2048
-_ONE_TOKEN: dict[str, Pooled] = {"cls": "cls", "last": "last"}
+_READS: dict[str, Pooled] = {"cls": "cls", "last": "last", "words": "read", "next": "read"}
 
 
 class Predicting:
@@ -32,7 +33,8 @@ class Predicting:
     def __init__(self, pack: Pack, slot: int, head: nn.Linear, split: Split) -> None:
         self.slot = slot
         self.head = head
-        self.logits = torch.empty(len(split.lengths), head.out_features, dtype=head.weight.dtype)
+        # Of a language model, whose outputs are many, the loss of each token is kept.
+        self.logits = torch.zeros(len(split.labels), head.out_features or 1, dtype=head.weight.dtype)
         self._pack = pack
         self._split = split
         self._left = evaluation_batches(split.lengths, EVALUATION_TOKENS)[::-1]
@@ -48,14 +50,15 @@ class Predicting:
         """Whether all texts have their logits."""
         return not self._left
 
-    def next_batch(self) -> tuple[Tensor, Batch]:
-        """The next texts, and their run; the same again until they are taken."""
-        indices = self._left[-1]
-        return indices, gather(self._split, indices, self.head.weight.device, self._pack.reads(self.slot))
+    def next_batch(self) -> tuple[Tensor, Batch, Tensor]:
+        """The next texts, their run and their labels; the same again until they are taken."""
+        indices, device = self._left[-1], self.head.weight.device
+        batch = gather(self._split, indices, device, self._pack.reads(self.slot))
+        return indices, batch, gather_labels(self._split, indices, device)
 
     def take(self, indices: Tensor, logits: Tensor) -> None:
         """Keep the logits of some texts."""
-        self.logits[indices] = logits.to("cpu")
+        self.logits[self._split.label_rows(indices)] = logits.to("cpu")
         self._left.pop()
         if self.done:
             self._pack.train_slot(self.slot, True)
@@ -65,27 +68,43 @@ class Predicting:
 def predict_step(pack: Pack, passes: Sequence[Predicting], pooling: str) -> list[float]:
     """One batch of each pass, as one run; returns the work of each, as a training step does."""
     batches = [one.next_batch() for one in passes]
-    parts = [(one.slot, one.head, batch) for one, (_, batch) in zip(passes, batches, strict=True)]
-    for one, (indices, _), logits in zip(passes, batches, forward_head(pack, parts, pooling), strict=True):
-        one.take(indices, logits)
+    parts = [(one.slot, one.head, batch) for one, (_, batch, _) in zip(passes, batches, strict=True)]
+    found = kept_outputs(pack, parts, [labels for *_, labels in batches], pooling)
+    for one, (indices, *_), outputs in zip(passes, batches, found, strict=True):
+        one.take(indices, outputs)
+    return [batch.sequences.tokens * pack.layers(slot) for slot, _, batch in parts]
+
+
+def kept_outputs(
+    pack: Pack, parts: list[tuple[int, nn.Linear, Batch]], labels: Sequence[Tensor], pooling: str
+) -> list[Tensor]:
+    """What is kept of each part's texts: its logits; of a language model the loss of each token, in a column.
+
+    Args:
+        labels: of each part, a row for each row of its outputs.
+    """
+    outputs = forward_head(pack, parts, pooling)
+    if pooling != "next":
+        return outputs
     return [
-        batch.sequences.tokens * pack.layers(one.slot)
-        for one, (_, batch) in zip(passes, batches, strict=True)
+        token_losses(hidden, following, pack.backbone).unsqueeze(1)
+        for hidden, following in zip(outputs, labels, strict=True)
     ]
 
 
 def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling: str) -> Tensor:
-    """Outputs of the head for every text of a split, in the split's order.
+    """Outputs of the head for every text of a split, or every token that is read, in the split's order.
 
     Args:
         pack: the backbone, with the adapter (or none) in ``slot``.
         slot: the slot to look through; the others do not matter.
         head: on the device of the backbone.
         split: tokenised texts, on the CPU.
-        pooling: ``cls``, ``mean`` or ``last``.
+        pooling: ``cls``, ``mean``, ``last``, ``words`` or ``next``.
 
     Returns:
-        ``[texts, outputs]`` on the CPU, in the dtype of the head.
+        ``[texts, outputs]`` on the CPU, in the dtype of the head; or ``[tokens, outputs]``, and zeros for
+        tokens that are not read. Of a language model the loss of each token, ``[tokens, 1]``.
     """
     predicting = Predicting(pack, slot, head, split)
     while not predicting.done:
@@ -94,16 +113,21 @@ def predict_logits(pack: Pack, slot: int, head: nn.Linear, split: Split, pooling
 
 
 def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, Batch]], pooling: str) -> list[Tensor]:
-    """Logits of each part's texts, through its slot's adapter and its own head."""
+    """Logits of each part's texts, or of its tokens that are read, by its slot's adapter and its own head.
+
+    Of a language model the last hidden states: see :func:`sweeper.tasks.causal_lm.token_losses`.
+    """
     batches = [(slot, batch) for slot, _, batch in parts]
-    one_token = _ONE_TOKEN.get(pooling)
-    if one_token is not None:
-        vectors = pack.forward(batches, one_token)
+    reads = _READS.get(pooling)
+    if reads is not None:
+        vectors = pack.forward(batches, reads)
     else:
         hidden = pack.forward(batches)
         vectors = [
             pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling)
             for states, (_, batch) in zip(hidden, batches, strict=True)
         ]
+    if pooling == "next":  # what follows is the backbone's own head, some tokens at a time
+        return vectors
     heads = [head for _, head, _ in parts]
     return [head(own.to(head.weight.dtype)) for head, own in zip(heads, vectors, strict=True)]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from adapters.architectures import hidden_size
-from sweeper.batches import Order, to_device
+from sweeper.batches import Order, gather_labels, to_device
 from sweeper.data import Split
 from sweeper.slot import Problem, generator_for, learning_rates
 from sweeper.task import loss, make_head
+from sweeper.tasks.kind import IGNORED
 from sweeper.trainconfig import TrainConfig
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ RATES = (2e-5, 5e-5, 1e-4)
 
 @dataclass(frozen=True)
 class Padded:
-    """Some texts as a rectangle: ``[texts, longest]``, and a mask that is 1 on tokens."""
+    """Some texts as a rectangle: ``[texts, longest]``, and a mask that is 1 on tokens.
+
+    ``read`` is True on the tokens that are read, where the task says that token by token.
+    """
 
     input_ids: Tensor
     token_type_ids: Tensor | None
     attention_mask: Tensor
+    read: Tensor | None = None
 
     @classmethod
     def of(cls, split: Split, indices: Tensor, device: torch.device) -> Padded:
@@ -45,6 +50,7 @@ class Padded:
             to_device(ids, device),
             None if types is None else to_device(types, device),
             to_device(mask.long(), device),
+            to_device(mask & (split.labels[where] != IGNORED), device) if split.by_token else None,
         )
 
 
@@ -100,9 +106,9 @@ def fine_tune(
         for rate in learning_rates(config, steps):
             indices = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                pooled = _pooled(model, Padded.of(split, indices, device), problem.pooling)
-            logits = head(pooled.to(dtype))
-            value = loss(problem.kind, logits, to_device(split.labels[indices], device))
+                vectors = _vectors(model, Padded.of(split, indices, device), problem.pooling)
+            outputs = head(vectors.to(dtype)) if problem.outputs else vectors.to(dtype)
+            value = loss(problem.kind, outputs, gather_labels(split, indices, device), model)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss of full fine-tuning is {value.item()}")
             value.backward()
@@ -116,10 +122,14 @@ def fine_tune(
     return head
 
 
-def _pooled(model: PreTrainedModel, batch: Padded, pooling: str) -> Tensor:
-    """One vector a text, ``[texts, hidden_size]``; padding has no part in it."""
+def _vectors(model: PreTrainedModel, batch: Padded, pooling: str) -> Tensor:
+    """One vector a text, ``[texts, hidden_size]``, or a token that is read; padding has no part in it."""
     types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-    hidden = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types).last_hidden_state
+    hidden = model.base_model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types
+    ).last_hidden_state
+    if batch.read is not None:
+        return hidden[batch.read]
     if pooling == "cls":
         return hidden[:, 0]
     lengths = batch.attention_mask.sum(1)

@@ -210,13 +210,22 @@ def print_predictions(
     columns: Sequence[str],
     texts: Sequence[Sequence[str]],
 ) -> None:
-    """A prediction a row, beside its texts; of a regression there is only the score."""
-    labelled = any(row["label"] is not None for row in predictions)
+    """A prediction a row, beside its texts; what is None in all rows is left out."""
+    shown = [name for name in (predictions[0] if predictions else ()) if predictions[0][name] is not None]
     rows = [
-        [*([row["label"]] if labelled else []), f"{row['score']:.6g}", *text]
+        [*(_predicted(row[name]) for name in shown), *(_predicted(part) for part in text)]
         for row, text in zip(predictions, texts, strict=True)
     ]
-    out.table([*(["label"] if labelled else []), "score", *columns], rows)
+    out.table([*shown, *columns], rows)
+
+
+def _predicted(value: Any) -> str:
+    """A part of a prediction, or of a text: a label, a number, some of each, or numbers by name."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_predicted(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join("-" if item is None else _predicted(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def print_findings(out: Output, findings: Sequence[Any]) -> None:

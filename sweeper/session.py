@@ -222,12 +222,14 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
     from sweeper.frozen import keep_frozen
+    from sweeper.tasks import task_of
     from sweeper.warmstart import take
 
     # What an earlier study of this name left is nobody's any more.
     if why_not_ours(home, study.name) is None:
         shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
-    parameters = parameter_count(load_backbone(study.backbone))
+    language_head = task_of(study.task.kind).language_head
+    parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))
     first = space.default_params(study, facts.hidden_size)
     warm = take(ledger, study).to_dict() if study.warm_start else None
     keep_frozen(study, home.artifacts)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import adapters
 from adapters import AdapterConfig
 from adapters.pack import Batch, Pack
-from sweeper.batches import Order, gather, to_device
+from sweeper.batches import Order, gather, gather_labels
 from sweeper.data import Split
 from sweeper.device import peak_memory_bytes
 from sweeper.evaluate import Predicting
@@ -30,8 +30,8 @@ class Problem:
     """What the trials of a study are trained for.
 
     Args:
-        kind: ``classification`` or ``regression``.
-        pooling: ``cls``, ``mean`` or ``last``.
+        kind: of the task; see ``sweeper.tasks``.
+        pooling: ``cls``, ``mean`` or ``last``; or what the kind reads in place of a pooling.
         outputs: width of the head.
         metric: what ``train.keep: best`` compares, and in which direction.
     """
@@ -145,7 +145,7 @@ class Slot:
             return self.pending
         indices = next(self.batches)
         batch = gather(self.split, indices, self.device, pack.reads(self.index))
-        labels = to_device(self.split.labels[indices], self.device)
+        labels = gather_labels(self.split, indices, self.device)
         self.pending = Pending(batch, labels, dropout_state(self))
         return self.pending
 
@@ -163,7 +163,7 @@ class Slot:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += loss.detach()
         self.losses += 1
-        self.examples += len(self.pending.labels)
+        self.examples += len(self.pending.batch.sequences.lengths)
         self.pending = None
         self.step += 1
 
@@ -215,7 +215,7 @@ class Pending:
     """The batch of a step that is not made yet.
 
     Args:
-        labels: ``[texts]``, on the device.
+        labels: a row for each text, or for each token that is read; on the device.
         dropout: where the generator of the dropout stood before the step, if there is any.
     """
 

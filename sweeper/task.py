@@ -1,33 +1,30 @@
-"""What is asked of the backbone: heads, pooling, losses and predictions."""
+"""What is asked of the backbone: heads, pooling, and by the kind of task losses and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from sweeper.backbone import is_causal, position_limit
 from sweeper.errors import UsageError
-from sweeper.metrics import METRICS, metrics
+from sweeper.metrics import METRICS
+from sweeper.tasks import task_of
+from sweeper.tasks.kind import Names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from sweeper.data import Split
     from sweeper.study import Study
 
-__all__ = ["METRICS", "check_task", "loss", "make_head", "metrics", "outputs", "pool", "predictions"]
+__all__ = ["METRICS", "check_task", "linear", "loss", "make_head", "measure", "outputs", "pool"]
 
 
-def outputs(kind: str, label_names: Sequence[str] | None) -> int:
+def outputs(kind: str, label_names: Names) -> int:
     """How many numbers the head puts out: one a label, or one for a regression."""
-    if kind == "regression":
-        return 1
-    if not label_names:
-        raise ValueError("a classification needs the names of its labels")
-    return len(label_names)
+    return task_of(kind).width(label_names)
 
 
 def make_head(hidden_size: int, outputs: int, generator: torch.Generator) -> nn.Linear:
@@ -38,11 +35,16 @@ def make_head(hidden_size: int, outputs: int, generator: torch.Generator) -> nn.
         outputs: see ``outputs``.
         generator: the only source of randomness; the global one is not touched.
     """
+    weight = torch.empty(outputs, hidden_size, dtype=torch.float32).normal_(0.0, 0.02, generator=generator)
+    return linear(weight, torch.zeros(outputs))
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer of these weights, ``[outputs, inputs]`` and ``[outputs]``; there may be no output."""
     # Made without storage: the usual constructor would draw from the global generator.
-    head = nn.Linear(hidden_size, outputs, device="meta", dtype=torch.float32).to_empty(device="cpu")
-    with torch.no_grad():
-        head.weight.normal_(0.0, 0.02, generator=generator)
-        head.bias.zero_()
+    head = nn.Linear(weight.shape[1], 1, device="meta")
+    head.out_features = len(weight)
+    head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
     return head
 
 
@@ -70,30 +72,35 @@ def pool(hidden_states: Tensor, offsets: Tensor, how: str) -> Tensor:
     raise ValueError(f"pooling is cls, mean or last, not {how!r}")
 
 
-def loss(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss over texts, a scalar: cross-entropy, or the squared error of a regression.
+def loss(kind: str, outputs: Tensor, labels: Tensor, backbone: nn.Module | None = None) -> Tensor:
+    """The mean loss over what was read of a batch, a scalar.
 
     Args:
-        kind: "classification" or "regression".
-        logits: ``[texts, outputs]``.
-        labels: ``[texts]``, int64 class numbers or floats.
+        kind: of the task.
+        outputs: what :func:`sweeper.evaluate.forward_head` gives, ``[texts or tokens read, outputs]``.
+        labels: with as many rows.
+        backbone: with its own head, where the task needs that.
     """
-    if kind == "classification":
-        return functional.cross_entropy(logits, labels)
-    return functional.mse_loss(logits[:, 0], labels.to(logits.dtype))
+    return task_of(kind).loss(outputs, labels, backbone)
 
 
-def predictions(kind: str, logits: Tensor) -> Tensor:
-    """The class number (int64 ``[texts]``) or the value (``[texts]``) that each text gets."""
-    return logits.argmax(-1) if kind == "classification" else logits[:, 0]
+def measure(kind: str, outputs: Tensor, split: Split, label_names: Names) -> dict[str, float]:
+    """Every metric of a kind of task over a split.
+
+    Args:
+        outputs: what :func:`sweeper.evaluate.predict_logits` gives of it.
+    """
+    return task_of(kind).measure(outputs, split, label_names)
 
 
 def check_task(study: Study, config: PretrainedConfig) -> None:
     """Refuse what the study file asks for and the backbone cannot do.
 
     Raises:
-        UsageError: texts longer than the backbone has positions for, or the first token of a causal model.
+        UsageError: texts longer than the backbone has positions for, the first token of a causal model, or
+            what the kind of task refuses.
     """
+    task_of(study.task.kind).check(study, config)
     limit = position_limit(config)
     max_length = study.train.max_length
     if limit is not None and max_length > limit:

@@ -24,7 +24,7 @@ from sweeper.evaluate import Predicting, forward_head, predict_step
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.slot import Job, Problem, Slot, start
 from sweeper.slotstate import restore, snapshot
-from sweeper.task import loss, metrics
+from sweeper.task import loss, measure
 
 STEPS_BETWEEN_PROGRESS = 10
 FORWARD_SHARE = 0.5
@@ -82,9 +82,11 @@ def step(pack: Pack, slots: list[Slot], problem: Problem) -> list[float]:
     parts = [(slot.index, slot.head, own.batch) for slot, own in zip(slots, batches, strict=True)]
     logits = forward_head(pack, parts, problem.pooling)
     losses: list[Tensor] = [
-        loss(problem.kind, mine, own.labels) for mine, own in zip(logits, batches, strict=True)
+        loss(problem.kind, mine, own.labels, pack.backbone) for mine, own in zip(logits, batches, strict=True)
     ]
-    torch.stack(losses).sum().backward()
+    total = torch.stack(losses).sum()
+    if total.requires_grad:  # the bare backbone of a language model has nothing to train
+        total.backward()
     for slot, own_loss in zip(slots, losses, strict=True):
         slot.update(own_loss)
     return [
@@ -227,7 +229,7 @@ class _Training:
         assert number is not None
         slot.predicting = None
         try:
-            measured = metrics(self._problem.kind, logits, self._data.validation.labels)
+            measured = measure(self._problem.kind, logits, self._data.validation, self._data.label_names)
         except Exception as error:
             yield from self._drop_failed(slot, error)
             return

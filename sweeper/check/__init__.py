@@ -79,6 +79,7 @@ def _check(
     from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
     from sweeper.frozen import check_frozen
+    from sweeper.tasks import task_of
 
     where = choose(device)
     config = load_config(study.backbone)
@@ -88,7 +89,8 @@ def _check(
     tables = data.read_tables(study, cache)
     prepared = data.prepare(study, tables, load_tokenizer(study.backbone), cache)
     dtype = study.dtype if study.dtype != "auto" else measure_dtype(where)
-    model = load_backbone(study.backbone, dtype, where)
+    kind = task_of(study.task.kind)
+    model = load_backbone(study.backbone, dtype, where, kind.language_head)
     parameters = parameter_count(model)
     forecast = None
     if measure:
@@ -103,7 +105,11 @@ def _check(
             "parameters": parameters,
             "fingerprint": fingerprint(study.backbone),
         },
-        "task": {**study.task.to_dict(), "labels": prepared.label_names},
+        "task": {
+            **study.task.to_dict(),
+            "reads": kind.read_by(study.task.pooling),
+            "labels": prepared.label_names,
+        },
         "data": {**prepared.report, "sources": _sources(study), "fingerprint": prepared.fingerprint},
         "space": {
             "size": space.size(study),

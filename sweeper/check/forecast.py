@@ -167,19 +167,16 @@ def _evaluation_seconds(
 
 def _part(split: Split, indices: Tensor) -> Split:
     """Some texts of a split, as a split of their own."""
-    lengths = split.lengths[indices]
     offsets = torch.zeros(len(indices) + 1, dtype=torch.int64)
-    torch.cumsum(lengths, 0, out=offsets[1:])
-    rows = torch.repeat_interleave(split.offsets[indices] - offsets[:-1], lengths) + torch.arange(
-        int(offsets[-1])
-    )
+    torch.cumsum(split.lengths[indices], 0, out=offsets[1:])
+    rows = split.tokens_of(indices)
     types = None if split.token_type_ids is None else split.token_type_ids[rows]
     return replace(
         split,
         input_ids=split.input_ids[rows],
         token_type_ids=types,
         offsets=offsets,
-        labels=split.labels[indices],
+        labels=split.labels[rows if split.by_token else indices],
     )
 
 

@@ -10,6 +10,13 @@ from sweeper.console import Output, one_line
 from sweeper.report import configuration, duration, memory, number, percent
 
 LABELS_SHOWN = 12
+FACTS = {
+    "words": "words",
+    "words_cut": "words past max_length",
+    "pieces": "pieces",
+    "predicted": "tokens to predict",
+}
+"""What some kinds of task report of their data beside the rest."""
 
 
 def print_check(out: Output, result: Mapping[str, Any]) -> None:
@@ -21,7 +28,7 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
         f"{result['file']}: the study {result['study']} can run",
         "",
         f"backbone   {backbone['model']} ({backbone['family']}, {number(backbone['parameters'])} parameters)",
-        f"task       {task['kind']} of {text}{labels}, {task['pooling']} pooling",
+        f"task       {task['kind']} of {text}{labels}, {task['reads']}",
         *_data(result["data"]),
         *_space(result),
         *_sites(result["sites"]),
@@ -57,6 +64,7 @@ def _data(data: Mapping[str, Any]) -> list[str]:
         facts = [f"{number(rows)} rows" + (f" ({', '.join(shown)})" if shown else "")]
         facts.append(f"{data['mean_length'][split]:.1f} tokens on average")
         facts.append(f"{number(data['truncated'][split])} truncated")
+        facts += [f"{number(data[key][split])} {words}" for key, words in FACTS.items() if key in data]
         same = data["duplicates_of_train"].get(split)
         facts += [f"{number(same)} also in train"] if same is not None else []
         lines.append(f"{split:<10} {', '.join(facts)}")

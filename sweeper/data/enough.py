@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.errors import UsageError
+from sweeper.metrics import marks_entities
 from sweeper.study.plugins import largest
+from sweeper.tasks.kind import Names
+from sweeper.words import short
 
 if TYPE_CHECKING:
     from sweeper.study import Study
@@ -30,12 +33,23 @@ def check_evaluations(study: Study, rows: int) -> None:
         )
 
 
-def check_objective(study: Study, labels: Sequence[object]) -> None:
-    """Refuse a correlation with labels that are all equal: it does not exist, and every trial would diverge.
+def check_objective(study: Study, labels: Sequence[object], label_names: Names) -> None:
+    """Refuse an objective that does not exist on the rows: every trial would diverge.
+
+    A correlation has labels that differ; entities are marked by tags of IOB2 or IOBES.
 
     Args:
         labels: of validation.
     """
+    entities = next((each.metric for each in study.objectives if each.metric.startswith("entity_")), None)
+    if entities is not None and not marks_entities(label_names or ()):
+        other = next(name for name in label_names or () if not marks_entities([name]))
+        raise UsageError(
+            f"{entities} needs tags of IOB2 or IOBES, such as O, B-PER, I-PER, and {short(other)} is none: "
+            "name another metric, such as accuracy",
+            file=study.path,
+            line=study.line("objective"),
+        )
     metric = study.objective.metric
     if metric in ("pearson", "spearman") and len(set(labels)) == 1:
         raise UsageError(

@@ -6,7 +6,6 @@ seed, and stays the same whatever else the study file asks for.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from sweeper.data.draw import draw_fractions, draw_subset
 from sweeper.data.enough import check_evaluations, check_objective
 from sweeper.data.rows import Rows, read_source
 from sweeper.errors import UsageError
+from sweeper.tasks import task_of
 from sweeper.words import nearest, short
 
 if TYPE_CHECKING:
     from sweeper.study import Source, Study
 
-FLOAT32_MAX = 3.4028234663852886e38
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
@@ -31,14 +30,14 @@ class Table:
     """One split, checked.
 
     Args:
-        texts: one column of texts, or two of equal length.
-        labels: the name of the label of each row, or its number for a regression.
+        texts: one column of texts, or two of equal length; of words in tuples where words are labelled.
+        labels: what the task's kind reads of each row: a name, a number, several names in a tuple, or None.
         rows: the source that the split is from.
         numbers: for each row, which row of that source it is, from 0.
     """
 
-    texts: tuple[list[str], ...]
-    labels: list[str] | list[float]
+    texts: tuple[list[Any], ...]
+    labels: list[Any]
     rows: Rows
     numbers: list[int]
 
@@ -51,7 +50,7 @@ class Table:
 
     def take(self, chosen: Sequence[int]) -> Table:
         """The rows at some places, in the order given."""
-        labels: Any = [self.labels[place] for place in chosen]
+        labels = [self.labels[place] for place in chosen]
         texts = tuple([column[place] for place in chosen] for column in self.texts)
         return Table(texts, labels, self.rows, [self.numbers[place] for place in chosen])
 
@@ -61,7 +60,7 @@ class Tables:
     """The splits of a study.
 
     Args:
-        label_names: of a classification, in the order of their class numbers; None for a regression.
+        label_names: in the order of their numbers; None where labels have no names.
         duplicates: for "validation" and "test", how many of their rows have a text that train has, too.
     """
 
@@ -90,6 +89,7 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
         UnreachableError: the hub cannot be reached.
     """
     train = _read(study, "train", study.data.train, cache_dir)
+    label_names = _label_names(study, train) if task_of(study.task.kind).has_names else None
     splits: dict[str, Table] = {}
     fractions: dict[str, float] = {}
     for name, source in (("validation", study.data.validation), ("test", study.data.test)):
@@ -100,12 +100,12 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
     if fractions:
         train, drawn = _draw(study, train, fractions)
         splits |= drawn
-    label_names = _label_names(study, train) if study.task.kind == "classification" else None
     if label_names is not None:
         for name, table in splits.items():
-            _check_labels(name, table, label_names)
-    check_evaluations(study, len(train))
-    check_objective(study, splits["validation"].labels)
+            _check_labels(study, name, table, label_names)
+    if study.task.pooling != "next":  # there, texts become several
+        check_evaluations(study, len(train))
+    check_objective(study, splits["validation"].labels, label_names)
     seen = set(zip(*train.texts, strict=True))
     duplicates = {
         name: sum(text in seen for text in zip(*table.texts, strict=True)) for name, table in splits.items()
@@ -116,9 +116,10 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
 def _read(study: Study, name: str, source: Source, cache_dir: Path | None) -> Table:
     """Read one source, check all of its rows and draw its subset."""
     line = study.line("data", name)
-    wanted = [*study.task.text, study.task.label]
+    kind = task_of(study.task.kind)
+    wanted = [*study.task.text, *study.task.label]
     rows = read_source(source, wanted, cache_dir, study.path, line)
-    for key, columns in (("text", study.task.text), ("label", (study.task.label,))):
+    for key, columns in (("text", study.task.text), ("label", study.task.label)):
         for column in columns:
             if column not in rows.names:
                 raise UsageError(
@@ -126,9 +127,8 @@ def _read(study: Study, name: str, source: Source, cache_dir: Path | None) -> Ta
                     file=study.path,
                     line=study.line("task", key),
                 )
-    texts = tuple(read_texts(rows, column) for column in study.task.text)
-    read_labels = read_names if study.task.kind == "classification" else read_numbers
-    table = Table(texts, read_labels(rows, study.task.label), rows, list(range(len(rows))))
+    texts = tuple(kind.read_text(rows, column) for column in study.task.text)
+    table = Table(texts, kind.read_labels(rows, study.task), rows, list(range(len(rows))))
     if source.rows is None:
         return table
     if source.rows > len(table):
@@ -142,7 +142,7 @@ def _read(study: Study, name: str, source: Source, cache_dir: Path | None) -> Ta
 
 def _draw(study: Study, train: Table, fractions: dict[str, float]) -> tuple[Table, dict[str, Table]]:
     """Take the fractions out of train."""
-    groups = list(train.labels) if study.task.kind == "classification" else None
+    groups = list(train.labels) if task_of(study.task.kind).stratified else None
     chosen = draw_fractions(len(train), groups, fractions, study.seed)
     for name, places in chosen.items():
         if not places:
@@ -160,72 +160,15 @@ def _draw(study: Study, train: Table, fractions: dict[str, float]) -> tuple[Tabl
     return train.take(rest), {name: train.take(places) for name, places in chosen.items()}
 
 
-def read_texts(rows: Rows, column: str) -> list[str]:
-    """A column of texts.
-
-    Raises:
-        UsageError: a text is missing, blank or no text; it names the line.
-    """
-    values = rows.columns[column]
-    for number, value in enumerate(values):
-        if value is None:
-            raise rows.fault(number, f"the text in column '{column}' is missing")
-        if not isinstance(value, str):
-            raise rows.fault(number, f"column '{column}' holds {short(value)}, which is no text")
-        if not value.strip():
-            raise rows.fault(number, f"the text in column '{column}' is empty")
-    return values
-
-
-def read_names(rows: Rows, column: str) -> list[str]:
-    """A column of class labels, as names: a whole number is named by its digits."""
-    names = []
-    for number, value in enumerate(rows.columns[column]):
-        if isinstance(value, bool):
-            names.append("true" if value else "false")
-        elif isinstance(value, int):
-            names.append(str(value))
-        elif isinstance(value, str) and value.strip():
-            names.append(value)
-        elif value is None or isinstance(value, str):
-            raise rows.fault(number, f"the label in column '{column}' is missing")
-        else:
-            raise rows.fault(
-                number,
-                f"the label {short(value)} in column '{column}' is neither a text nor a whole number; "
-                "kind: regression predicts numbers",
-            )
-    return names
-
-
-def read_numbers(rows: Rows, column: str) -> list[float]:
-    """A column of numbers to predict, each finite in fp32."""
-    numbers = []
-    for number, value in enumerate(rows.columns[column]):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise rows.fault(number, f"the label in column '{column}' is missing")
-        try:
-            if isinstance(value, bool) or "_" in str(value):
-                raise ValueError
-            parsed = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise rows.fault(
-                number,
-                f"the label {short(value)} in column '{column}' is not a number; "
-                "kind: classification predicts names",
-            ) from None
-        if not math.isfinite(parsed) or abs(parsed) > FLOAT32_MAX:
-            raise rows.fault(number, f"the label {short(value)} in column '{column}' is not finite in fp32")
-        numbers.append(parsed)
-    return numbers
-
-
 def _label_names(study: Study, train: Table) -> tuple[str, ...]:
     """The labels of train, sorted: as numbers if all of them are whole numbers."""
-    names = {str(label) for label in train.labels}
-    if len(names) == 1:
+    names_in = task_of(study.task.kind).names_in
+    names = {name for label in train.labels for name in names_in(label)}
+    least = task_of(study.task.kind).least_names
+    if len(names) < least:
+        has = f"the same label, {short(names.pop())}" if names else "no label"
         raise UsageError(
-            f"every row of train has the same label, {short(names.pop())}: there is nothing to learn",
+            f"every row of train has {has}: there is nothing to learn",
             file=study.path,
             line=study.line("task", "label"),
         )
@@ -234,9 +177,11 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _check_labels(name: str, table: Table, label_names: tuple[str, ...]) -> None:
-    known = set(label_names)
-    for place, label in enumerate(table.labels):
+def _check_labels(study: Study, name: str, table: Table, label_names: tuple[str, ...]) -> None:
+    known, kind = set(label_names), task_of(study.task.kind)
+    for place, label in (
+        (place, one) for place, own in enumerate(table.labels) for one in kind.names_in(own)
+    ):
         if label not in known:
             listed = ", ".join(label_names[:20]) + (", …" if len(label_names) > 20 else "")
             raise table.fault(

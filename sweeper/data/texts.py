@@ -5,24 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeper.data.rows import SUFFIXES, Rows, read_file
-from sweeper.data.tables import read_names, read_numbers
-from sweeper.data.tables import read_texts as read_column
 from sweeper.errors import UsageError
+from sweeper.tasks import task_of
 from sweeper.words import nearest, short
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from sweeper.study.schema import Task
+    from sweeper.tasks.kind import Names
 
 
-def read_texts(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+def read_texts(path: Path, columns: Sequence[str], kind: str = "classification") -> list[tuple[Any, ...]]:
     """The texts of a file, row by row.
 
     Args:
         path: ``.txt`` with one text a line (for one column), or csv, tsv, jsonl, parquet with the columns.
         columns: the names of the text columns.
+        kind: of the task; where words are labelled, a text is a tuple of words.
 
     Raises:
         UsageError: no such file or column, or a text is empty; with the line.
@@ -30,14 +31,14 @@ def read_texts(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     if not path.is_file():
         raise UsageError("there is no such file", path)
     if path.suffix.lower() == ".txt":
-        return _read_lines(path, columns)
+        return [(task_of(kind).read_line(line),) for line in _read_lines(path, columns)]
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"the format is told by the suffix: one of .txt, {', '.join(SUFFIXES)}", path)
     rows = _with_columns(path, columns)
-    return list(zip(*(read_column(rows, column) for column in columns), strict=True))
+    return list(zip(*(task_of(kind).read_text(rows, column) for column in columns), strict=True))
 
 
-def _read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+def _read_lines(path: Path, columns: Sequence[str]) -> list[str]:
     if len(columns) > 1:
         named = " and ".join(columns)
         raise UsageError(
@@ -55,41 +56,32 @@ def _read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise UsageError("the line is empty, and there must be one text a line", path, number)
-    return [(line,) for line in lines]
+    return lines
 
 
-def read_labelled(
-    path: Path, columns: Sequence[str], label: str, label_names: Sequence[str] | None
-) -> tuple[list[list[str]], Tensor]:
-    """The columns of texts and the labels of a file, as training sees them.
+def read_labelled(path: Path, task: Task, label_names: Names) -> tuple[list[list[Any]], list[Any], Rows]:
+    """The columns of texts and the labels of a file, as training reads them, and its rows.
 
     Args:
         path: csv, tsv, jsonl or parquet.
-        label: the column of the labels.
-        label_names: of the adapter, by class number; None for a regression.
-
-    Returns:
-        The columns, and int64 class numbers or float32 values, ``[rows]``.
+        label_names: of the adapter, by number; None where labels have no names.
 
     Raises:
         UsageError: a column is missing, a text or label cannot be used, or the adapter does not know a label.
     """
-    import torch
-
     if not path.is_file():
         raise UsageError("there is no such file", path)
-    rows = _with_columns(path, [*columns, label])
-    texts = [read_column(rows, column) for column in columns]
-    if label_names is None:
-        return texts, torch.tensor(read_numbers(rows, label), dtype=torch.float32)
-    numbers = {name: number for number, name in enumerate(label_names)}
-    names = read_names(rows, label)
-    for row, name in enumerate(names):
-        if name not in numbers:
-            raise rows.fault(
-                row, f"the adapter does not know the label {short(name)}{nearest(name, label_names)}"
-            )
-    return texts, torch.tensor([numbers[name] for name in names], dtype=torch.int64)
+    rows, kind = _with_columns(path, [*task.text, *task.label]), task_of(task.kind)
+    texts = [kind.read_text(rows, column) for column in task.text]
+    labels = kind.read_labels(rows, task)
+    for row, own in enumerate(labels):
+        for name in kind.names_in(own):
+            if name not in (label_names or ()):
+                raise rows.fault(
+                    row,
+                    f"the adapter does not know the label {short(name)}{nearest(name, label_names or ())}",
+                )
+    return texts, labels, rows
 
 
 def _with_columns(path: Path, columns: Sequence[str]) -> Rows:

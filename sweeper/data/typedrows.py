@@ -82,12 +82,18 @@ def _columns_of(data: Any, columns: Sequence[str] | None) -> dict[str, list[Any]
         for name in wanted:
             values[name].extend(batch[name])
     for name in wanted:
-        names = getattr(features[name], "names", None)
+        feature = features[name]
+        names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
         if names is not None:
-            values[name] = [
-                None if number is None or number < 0 else names[number] for number in values[name]
-            ]
+            values[name] = [_named(value, names) for value in values[name]]
     return values
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """A class number by its name; a list of them by theirs."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return None if value is None or value < 0 else names[value]
 
 
 @contextlib.contextmanager

@@ -183,7 +183,12 @@ def _facts(row: StudyRow, study: Study, trial: TrialView, found: Any) -> dict[st
             **({"frozen": list(found.frozen)} if found.frozen else {}),
         },
         "seed": study.seed,
-        "task": {**study.task.to_dict(), "text": list(study.task.text), "label_names": row.label_names},
+        "task": {
+            **study.task.to_dict(),
+            "text": list(study.task.text),
+            "label": list(study.task.label),
+            "label_names": row.label_names,
+        },
         "backbone": _backbone(row, study),
         "data": {
             "sources": study.data.to_dict(),
@@ -215,6 +220,7 @@ def _head(content: bytes, row: StudyRow, study: Study) -> bytes:
         label=study.task.label,
         label_names=None if row.label_names is None else tuple(row.label_names),
         pooling=study.task.pooling,
+        separator=study.task.separator,
         max_length=study.train.max_length,
         dtype=row.dtype,
         backbone={

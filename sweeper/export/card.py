@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sweeper.console import one_line
 from sweeper.report import number, percent
+
+if TYPE_CHECKING:
+    from sweeper.study.schema import Task
 
 TRAIN_KEYS_OF_SEARCH = ("learning_rate",)
 
@@ -29,10 +32,10 @@ def configuration_yaml(title: str, adapter: Mapping[str, Any], train: Mapping[st
     return comment + yaml.safe_dump({"search": search, "train": rest}, sort_keys=False, allow_unicode=True)
 
 
-def snippet(folder: Path, study_file: Path | None, metric: str, texts: Sequence[str]) -> str:
+def snippet(folder: Path, study_file: Path | None, metric: str, task: Task) -> str:
     """Five lines of Python that load the adapter, predict, and print the validation result."""
     example = (
-        repr("A text of your own.") if len(texts) == 1 else repr(("One text.", "And the one beside it."))
+        repr("A text of your own.") if len(task.text) == 1 else repr(("One text.", "And the one beside it."))
     )
     lines = [
         "from sweeper import load_exported",
@@ -165,7 +168,7 @@ def _data(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (f"{split} from", _shown(source)) for split, source in data["sources"].items() if source is not None
     ]
-    rows += [("text", ", ".join(task["text"])), ("label", task["label"])]
+    rows += [("text", ", ".join(task["text"])), ("label", ", ".join(task["label"]) or "-")]
     if task["label_names"] is not None:
         rows.append(("labels", ", ".join(task["label_names"])))
     return [*rows, ("fingerprint", data["fingerprint"])]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
+from sweeper.study.schema import Task
+from sweeper.tasks import KINDS, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,10 +22,10 @@ class HeadFacts:
     """What ``head.safetensors`` says of itself: all that predicting needs, beside the two files of weights.
 
     Args:
-        kind: ``classification`` or ``regression``.
+        kind: of the task.
         text, label: the columns of the data.
-        label_names: by class number; None for a regression.
-        pooling, max_length, dtype: as in training.
+        label_names: by number; None where labels have no names.
+        pooling, separator, max_length, dtype: as in training.
         backbone: ``model``, ``revision``, ``path`` (of a directory), ``fingerprint``, and ``sites`` if the
             study file names them.
         data_fingerprint: of the splits that the adapter was trained and chosen on.
@@ -31,13 +33,19 @@ class HeadFacts:
 
     kind: str
     text: tuple[str, ...]
-    label: str
+    label: tuple[str, ...]
     label_names: tuple[str, ...] | None
     pooling: str
     max_length: int
     dtype: str
     backbone: dict[str, Any]
     data_fingerprint: str
+    separator: str | None = None
+
+    @property
+    def task(self) -> Task:
+        """The section of the study file."""
+        return Task(self.kind, self.text, self.label, self.pooling, self.separator)
 
     def to_metadata(self) -> dict[str, str]:
         """The text that goes into the file."""
@@ -52,8 +60,14 @@ class HeadFacts:
         try:
             facts = json.loads(metadata["facts"])
             names = facts.pop("label_names")
-            text = tuple(facts.pop("text"))
-            return cls(**facts, text=text, label_names=None if names is None else tuple(names))
+            text, label = tuple(facts.pop("text")), facts.pop("label")
+            # One column was once written as its name alone.
+            label = (label,) if isinstance(label, str) else tuple(label)
+            names = None if names is None else tuple(names)
+            made = cls(**facts, text=text, label=label, label_names=names)
+            if made.kind not in KINDS:
+                raise ValueError(f"its kind of task is {made.kind!r}")
+            return made
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"does not say what it belongs to ({error}): export it again", path) from error
 
@@ -72,7 +86,8 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
         UsageError: the file is missing, damaged or no head of ours.
     """
     from safetensors import SafetensorError, safe_open
-    from torch import nn
+
+    from sweeper.task import linear
 
     if not path.is_file():
         raise UsageError("there is no such file: is this a folder that `sweeper export` wrote?", path)
@@ -83,7 +98,7 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
     except (SafetensorError, OSError) as error:
         raise UsageError(f"cannot be read as safetensors: {error}", path) from error
     facts = HeadFacts.from_metadata(metadata, path)
-    outputs = 1 if facts.label_names is None else len(facts.label_names)
+    outputs = task_of(facts.kind).width(facts.label_names)
     weight, bias = tensors.get("weight"), tensors.get("bias")
     if (
         weight is None
@@ -93,6 +108,4 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
         or bias.shape != (outputs,)
     ):
         raise UsageError(f"holds no linear layer with {outputs} outputs, as its labels ask for", path)
-    head = nn.Linear(weight.shape[1], outputs, device="meta", dtype=weight.dtype).to_empty(device="cpu")
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head.eval(), facts
+    return linear(weight, bias).eval(), facts

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.data.tokens import row_fault
 from sweeper.errors import UsageError
 from sweeper.export.head import HeadFacts, load_head
+from sweeper.tasks import TaskKind, Tokens, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from adapters.pack import Pack
     from sweeper.data import Split
     from sweeper.study import Study
+    from sweeper.tasks.kind import Fault
 
 STUDY_SUFFIXES = (".yaml", ".yml")
 
@@ -56,31 +59,25 @@ class Predictor:
         return self.facts.text
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
-        """A label and its probability for each text, in their order.
+        """What the adapter says of each text, in their order.
 
         Args:
-            texts: strings, or pairs of strings where the study had two text columns.
+            texts: strings; pairs of strings where the study had two text columns; lists of words, or strings
+                with spaces between them, where words are labelled.
 
         Returns:
-            ``{"label": name, "score": probability}`` each; of a regression, label None and score value.
+            ``{"label": name, "score": probability}`` each; of a regression, label None and score value; of
+            several labels ``labels``, and ``scores`` by name; of words the ``labels`` and ``scores`` of each,
+            None for those beyond ``max_length``; of a language model ``perplexity``, ``loss`` and ``tokens``.
 
         Raises:
             UsageError: a text is empty, is no text, or is a pair where there should be one (or the reverse).
         """
-        import torch
-
         columns = self._columns(texts)
         if not columns[0]:
             return []
-        logits = self._logits(self._tokens(columns, torch.zeros(len(columns[0]))))
-        if self.label_names is None:
-            return [{"label": None, "score": value} for value in logits[:, 0].double().tolist()]
-        probabilities = logits.double().softmax(dim=-1)
-        scores, classes = probabilities.max(dim=-1)
-        return [
-            {"label": self.label_names[number], "score": score}
-            for number, score in zip(classes.tolist(), scores.tolist(), strict=True)
-        ]
+        tokens = self._tokens(columns, None, row_fault)
+        return self._kind.predict(self._logits(tokens.split), tokens, self.label_names)
 
     def evaluate(self, source: str | Path, split: str = "validation") -> dict[str, float]:
         """Every metric of the task on labelled rows.
@@ -93,25 +90,29 @@ class Predictor:
         Raises:
             UsageError: the file is wrong, its data is not what the study had, or a label is unknown.
         """
-        from sweeper.task import metrics
-
         path = Path(source)
         rows = self._study_split(path, split) if path.suffix in STUDY_SUFFIXES else self._file_split(path)
-        return metrics(self.kind, self._logits(rows), rows.labels)
+        return self._kind.measure(self._logits(rows), rows, self.label_names)
+
+    @property
+    def _kind(self) -> TaskKind:
+        return task_of(self.facts.kind)
 
     def _logits(self, split: Split) -> Tensor:
         from sweeper.evaluate import predict_logits
 
         return predict_logits(self._pack, 0, self._head, split, self.facts.pooling)
 
-    def _tokens(self, columns: Sequence[Sequence[str]], labels: Tensor) -> Split:
-        from sweeper.data import tokenise
+    def _tokens(self, columns: Sequence[Sequence[Any]], labels: Sequence[Any] | None, fault: Fault) -> Tokens:
+        return self._kind.tokenise(
+            columns, labels, self.label_names, self._tokenizer, self.facts.max_length, fault
+        )
 
-        return tokenise(columns, labels, self._tokenizer, self.facts.max_length)[0]
-
-    def _columns(self, texts: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    def _columns(self, texts: Sequence[str | Sequence[str]]) -> list[list[Any]]:
         if isinstance(texts, str):
             raise UsageError("predict takes a list of texts, not one text: put it into [ ]")
+        if self._kind.reading == "words":
+            return [_words(texts)]
         wanted = len(self.text_columns)
         rows = [(row,) if isinstance(row, str) else tuple(row) for row in texts]
         for number, row in enumerate(rows, start=1):
@@ -144,22 +145,23 @@ class Predictor:
         return rows
 
     def _check_same_task(self, study: Study) -> None:
-        theirs = (
-            study.task.kind,
-            study.task.text,
-            study.task.label,
-            study.task.pooling,
-            study.train.max_length,
-        )
-        facts = self.facts
-        if theirs != (facts.kind, facts.text, facts.label, facts.pooling, facts.max_length):
+        theirs, facts = (study.task, study.train.max_length), self.facts
+        if theirs != (facts.task, facts.max_length):
             raise UsageError("this study has another task than the adapter was trained for", study.path)
 
     def _file_split(self, path: Path) -> Split:
         from sweeper.data.texts import read_labelled
 
-        columns, labels = read_labelled(path, self.text_columns, self.facts.label, self.label_names)
-        return self._tokens(columns, labels)
+        columns, labels, rows = read_labelled(path, self.facts.task, self.label_names)
+        return self._tokens(columns, labels, rows.fault).split
+
+
+def _words(texts: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
+    rows = [tuple(text.split() if isinstance(text, str) else text) for text in texts]
+    for number, words in enumerate(rows, start=1):
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise UsageError(f"row {number} has no words, or something that is no word")
+    return rows
 
 
 def load_exported(
@@ -191,7 +193,7 @@ def load_exported(
         raise UsageError(str(error)) from error
     where = choose(device)
     source = _backbone(facts, None if backbone is None else Path(backbone))
-    model = load_backbone(source, facts.dtype, where)
+    model = load_backbone(source, facts.dtype, where, task_of(facts.kind).language_head)
     pack = Pack(model)
     pack.put(0, adapter.to(where))
     return Predictor(pack, head.to(where), load_tokenizer(source), facts)

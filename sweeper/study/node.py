@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "ray",
     ),
     "backbone": ("model", "revision", "sites"),
-    "task": ("kind", "text", "label", "pooling"),
+    "task": ("kind", "text", "label", "pooling", "separator"),
     "data": ("train", "validation", "test"),
     "objective": ("metric", "direction"),
     "limits": ("trainable_parameters", "flops_per_token"),

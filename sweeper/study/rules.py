@@ -10,7 +10,6 @@ from sweeper.metrics import KNOWN_BEFORE, METRICS
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.plugins import TERMINATORS, read_plugin
 from sweeper.study.schema import (
-    KINDS,
     POOLINGS,
     Budget,
     Fixed,
@@ -21,34 +20,73 @@ from sweeper.study.schema import (
     TrainSettings,
 )
 from sweeper.study.search import ADAPTER_FIELDS, FIXED_TRAIN_FIELDS
+from sweeper.tasks import KINDS, TaskKind
 from sweeper.trainconfig import TrainConfigError
 from sweeper.words import nearest, short
-
-_LATER_KINDS = {
-    name: f"{name} is not supported by this version" for name in ("token_classification", "causal_lm")
-}
 
 
 def read_task(node: Node) -> Task:
     """The section ``task``."""
     node.mapping(SECTIONS["task"])
-    kind = node.required("kind", "classification or regression").one_of(KINDS, later=_LATER_KINDS)
+    kind = KINDS[node.required("kind", f"one of {', '.join(KINDS)}").one_of(tuple(KINDS))]
     text_node = node.required("text", "the column of the texts, or two columns for sentence pairs")
-    if isinstance(text_node.value, list):
-        if len(text_node.value) not in (1, 2):
-            text_node.fail(f"must be one column or two, not {len(text_node.value)}")
-        text = tuple(text_node.child(index).text() for index in range(len(text_node.value)))
-    else:
-        text = (text_node.text(),)
-    if len(set(text)) < len(text):
-        text_node.fail(f"names the column {short(text[0])} twice; a pair needs two columns")
+    text = _columns(text_node, 2 if kind.pairs else 1, "a pair needs two columns")
+    return Task(kind.name, text, _label(node, kind, text), _pooling(node, kind), _separator(node, kind))
+
+
+def _columns(node: Node, most: int, needs: str) -> tuple[str, ...]:
+    """One column, or a list of them."""
+    if not isinstance(node.value, list):
+        return (node.text(),)
+    if not 1 <= len(node.value) <= most:
+        allowed = {1: "one column", 2: "one column or two"}.get(most, f"1 to {most} columns")
+        node.fail(f"must be {allowed}, not {len(node.value)}")
+    columns = tuple(node.child(index).text() for index in range(len(node.value)))
+    for place, column in enumerate(columns):
+        if column in columns[:place]:
+            node.fail(f"names the column {short(column)} twice; {needs}")
+    return columns
+
+
+def _label(node: Node, kind: TaskKind, text: tuple[str, ...]) -> tuple[str, ...]:
+    if not kind.label_columns:
+        given = node.optional("label")
+        if given is not None:
+            given.fail(f"{kind.name} learns from the texts alone; take this key away")
+        return ()
     label = node.required("label", "the column of the labels")
-    if label.text() in text:
-        label.fail(
-            f"{short(label.value)} is also a column of task.text; the label would be read from the text"
-        )
+    if kind.label_columns > 1:
+        columns = _columns(label, kind.label_columns, "each is a label of its own")
+    else:
+        columns = (label.text(),)
+    for column in columns:
+        if column in text:
+            label.fail(
+                f"{short(column)} is also a column of task.text; the label would be read from the text"
+            )
+    return columns
+
+
+def _pooling(node: Node, kind: TaskKind) -> str:
     pooling = node.optional("pooling")
-    return Task(kind, text, label.text(), pooling.one_of(POOLINGS) if pooling else "cls")
+    if kind.reading is None:
+        return pooling.one_of(POOLINGS) if pooling else "cls"
+    if pooling is not None:
+        pooling.fail(f"{kind.name} reads {kind.reads}: there is nothing to pool; take this key away")
+    return kind.reading
+
+
+def _separator(node: Node, kind: TaskKind) -> str | None:
+    separator = node.optional("separator")
+    if kind.separator is None:
+        if separator is not None:
+            separator.fail(f"is of no use to {kind.name}; take this key away")
+        return None
+    if separator is None:
+        return kind.separator
+    if not isinstance(separator.value, str) or not separator.value:
+        separator.fail(f"must be a text such as '{kind.separator}', not {separator.described()}")
+    return str(separator.value)
 
 
 def read_train(node: Node | None, search: Mapping[str, Spec]) -> TrainSettings:

@@ -16,7 +16,6 @@ from sweeper.study.layerbits import collapsed
 from sweeper.study.raysection import RaySettings
 from sweeper.trainconfig import TrainConfig
 
-KINDS = ("classification", "regression")
 POOLINGS = ("cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16", "float64")
 Scalar = str | int | float
@@ -100,20 +99,32 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted from which columns. ``text`` holds one column, or two for sentence pairs."""
+    """What is predicted from which columns.
+
+    Args:
+        text: one column, or two for sentence pairs.
+        label: one column, or several where each is a label of its own; none where nothing is labelled.
+        pooling: which hidden state stands for a text; ``words`` or ``next`` for kinds that read more of them.
+        separator: between the labels of a text, where several are in one field of a table.
+    """
 
     kind: str
     text: tuple[str, ...]
-    label: str
+    label: tuple[str, ...]
     pooling: str = "cls"
+    separator: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "text": self.text[0] if len(self.text) == 1 else list(self.text),
-            "label": self.label,
-            "pooling": self.pooling,
-        }
+        found: dict[str, Any] = {"kind": self.kind, "text": _one_or_list(self.text)}
+        if self.label:
+            found["label"] = _one_or_list(self.label)
+        if self.pooling in POOLINGS:
+            found["pooling"] = self.pooling
+        return found if self.separator is None else {**found, "separator": self.separator}
+
+
+def _one_or_list(columns: tuple[str, ...]) -> str | list[str]:
+    return columns[0] if len(columns) == 1 else list(columns)
 
 
 @dataclass(frozen=True)

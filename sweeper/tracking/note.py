@@ -13,6 +13,7 @@ from sweeper.ledger import StudyRow
 from sweeper.report import COUNTED, configuration, number, percent, trial_name
 from sweeper.study import Study
 from sweeper.study.layerbits import columns
+from sweeper.tasks import task_of
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
 
@@ -119,7 +120,7 @@ def _about(row: StudyRow, study: Study) -> str:
     truncated = sum(row.data_report.get("truncated", {}).values())
     facts = [
         ("backbone", f"{_code(study.backbone.model)}, {number(row.backbone_parameters)} parameters, frozen"),
-        ("task", f"{study.task.kind}, {study.task.pooling} pooling, {row.dtype}"),
+        ("task", f"{study.task.kind}, {task_of(study.task.kind).read_by(study.task.pooling)}, {row.dtype}"),
         (
             "objective",
             ", ".join(f"{each.direction} {plain(each.metric)}" for each in study.objectives)

@@ -69,6 +69,7 @@ def work(
     from sweeper.backbone import fingerprint, load_backbone
     from sweeper.device import describe, supports
     from sweeper.task import outputs
+    from sweeper.tasks import task_of
 
     study, row, device = session.study, session.row, options.device
     if not supports(row.dtype, device):
@@ -84,7 +85,8 @@ def work(
         "dtype": row.dtype,
     }
     size = PackSize(options.pack, memory_file(session.home.cache, about))
-    pack = Pack(load_backbone(study.backbone, row.dtype, device), size.largest)
+    language_head = task_of(study.task.kind).language_head
+    pack = Pack(load_backbone(study.backbone, row.dtype, device, language_head), size.largest)
     data = with_frozen_states(session, data, pack, options.cache_bytes, stop)
     width = outputs(study.task.kind, data.label_names)
     objective = study.objective

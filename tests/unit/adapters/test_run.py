@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -154,7 +156,7 @@ def test_the_deepest_of_the_depths_at_hand_is_taken() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("pooled", ["cls", "last"])
+@pytest.mark.parametrize("pooled", ["cls", "last", "read"])
 def test_one_token_of_each_text_is_what_it_would_be_among_all(family: str, pooled: Pooled) -> None:
     model = tiny_model(family).double()
     configs = [
@@ -165,6 +167,12 @@ def test_one_token_of_each_text_is_what_it_would_be_among_all(family: str, poole
         AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="attention", layers=(2,)),
     ]
     batches = [batch(seed, lengths) for seed, lengths in enumerate([(2, 5), (4,), (3, 3), (1, 7), (6,)])]
+    if pooled == "read":  # none of a text, one, or several
+        reads = [(1, 2, 6), (0, 3), (1, 2), (0, 4, 5, 6, 7), (5,)]
+        batches = [
+            replace(own, sequences=Sequences(own.sequences.lengths, torch.tensor(read)))
+            for own, read in zip(batches, reads, strict=True)
+        ]
     pack = Pack(model, slots=len(configs))
     built_here = [None if config is None else built(model, config) for config in configs]
     for slot, adapter in enumerate(built_here):
@@ -172,7 +180,10 @@ def test_one_token_of_each_text_is_what_it_would_be_among_all(family: str, poole
     gradients = []
     for parts in (list(enumerate(batches)), [(1, batches[1])], [(3, batches[3])], [(0, batches[0])]):
         rows = [own.sequences.offsets for _, own in parts]
-        rows = [offsets[:-1] if pooled == "cls" else offsets[1:] - 1 for offsets in rows]
+        if pooled == "read":
+            rows = [own.sequences.read for _, own in parts]
+        else:
+            rows = [offsets[:-1] if pooled == "cls" else offsets[1:] - 1 for offsets in rows]
         everything = [states[row] for states, row in zip(pack.forward(parts), rows, strict=True)]
         alone = pack.forward(parts, pooled)
         for one, other in zip(alone, everything, strict=True):

@@ -43,7 +43,11 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert study.name == "films"
     assert study.backbone.is_directory
     assert study.backbone.path == tmp_path / "backbone"
-    assert (study.task.kind, study.task.text, study.task.label) == ("classification", ("sentence",), "label")
+    assert (study.task.kind, study.task.text, study.task.label) == (
+        "classification",
+        ("sentence",),
+        ("label",),
+    )
     assert study.data.train == Source(written="data/train.tsv", path=tmp_path / "data" / "train.tsv")
     assert study.data.test == 0.1
     assert study.search["bottleneck_dim"] == Range(4, 256, log=True)

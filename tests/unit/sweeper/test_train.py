@@ -17,7 +17,7 @@ from sweeper.data import Split, TaskData
 from sweeper.evaluate import predict_logits
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.slot import Job, Problem, Slot, evaluation_steps, learning_rates, start
-from sweeper.task import metrics
+from sweeper.task import measure
 from sweeper.train import _shares, step, train
 from sweeper.trainconfig import TrainConfig
 from tests.tiny_models import tiny_model
@@ -100,11 +100,8 @@ def test_the_weights_handed_out_give_the_metrics_reported() -> None:
     finished = only(run(job()))
     pack = Pack(tiny_model("bert"))
     pack.put(0, finished.adapter)
-    again = metrics(
-        "classification",
-        predict_logits(pack, 0, finished.head, DATA.validation, "mean"),
-        DATA.validation.labels,
-    )
+    logits = predict_logits(pack, 0, finished.head, DATA.validation, "mean")
+    again = measure("classification", logits, DATA.validation, DATA.label_names)
     assert again["accuracy"] == finished.metrics["accuracy"]
     assert again["loss"] == finished.metrics["validation/loss"]
 
