@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from sweeper.console import one_line
 from sweeper.report import number, percent
-
-if TYPE_CHECKING:
-    from sweeper.study.schema import Task
 
 TRAIN_KEYS_OF_SEARCH = ("learning_rate",)
 
@@ -32,10 +29,10 @@ def configuration_yaml(title: str, adapter: Mapping[str, Any], train: Mapping[st
     return comment + yaml.safe_dump({"search": search, "train": rest}, sort_keys=False, allow_unicode=True)
 
 
-def snippet(folder: Path, study_file: Path | None, metric: str, task: Task) -> str:
+def snippet(folder: Path, study_file: Path | None, metric: str, texts: Sequence[str]) -> str:
     """Five lines of Python that load the adapter, predict, and print the validation result."""
     example = (
-        repr("A text of your own.") if len(task.text) == 1 else repr(("One text.", "And the one beside it."))
+        repr("A text of your own.") if len(texts) == 1 else repr(("One text.", "And the one beside it."))
     )
     lines = [
         "from sweeper import load_exported",
