@@ -107,9 +107,8 @@ def fine_tune(
             indices = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 vectors = _vectors(model, Padded.of(split, indices, device), problem.pooling)
-            vectors = vectors.to(dtype)
-            labels = gather_labels(split, indices, device)
-            value = loss(problem.kind, head(vectors) if problem.outputs else vectors, labels, model)
+            outputs = head(vectors.to(dtype)) if problem.outputs else vectors.to(dtype)
+            value = loss(problem.kind, outputs, gather_labels(split, indices, device), model)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss of full fine-tuning is {value.item()}")
             value.backward()

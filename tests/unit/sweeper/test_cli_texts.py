@@ -6,6 +6,7 @@ import pytest
 
 from sweeper.data.texts import read_labelled, read_texts
 from sweeper.errors import UsageError
+from sweeper.study.schema import Task
 
 
 def write(path, content):
@@ -54,16 +55,17 @@ def test_pairs_come_from_columns_in_their_order(tmp_path):
         read_texts(write(tmp_path / "a.txt", "a\n"), ["first", "second"])
 
 
-def test_labels_become_the_class_numbers_of_the_adapter(tmp_path):
+def test_labels_are_those_that_the_adapter_knows(tmp_path):
     path = write(tmp_path / "a.tsv", "sentence\tlabel\ngood\tpositive\nbad\tnegative\n")
-    texts, labels = read_labelled(path, ["sentence"], "label", ["negative", "positive"])
+    task = Task("classification", ("sentence",), ("label",))
+    texts, labels, _ = read_labelled(path, task, ("negative", "positive"))
     assert texts == [["good", "bad"]]
-    assert labels.tolist() == [1, 0]
+    assert labels == ["positive", "negative"]
     with pytest.raises(UsageError, match="does not know the label 'positive'") as caught:
-        read_labelled(path, ["sentence"], "label", ["negative", "neutral"])
+        read_labelled(path, task, ("negative", "neutral"))
     assert caught.value.line == 2
 
 
 def test_values_of_a_regression_are_numbers(tmp_path):
     path = write(tmp_path / "a.tsv", "sentence\tscore\ngood\t1.5\n")
-    assert read_labelled(path, ["sentence"], "score", None)[1].tolist() == [1.5]
+    assert read_labelled(path, Task("regression", ("sentence",), ("score",)), None)[1] == [1.5]

@@ -84,8 +84,7 @@ CASES = [
     ("seed: 7", "max_workers: 4", "this key belongs under 'ray'; move it there"),
     # task
     ("kind: classification", "kind: clasification", "did you mean 'classification'?"),
-    ("kind: classification", "kind: token_classification", "not supported by this version; known: class"),
-    ("kind: classification", "kind: causal_lm", "is not supported by this version"),
+    ("kind: classification", "kind: causal_lm", "task.label: causal_lm learns from the texts alone"),
     ("text: sentence", "text: [a, b, c]", "one column or two, not 3"),
     ("text: sentence", "text: []", "one column or two, not 0"),
     ("text: sentence", "text: [a, a]", "names the column 'a' twice"),
