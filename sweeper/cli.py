@@ -226,7 +226,7 @@ def best(
         print_trial(out, found[0].to_json())
     else:
         print_trials(out, [trial.to_json() for trial in found])
-    out.note(said_beside(said, name))
+    out.note(said_beside(said, name, ledger.study(name).spec))
 
 
 @app.command(
@@ -259,7 +259,7 @@ def export(
     if top is not None and len(exported) < top:
         output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
     if trial is None:
-        output.note(said_beside(verdict(ledger, study), study))
+        output.note(said_beside(verdict(ledger, study), study, ledger.study(study).spec))
     if json:
         output.document([entry.to_json() for entry in exported])
     else:

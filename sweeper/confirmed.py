@@ -68,8 +68,14 @@ def conclusions(said: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def said_beside(said: Mapping[str, Any] | None, study: str) -> str:
-    """One line for ``best`` and ``export``: what is confirmed, or that nothing is."""
+def said_beside(said: Mapping[str, Any] | None, study: str, spec: Mapping[str, Any]) -> str:
+    """One line for ``best`` and ``export``: what is confirmed, or that nothing is, or can be.
+
+    Args:
+        spec: the study as the ledger keeps it.
+    """
+    if said is None and spec["data"].get("test") is None:
+        return "not confirmed on new seeds: the study has no test rows (data.test), which that would need"
     if said is None:
         return f"not confirmed on new seeds and test rows yet: `sweeper confirm {study}` does so"
     test = said["winner"]["test"]

@@ -63,8 +63,10 @@ def confirm_study(
     """
     from sweeper.device import choose
     from sweeper.device import devices as all_devices
+    from sweeper.engine.showing import Showing
     from sweeper.home import Home
     from sweeper.session import join_study
+    from sweeper.tracking import Tracker
 
     session = join_study(name, Home.from_environment())
     study, ledger = session.study, session.ledger
@@ -84,11 +86,14 @@ def confirm_study(
         out.note(f"--top {top}: {len(finalists)} trials have succeeded, and all of them are finalists")
     ledger.confirm(name, _wanted(ledger, name, finalists, seeds))
     chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
-    _train(out, session, chosen, replace(options, confirm=True))
-    bench = Bench.of(session, chosen[0])
-    bench.read(out)
-    if references:
-        bench.fine_tune(out, seeds)
+    with Showing(Tracker(session.home, name, ledger).show) as showing:
+        _train(out, session, chosen, replace(options, confirm=True))
+        bench = Bench.of(session, chosen[0])
+        bench.read(out)
+        if references:
+            bench.fine_tune(out, seeds)
+    if showing.error is not None:
+        out.note(f"MLflow does not show all of it: {showing.error}; `sweeper sync {name}` draws the rest")
     said = verdict(ledger, name)
     if said is None:
         failed = next((view for view in ledger.confirmations(name) if view.reason), None)

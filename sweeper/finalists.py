@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeper.metrics import RANGES
+
 if TYPE_CHECKING:
     from sweeper.ledger import Ledger, TrialView
 
@@ -45,6 +47,7 @@ class Group:
         parameters: trained ones.
         validation: the objective on the validation rows, a seed each; ``test``: on the test rows.
         latency_ms: of one text alone, the median; None where it was not measured.
+        within: where the metric lies.
     """
 
     what: str
@@ -54,6 +57,7 @@ class Group:
     validation: tuple[float, ...]
     test: tuple[float, ...]
     latency_ms: float | None
+    within: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def number(self) -> int | None:
@@ -69,22 +73,29 @@ class Group:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "what": self.what,
             "name": self.name,
             "number": self.number,
             "params": dict(self.params),
             "trainable_parameters": self.parameters,
             "trainable_percent": self.percent,
             "seeds": len(self.test),
-            "validation": spread(self.validation),
-            "test": spread(self.test),
+            "validation": spread(self.validation, self.within),
+            "test": spread(self.test, self.within),
             LATENCY: self.latency_ms,
         }
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1) and the 95 % interval of the mean (Student's t) of some values.
+def spread(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and the 95 % interval of the mean of some values.
 
-    Of one value there is neither deviation nor interval.
+    The interval is Student's t. Of a metric that lies within bounds it is taken on the scale of the logit (of
+    the logarithm, where there is only a lower bound), by the delta method, and turned back: so it lies within
+    them too, and is that of the plain scale where the values are far from the bounds for their spread. Of one
+    value there is neither deviation nor interval.
+
+    Args:
+        within: the bounds, infinite where there is none.
     """
     found: dict[str, Any] = {"mean": statistics.fmean(values), "sd": None, "interval": None}
     if len(values) > 1:
@@ -92,29 +103,46 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
         sd = statistics.stdev(values)
         half = float(t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-        found |= {"sd": sd, "interval": [found["mean"] - half, found["mean"] + half]}
+        found |= {"sd": sd, "interval": _interval(found["mean"], half, *within)}
     return {**found, "values": list(values)}
 
 
-def groups(views: Iterable[TrialView], metric: str) -> list[Group]:
-    """What was confirmed so far, in the order in which it was asked for: only runs with their test result."""
+def _interval(mean: float, half: float, low: float, high: float) -> list[float]:
+    if half == 0 or math.isinf(low):
+        return [mean - half, mean + half]
+    if math.isinf(high):
+        factor = math.exp(half / (mean - low))
+        return [low + (mean - low) / factor, low + (mean - low) * factor]
+    share = (mean - low) / (high - low)  # neither 0 nor 1: the values vary
+    logit, half = math.log(share / (1 - share)), half / (high - low) / (share * (1 - share))
+    return [low + (high - low) / (1 + math.exp(-end)) for end in (logit - half, logit + half)]
+
+
+def members(views: Iterable[TrialView], metric: str) -> dict[str, list[TrialView]]:
+    """The trainings of each configuration that have a test result, in the order that they were asked for."""
     found: dict[str, list[TrialView]] = {}
     for view in views:
         what, seed = parse_label(str(view.label))
         done = view.state == "complete" and f"test/{metric}" in view.metrics
         if done and seed.isdigit():
             found.setdefault(what, []).append(view)
+    return found
+
+
+def groups(views: Iterable[TrialView], metric: str) -> list[Group]:
+    """What was confirmed so far, in the order in which it was asked for."""
     return [
         Group(
             what,
-            members[0].params,
-            members[0].trainable_parameters or 0,
-            members[0].trainable_percent,
-            tuple(view.metrics[metric] for view in members),
-            tuple(view.metrics[f"test/{metric}"] for view in members),
-            next((view.metrics[LATENCY] for view in members if LATENCY in view.metrics), None),
+            own[0].params,
+            own[0].trainable_parameters or 0,
+            own[0].trainable_percent,
+            tuple(view.metrics[metric] for view in own),
+            tuple(view.metrics[f"test/{metric}"] for view in own),
+            next((view.metrics[LATENCY] for view in own if LATENCY in view.metrics), None),
+            RANGES.get(metric, (-math.inf, math.inf)),
         )
-        for what, members in found.items()
+        for what, own in members(views, metric).items()
     ]
 
 

@@ -57,13 +57,15 @@ def study_name(ledger: Ledger, name: str) -> str:
 def mlflow_links(ledger: Ledger, name: str) -> dict[str, str]:
     """Where a study is seen on the MLflow server, by what is seen; empty without a server, or undrawn."""
     from sweeper.home import Home
-    from sweeper.tracking import charts
+    from sweeper.tracking import charts, confirmations
     from sweeper.tracking.address import shown_uri
 
     uri, experiment_id = Home.from_environment().tracking_uri, ledger.study(name).experiment_id
     if experiment_id is None or not uri.startswith(("http://", "https://")):
         return {}
-    return charts.links(shown_uri(uri), experiment_id, ledger.best(name, charts.MOST_COMPARED))
+    best = ledger.best(name, charts.MOST_COMPARED)
+    confirmed = confirmations.is_over(ledger.confirmations(name))
+    return charts.links(shown_uri(uri), experiment_id, best, with_finalists=confirmed)
 
 
 def find_trial(trials: Sequence[TrialView], study: str, text: str) -> TrialView:

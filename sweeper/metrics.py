@@ -42,6 +42,16 @@ METRICS: dict[str, dict[str, str]] = {
     "causal_lm": {"perplexity": "minimize", "loss": "minimize"},
 }
 """Every metric of a kind of task, and the direction in which it is better."""
+RANGES: dict[str, tuple[float, float]] = {
+    "accuracy": (0.0, 1.0),
+    "f1_macro": (0.0, 1.0),
+    "matthews": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
+    "spearman": (-1.0, 1.0),
+    "loss": (0.0, math.inf),
+    "mean_squared_error": (0.0, math.inf),
+}
+"""Where a metric lies, its ends included; one that is not here may be any number."""
 KNOWN_BEFORE = {"trainable_parameters": "minimize", "flops_per_token": "minimize"}
 """What a configuration costs, known before it is trained: for further objectives, and for limits."""
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
-from sweeper.tracking import Tracker, charts
+from sweeper.tracking import Tracker, charts, confirmations
 from sweeper.tracking.address import shown_uri
 from sweeper.tracking.views import link
 
@@ -96,7 +96,9 @@ def _print_links(server: str, ledger: Ledger, names: Sequence[str]) -> None:
             raise UnreachableError(f"another process draws {name} in MLflow now: try again in a moment")
         print(f"{name}: {link(server, experiment_id)}")
         best = ledger.best(name, charts.MOST_COMPARED)
-        for what, address in charts.links(server, experiment_id, best, with_table=False).items():
+        confirmed = confirmations.is_over(ledger.confirmations(name))
+        ways = charts.links(server, experiment_id, best, with_table=False, with_finalists=confirmed)
+        for what, address in ways.items():
             print(f"{name}, {what}: {address}")
     if not names:
         print(server)

@@ -187,6 +187,7 @@ def study_data(kind: str = "classification") -> dict[str, Any]:
         "train": {"epochs": 2, "batch_size": 16, "max_length": 32, "dtype": "float32"},
         "objective": objective,
         "budget": {"trials": 4},
+        "pruner": "none",
         "seed": 0,
     }
 

@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -59,15 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-SEARCHES = {
+def halving(reduction_factor: int) -> dict[str, Any]:
+    """Successive halving from the first evaluation on."""
+    return {"name": "successive_halving", "minimum": 1, "reduction_factor": reduction_factor}
+
+
+SEARCHES: dict[str, tuple[str, Any]] = {
     "random": ("random", "none"),
     "tpe": ("tpe", "none"),
-    "tpe, successive_halving": ("tpe", "successive_halving"),
-    "tpe, hyperband": ("tpe", "hyperband"),
+    "tpe, halving by 2": ("tpe", halving(2)),
+    "tpe, halving by 3": ("tpe", halving(3)),
+    "tpe, hyperband by 2": ("tpe", {"name": "hyperband", "reduction_factor": 2}),
     "tpe, median": ("tpe", "median"),
-    "random, successive_halving": ("random", "successive_halving"),
+    "random, halving by 2": ("random", halving(2)),
 }
-"""What is compared, by name: a sampler and a pruner of the study file, with their defaults."""
+"""What is compared, by name: a sampler and a pruner, as a study file has them."""
 
 
 def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[Curve]]:
@@ -99,7 +106,7 @@ def _one(task: tuple[Path, Path, str, int, int, int]) -> tuple[str, int, Curve]:
     return name, parallel, regret(there, found, cost)
 
 
-def read_grid(file: Path, sampler: str = "random", pruner: str = "none") -> Study:
+def read_grid(file: Path, sampler: str = "random", pruner: Any = "none") -> Study:
     """The study of the grid with a sampler and a pruner; neither its data nor its backbone need be there."""
     text = file.read_text(encoding="utf-8")
     return from_dict({**yaml.safe_load(text), "sampler": sampler, "pruner": pruner}, file, text)

@@ -49,3 +49,5 @@ def note(connection: Connection, place_id: int, measured: Mapping[str, float]) -
     connection.execute(
         update(results).where(results.c.place_id == place_id).values(metrics={**measured, **there})
     )
+    # What is shown of the place is no longer all of it.
+    connection.execute(update(places).where(places.c.id == place_id).values(version=places.c.version + 1))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, func, insert, literal, select, true, up
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
 from sweeper.ledger.records import Claim, MetricRow, Result, Untold
-from sweeper.ledger.schema import ENDED, IN_STUDY, attempts, metrics, places, results
+from sweeper.ledger.schema import ENDED, attempts, metrics, places, results
 
 OBJECTIVE = "objective"
 _AT_ONCE = 500
@@ -289,7 +289,6 @@ def unshown_metrics(connection: Connection, study: str, limit: int) -> list[Metr
         .join(places, places.c.id == metrics.c.place_id)
         .where(
             places.c.study == study,
-            places.c.kind.in_(IN_STUDY),
             metrics.c.shown.is_(False),
             ~recorded_before.exists(),
         )
@@ -317,7 +316,7 @@ def unshown_places(connection: Connection, study: str) -> list[int]:
     """Places with a trial or a label that changed since MLflow last showed them."""
     rows = connection.execute(
         select(places.c.id)
-        .where(places.c.study == study, places.c.kind.in_(IN_STUDY), places.c.version > places.c.shown)
+        .where(places.c.study == study, places.c.version > places.c.shown)
         .order_by(places.c.position)
     )
     return [row.id for row in rows]

@@ -54,7 +54,7 @@ SAMPLERS: dict[str, dict[str, Option]] = {
     },
 }
 PRUNERS: dict[str, dict[str, Option]] = {
-    "successive_halving": {"minimum": Option(1), "reduction_factor": Option(3, low=2)},
+    "successive_halving": {"minimum": Option(1), "reduction_factor": Option(2, low=2)},
     "hyperband": {"minimum": Option(1), "maximum": Option(None), "reduction_factor": Option(3, low=2)},
     "median": {"minimum": Option(1), "n_startup_trials": Option(5)},
     "none": {},
@@ -115,13 +115,16 @@ def read_pruner(
     search: Mapping[str, Spec],
     objectives: Sequence[Objective],
 ) -> Plugin:
-    """The section ``pruner``: none unless it says otherwise. A pruner that could never act is refused."""
-    pruner = read_plugin(node, PRUNERS, "none")
+    """The section ``pruner``: successive halving unless it says otherwise, or none where it could never act.
+
+    A pruner that was asked for and could never act is refused.
+    """
+    evaluations = largest("epochs", search, train) * train.evaluations_per_epoch
+    pruner = read_plugin(node, PRUNERS, "successive_halving" if evaluations > 1 else "none")
     if node is None or pruner.name == "none":
         return pruner
     if pruner.name == "median" and len(objectives) > 1:
         node.fail("several objectives have no median; use successive_halving or hyperband")
-    evaluations = largest("epochs", search, train) * train.evaluations_per_epoch
     options = dict(pruner.options)
     if "maximum" in options:
         options["maximum"] = evaluations if options["maximum"] is None else options["maximum"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.finalists import verdict
 from sweeper.home import Home
 from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
 from sweeper.page import write_report
@@ -19,7 +20,7 @@ from sweeper.results import read_results
 from sweeper.study import Study, from_dict
 from sweeper.study.layerbits import columns
 from sweeper.summary import summarize
-from sweeper.tracking import charts, note, picture, views
+from sweeper.tracking import charts, confirmations, note, picture, views
 
 if TYPE_CHECKING:
     from sweeper.tracking import Board, Run
@@ -60,16 +61,20 @@ class Drawing:
         if not unshown and now == self._last:
             return 0
         study, trials = _study(row), self._ledger.trials(row.name)
+        confirming = self._ledger.confirmations(row.name)
         rows: dict[int, list[MetricRow]] = {}
         for metric in self._ledger.unshown_metrics(row.name, limit=_ALL):
             rows.setdefault(metric.place_id, []).append(metric)
-        changed = [trial for trial in trials if trial.place_id in unshown or trial.place_id in rows]
+        changed = [
+            trial for trial in [*trials, *confirming] if trial.place_id in unshown or trial.place_id in rows
+        ]
         best = next(iter(self._ledger.best(row.name)), None)
         for trial in changed:
             self._stay()
             self._draw_trial(row, study, trial, rows.get(trial.place_id, []), best)
         self._draw_states(trials, best)
-        self._draw_study(row, study, trials)
+        self._draw_confirmed(row, study, confirming)
+        self._draw_study(row, study, trials, confirming)
         self._last = now
         return len(changed)
 
@@ -77,7 +82,8 @@ class Drawing:
         """Find or make the parent run, and see which child runs there are."""
         mine = picture.own_tags(row)
         found = {run.run_id: run for run in self._board.search(self._experiment_id, mine)}
-        noted = {row.run_id, *(trial.mlflow_run_id for trial in self._ledger.trials(row.name))} - {None}
+        places = [*self._ledger.trials(row.name), *self._ledger.confirmations(row.name)]
+        noted = {row.run_id, *(place.mlflow_run_id for place in places)} - {None}
         if not noted <= set(found):
             # MLflow was lost, or is another one: what the ledger takes for shown is not there.
             self._ledger.hide_all(row.name)
@@ -105,16 +111,18 @@ class Drawing:
         best: TrialView | None,
     ) -> None:
         self._drop_others(trial)
-        if trial.name is not None:
+        waits = confirmations.belongs(trial) and trial.attempt == 0
+        if trial.name is not None and not waits:
             run = self._run_of(row, study, trial)
             if not run.has_data:
                 self._board.log_data(run, picture.data_sets(row, study))
-            tags = {**picture.trial_tags(study, trial), **picture.state_tags(trial, best)}
+            tags = {**confirmations.tags_of(study, trial), **picture.state_tags(trial, best)}
             tags |= self._copy_files(run, trial)
             points = [*picture.curve_points(rows), *picture.size_points(row, trial)]
             if trial.state in picture.ENDED:
                 points += picture.result_points(trial, self._ledger.metric_rows(trial.place_id))
-            self._board.log(run, points, picture.trial_params(study, trial), tags)
+            points = confirmations.points_of(trial, points)
+            self._board.log(run, points, confirmations.params_of(study, trial), tags)
             self._board.set_status(run, picture.STATUS[trial.state], trial.ended_at)
         self._ledger.mark_metrics_shown([metric.id for metric in rows])
         self._ledger.mark_place_shown(trial.place_id, trial.version)
@@ -133,7 +141,7 @@ class Drawing:
         if run is None:
             tags = {
                 **picture.common_tags(row, study),
-                **picture.trial_tags(study, trial),
+                **confirmations.tags_of(study, trial),
                 picture.PARENT_TAG: self._parent.run_id,
                 **picture.own_tags(row),
             }
@@ -164,10 +172,28 @@ class Drawing:
             self._board.copy_file(run, file)
         return {_FILES_TAG: digest}
 
-    def _draw_study(self, row: StudyRow, study: Study, trials: Sequence[TrialView]) -> None:
+    def _draw_confirmed(self, row: StudyRow, study: Study, confirming: Sequence[TrialView]) -> None:
+        """A run for each configuration that was confirmed, once all of them are."""
+        said = verdict(self._ledger, row.name) if confirmations.is_over(confirming) else None
+        for one in [] if said is None else confirmations.confirmed(row, study, confirming, said):
+            self._stay()
+            if one.key not in self._children:
+                tags = {**picture.common_tags(row, study), **picture.own_tags(row), **one.tags}
+                tags[picture.PARENT_TAG] = self._parent.run_id
+                self._children[one.key] = self._board.create(
+                    self._experiment_id, one.name, one.began_at, tags
+                )
+            run = self._children[one.key]
+            self._board.log(run, one.points, one.params, one.tags)
+            self._board.set_status(run, "FINISHED", one.ended_at)
+
+    def _draw_study(
+        self, row: StudyRow, study: Study, trials: Sequence[TrialView], confirming: Sequence[TrialView]
+    ) -> None:
         board, parent = self._board, self._parent
         best = self._ledger.best(row.name, charts.MOST_COMPARED)
-        links = charts.links("", self._experiment_id, best)
+        is_confirmed = confirmations.is_over(confirming)
+        links = charts.links("", self._experiment_id, best, with_finalists=is_confirmed)
         if row.ended_at is not None:
             links["report"] = charts.report_link("", self._experiment_id, parent.run_id)
         text = note.note(row, study, summarize(self._ledger, row.name), links)
@@ -191,9 +217,13 @@ class Drawing:
                 charts.state(study.searched, study.objective.direction), row.created_at, charts.NAME
             ),
         }
+        if is_confirmed:
+            objective = study.objective
+            view = charts.finalists_state(study.searched, objective.metric, objective.direction)
+            wanted[charts.FINALISTS_TAG] = views.encode(view, row.created_at, charts.FINALISTS_NAME)
         board.tag_experiment(self._experiment_id, self._experiment_tags, wanted)
         if row.ended_at is not None:
-            self._draw_report(row, trials)
+            self._draw_report(row, [*trials, *(confirming if is_confirmed else ())])
         board.set_status(parent, "RUNNING" if row.ended_at is None else "FINISHED", row.ended_at)
 
     def _draw_report(self, row: StudyRow, trials: Sequence[TrialView]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,15 @@ def trial_params(study: Study, trial: TrialView) -> dict[str, str]:
     a placement by the name that the study gives it.
     """
     if trial.kind == "search":
-        values = {**space.configuration(study, trial.params).to_dict(), **trial.params}
-    else:
-        names = TrainConfig().to_dict()
-        values = {name: trial.params.get(name, getattr(study.train, name)) for name in names}
+        return configuration_params(study, trial.params)
+    names = TrainConfig().to_dict()
+    values = {name: trial.params.get(name, getattr(study.train, name)) for name in names}
+    return {name: _param(value) for name, value in values.items()}
+
+
+def configuration_params(study: Study, params: Mapping[str, Any]) -> dict[str, str]:
+    """Every field of an adapter and of its training, by the parameters of the search."""
+    values = {**space.configuration(study, dict(params)).to_dict(), **params}
     return {name: _param(value) for name, value in values.items()}
 
 

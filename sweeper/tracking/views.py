@@ -40,14 +40,17 @@ def column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
 
-def state(searched: Sequence[str], direction: str) -> dict[str, Any]:
+def state(
+    searched: Sequence[str], direction: str, shown: Sequence[str] = (OBJECTIVE, *SIZES)
+) -> dict[str, Any]:
     """What the page holds: which columns, how wide, sorted by what.
 
     Args:
         searched: the parameters that vary, in the order of their columns.
         direction: of the objective, ``maximize`` or ``minimize``; the best is at the top either way.
+        shown: the metrics that are columns; the first is that by which runs are sorted.
     """
-    metrics = [column("metrics", name) for name in (OBJECTIVE, *SIZES)]
+    metrics = [column("metrics", name) for name in shown]
     columns = [column("tags", STATE_TAG), *metrics, *(column("params", name) for name in searched)]
     widths = {**_PIXELS, **{name: _width(name) for name in columns}}
     widths[metrics[0]] += _PIXELS_OF_AN_ICON  # the arrow of the column that sorts

@@ -16,7 +16,8 @@ import pytest
 from sweeper import tracking
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.figures import FIGURES
-from sweeper.ledger import Ledger
+from sweeper.finalists import verdict
+from sweeper.ledger import Attached, Ledger, this_worker
 from sweeper.page import report_page
 from sweeper.results import read_results
 from sweeper.tracking import Tracker, charts, views
@@ -323,6 +324,58 @@ def test_an_interruption_after_any_call_leaves_no_trace(
 
 def _without_files(picture: dict[str, Any]) -> dict[str, Any]:
     return {name: {**run, "files": set(run.get("files", ()))} for name, run in picture.items()}
+
+
+def test_what_confirm_trained_are_runs_of_their_own(study: MadeStudy) -> None:
+    study.run_all()
+    study.confirm(finalists=2, seeds=3)
+    assert show(study) == len(TRIALS) + 1 + 4 * 3
+    picture = picture_of(study.home.tracking_uri)
+    trained = [name for name in picture if name.startswith("confirm-")]
+    assert len(trained) == 4 * 3
+    for name in trained:
+        run = picture[name]
+        assert run["tags"]["mlflow.parentRunId"] == "films"
+        assert run["tags"]["sweeper.kind"] == ("full" if "full" in name else "confirm")
+        # It stands in no chart of the search.
+        assert "objective" not in run["latest"] and "accuracy" in run["latest"]
+    assert "bottleneck_dim" in picture[f"confirm-{BEST:04d}-1"]["params"]
+    assert "bottleneck_dim" not in picture["confirm-head-1"]["params"]
+    seeds = [picture[f"confirm-{what}-2"]["tags"]["sweeper.trial_seed"] for what in (f"{BEST:04d}", "head")]
+    assert seeds[0] == seeds[1] != picture["confirm-head-1"]["tags"]["sweeper.trial_seed"]
+    said = verdict(study.ledger, "films")
+    assert said is not None
+    for one in [*said["finalists"], said["head"], said["full"]]:
+        run = picture[f"confirmed {one['name']}"]
+        assert run["tags"]["sweeper.kind"] == "confirmed" and run["tags"]["mlflow.parentRunId"] == "films"
+        last = run["latest"]
+        assert last["test/accuracy_mean"] == pytest.approx(one["test"]["mean"])
+        assert last["test/accuracy_sd"] == pytest.approx(one["test"]["sd"])
+        interval = [last["test/accuracy_low"], last["test/accuracy_high"]]
+        assert interval == pytest.approx(one["test"]["interval"])
+        by_seed = [(step, value) for step, value, _ in sorted(run["curves"]["test/accuracy"])]
+        assert by_seed == list(enumerate(one["test"]["values"], start=1))
+    standing = {name: run["tags"]["sweeper.state"] for name, run in picture.items() if "confirmed" in name}
+    assert standing[f"confirmed {said['winner']['name']}"] == "winner"
+    assert standing["confirmed head alone"] == standing["confirmed full fine-tuning"] == "reference"
+    assert charts.FINALISTS_TAG in picture["tags"]
+    assert charts.FINALISTS_KEY in picture["films"]["tags"]["mlflow.note.content"]
+    # All of it drawn anew, it is the same.
+    Tracker(study.home, "films", study.ledger).show(anew=True)
+    assert _without_files(picture_of(study.home.tracking_uri)) == _without_files(picture)
+
+
+def test_a_confirmation_that_is_not_over_has_no_finalists_yet(study: MadeStudy) -> None:
+    study.run_all()
+    study.ledger.confirm("films", [("confirm", "confirm-head-1", {}), ("confirm", "confirm-head-2", {})])
+    claim = study.ledger.reserve("films", this_worker("cpu"), kind="confirm")
+    assert claim is not None
+    study.ledger.attach(claim, Attached(None, None, {}, "head", 0, 770))
+    show(study)
+    picture = picture_of(study.home.tracking_uri)
+    assert [name for name in picture if "confirm" in name] == ["confirm-head-1"]  # the other one waits
+    assert charts.FINALISTS_TAG not in picture["tags"]
+    assert study.ledger.unshown_places("films") == []
 
 
 def test_a_lost_mlflow_is_drawn_again(finished, tmp_path: Path, empty_mlflow: Path) -> None:

@@ -34,14 +34,16 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("browser")
     study = MadeStudy(home_in(folder / "sweeps"))
     study.run_all()
+    study.confirm(finalists=2, seeds=3)
     study.ledger.close()
     process: subprocess.Popen[str] = CommandLine(folder).start("ui", "films", "--port", "0")
     try:
         assert process.stdout is not None and process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         assert lines[0].startswith("films: http://"), process.stderr.read()
         found = dict(line.strip().split(": ", 1) for line in lines)
-        assert list(found) == ["films", "films, charts", "films, the best 3 compared"]
+        pages = ["films", "films, charts", "films, the best 3 compared", "films, the finalists"]
+        assert list(found) == pages
         yield found
     finally:
         process.send_signal(signal.SIGINT)
@@ -110,6 +112,21 @@ def test_the_best_are_compared_on_one_page(page: Page, links: dict[str, str]) ->
     page.get_by_text("Comparing 3 Runs from 1 Experiment").wait_for(timeout=60_000)
     text = page.locator("body").inner_text()
     assert all(name in text for name in ("trial-0001", "trial-0005", "trial-0000"))
+
+
+def test_the_finalists_stand_beside_their_references_with_means_over_the_seeds(
+    page: Page, links: dict[str, str]
+) -> None:
+    page.goto(links["films, the finalists"])
+    page.locator(".barlayer .point, .bars .point").first.wait_for(timeout=60_000)
+    page.locator(".scatterlayer .point").first.wait_for(timeout=60_000)
+    text = " ".join(page.locator("body").inner_text().split())
+    for wanted in ("test accuracy, mean", "test accuracy by seed", "Finalists and references"):
+        assert wanted in text, text
+    for name in ("trial-0001", "trial-0005", "head alone", "full fine-tuning"):
+        assert f"confirmed {name}" in text, text
+    # What was trained for them, and the search, are in other views.
+    assert "confirm-0001-1" not in text and "trial-0002" not in text
 
 
 def test_the_report_opens_among_the_artifacts_and_asks_no_other_server(

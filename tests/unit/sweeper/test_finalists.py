@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from sweeper.confirmed import said_beside
 from sweeper.finalists import Group, alike, label_of, p_value, parse_label, spread
 
 
@@ -24,8 +27,27 @@ def test_the_interval_is_students() -> None:
     assert found["interval"] == pytest.approx([0.84 - half, 0.84 + half], abs=1e-5)
 
 
+def test_the_interval_of_a_bounded_metric_lies_within_its_bounds() -> None:
+    found = spread([0.99, 1.0], (0.0, 1.0))
+    assert found["mean"] == 0.995 and 0 < found["interval"][0] < 0.995 < found["interval"][1] < 1
+    # Far from the bounds it is the plain one.
+    values = [0.850, 0.851, 0.852]
+    assert spread(values, (0.0, 1.0))["interval"] == pytest.approx(spread(values)["interval"], abs=2e-5)
+    low, high = spread([-0.9, -1.0, -0.95], (-1.0, 1.0))["interval"]
+    assert -1 < low < -0.95 < high
+    low, high = spread([0.01, 0.3], (0.0, math.inf))["interval"]
+    assert 0 < low < 0.155 < high
+    assert spread([1.0, 1.0], (0.0, 1.0))["interval"] == [1.0, 1.0]
+
+
 def test_one_value_has_no_interval() -> None:
     assert spread([0.8]) == {"mean": 0.8, "sd": None, "interval": None, "values": [0.8]}
+
+
+def test_what_stands_beside_the_best_says_only_what_can_be_done() -> None:
+    assert "`sweeper confirm films`" in said_beside(None, "films", {"data": {"test": "test.tsv"}})
+    nothing = said_beside(None, "films", {"data": {"test": None}})
+    assert "no test rows" in nothing and "sweeper confirm" not in nothing
 
 
 def test_welch_by_hand() -> None:

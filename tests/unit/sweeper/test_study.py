@@ -68,7 +68,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert study.limits.trainable_parameters == 500_000
     assert (study.budget.trials, study.budget.hours, study.budget.failures) == (60, 2.0, None)
     assert (study.sampler.name, study.sampler.options["n_startup_trials"]) == ("tpe", 5)
-    assert study.pruner.options == {"minimum": 1, "reduction_factor": 3}
+    assert study.pruner.options == {"minimum": 1, "reduction_factor": 2}
     assert (study.seed, study.dtype, study.text) == (7, "auto", STUDY)
 
 
@@ -91,7 +91,9 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         "dtype": "auto",
     }
     assert (study.task.pooling, study.objective.direction, study.seed) == ("cls", "maximize", 0)
-    assert (study.sampler.name, study.pruner.name) == ("tpe", "none")
+    assert (study.sampler.name, study.pruner.name) == ("tpe", "successive_halving")
+    once = load(tmp_path, MINIMAL + "train: {epochs: 1}\n")
+    assert once.pruner.name == "none"  # a trial of one evaluation ends with it
     assert study.limits.trainable_parameters is None
 
 
