@@ -130,7 +130,7 @@ def shape_from(folder: Folder, method: str, backbone: Any, named: object) -> Sha
         architecture_of(bare)  # refuses an unknown family
         return with_measured(bare, found["shape"]) if "shape" in found else bare
     if isinstance(named, str) and named and (Path(named) / "config.json").is_file():
-        return shape_of(method, AutoConfig.from_pretrained(named))  # nosec B615 (a folder, no hub)
+        return shape_of(method, AutoConfig.from_pretrained(named))  # nosec B615
     return None
 
 

@@ -249,7 +249,7 @@ def test_for_adapterhub_the_files_hold_the_adapter_and_the_head_that_predict(swe
     assert (head.layers[0][0] == predictor._head.weight).all() and (
         head.layers[0][1] == predictor._head.bias
     ).all()
-    assert (head.labels, head.pooling) == (predictor.label_names, "cls")
+    assert (head.labels, head.pooling) == (predictor.label_names, predictor.facts.pooling)
     assert sweeper("export", "tiny", "--out", "hub", "--format", "adapterhub").returncode == 0  # replaced
 
 
