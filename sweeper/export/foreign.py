@@ -55,6 +55,11 @@ def foreign_files(
     import adapters
     from adapters.interop.folders import files_of
 
+    if study.task.kind == "causal_lm":
+        raise UsageError(
+            f"{trial} cannot be exported with --format {format}: a language model has no head of its own, "
+            "and these files hold an adapter with a trained head. Export it without --format"
+        )
     try:
         adapter = adapters.load(weights["adapter.safetensors"])
         return files_of(
@@ -156,7 +161,7 @@ _READ = {
 
 def _notes(format: str, facts: Mapping[str, Any]) -> list[str]:
     """What one has to know to get the same numbers."""
-    adapter, pooling = facts["configuration"]["adapter"], facts["task"]["pooling"]
+    adapter, pooling = facts["configuration"]["adapter"], facts["task"].get("pooling")
     notes = []
     if facts["task"]["kind"] != "token_classification" and (format == "peft" or pooling != "cls"):
         notes.append(f"The head puts out logits for each token: those of a text are of {_READ[pooling]}.")

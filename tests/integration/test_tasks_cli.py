@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sweeper import load_exported
 from sweeper.cli import app
+from sweeper.errors import UsageError
 from tests.tiny_folder import BAD, FILLER, GOOD, make_backbone, write_study
 
 TAG = {**dict.fromkeys(GOOD, "B-GOOD"), **dict.fromkeys(BAD, "B-BAD")}
@@ -76,6 +77,8 @@ def test_a_study_of_each_kind_by_the_command_line(
     predictor = load_exported("best", device="cpu")
     assert predictor.evaluate("study.yaml")[metric] == best["objective"]
     assert predictor.evaluate("data/validation.jsonl")[metric] == best["objective"]
+    foreign = CliRunner().invoke(app, ["export", "tiny", "--out", "hub", "--format", "adapterhub"])
+    assert isinstance(foreign.exception, UsageError) == (kind == "causal_lm"), foreign.output
     found, texts = sweeper("predict", "best", "data/test.jsonl"), rows(20, 2)
     assert len(found) == 20
     if kind == "token_classification":

@@ -84,7 +84,7 @@ CASES = [
     ("seed: 7", "max_workers: 4", "this key belongs under 'ray'; move it there"),
     # task
     ("kind: classification", "kind: clasification", "did you mean 'classification'?"),
-    ("kind: classification", "kind: causal_lm", "task.label: causal_lm learns from the texts alone"),
+    ("kind: classification", "kind: causal_lm", "learns from the texts alone", "label: label"),
     ("text: sentence", "text: [a, b, c]", "one column or two, not 3"),
     ("text: sentence", "text: []", "one column or two, not 0"),
     ("text: sentence", "text: [a, a]", "names the column 'a' twice"),
