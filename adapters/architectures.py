@@ -152,6 +152,8 @@ def layer_count(backbone_config: Any) -> int:
 def _size(backbone_config: Any, name: str) -> int:
     config = getattr(backbone_config, "config", backbone_config)
     value = getattr(config, name, None)
+    if value is None:  # of a model of texts and images, the text model's
+        value = getattr(getattr(config, "text_config", None), name, None)
     if not isinstance(value, int) or value < 1:
         raise AdapterError(f"the backbone's config has no usable {name}: {value!r}")
     return value

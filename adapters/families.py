@@ -21,6 +21,10 @@ from adapters.forward import (
 from adapters.row import Architecture, HookPoint, linears
 
 _NO_PREFIX = dict.fromkeys(("prefix", "mam"), "its attention knows nothing of keys in front of the text")
+_TEXT_ALONE = dict.fromkeys(
+    ("prefix", "mam", "prompt"),
+    "its images have keys and vectors of their own; the family gemma3_text takes it",
+)
 _ENCODER_DECODER = {
     "ladder": "it reads every layer once, from the bottom up, and this is an encoder and a decoder",
     "prompt": "it goes in front of one text, and encoder and decoder have one each",
@@ -68,13 +72,14 @@ def _llama_like(
     refuses: Mapping[str, str] = MappingProxyType({}),
     forward: Forward | None = LLAMA,
     fused: bool = False,
+    inside: str = "",
 ) -> Architecture:
     apart = {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj"}
     gated = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj"}
     together = {"query_key_value": "self_attn.qkv_proj", "ffn_gate_up": "mlp.gate_up_proj"}
     return Architecture(
         model_type=model_type,
-        layers="layers",
+        layers=f"{inside}layers",
         attention="self_attn.o_proj",
         ffn="mlp.down_proj",
         linears=linears(
@@ -84,7 +89,7 @@ def _llama_like(
         ),
         parallel=HookPoint("mlp", "beside"),  # reads the output of the norm before it
         forward=forward,
-        last_norm="norm",
+        last_norm=f"{inside}norm",
         causal=True,
         refuses=refuses,
     )
@@ -257,6 +262,8 @@ _ROWS = (
     _llama_like("qwen3"),
     _llama_like("gemma2", forward=GEMMA2, refuses=_NO_PREFIX),
     _llama_like("gemma3_text", forward=GEMMA3),
+    # Of texts and images: the layers of its language model.
+    _llama_like("gemma3", forward=None, inside="language_model.", refuses=_TEXT_ALONE),
     _llama_like("phi3", forward=PHI3, fused=True),
     _t5_stack("encoder", 1, "num_layers", decoder=_t5_stack("decoder", 2, "num_decoder_layers")),
     _fairseq_like(

@@ -1,10 +1,14 @@
 """Writes docs/adapters.md from the tables of methods and families; with --check, fails if it is out of date.
 
+What goes together is run, not declared: every method in a tiny model of every family. What came of it is
+written to docs/adapter_pairs.json, from which the page has its ticks; the tests run them again and compare.
+
 Its name is not the page's: `docs/adapters.py` would hide the package from every script beside it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -21,10 +25,12 @@ from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS, REQUIRED
 from adapters.methods import METHODS as ROWS
 from adapters.methods import check
-from adapters.pairs import default_of, pairs
+from adapters.pairs import default_of
+from tests.laws import PASSED, verdicts
 from tests.tiny_models import tiny_config
 
 PAGE = Path(__file__).with_name("adapters.md")
+RECORD = Path(__file__).with_name("adapter_pairs.json")
 BOTTLENECK_DIM = 24
 HEADER = """\
 # Methods and families
@@ -45,10 +51,20 @@ MINILM = BertConfig(
 def page() -> str:
     """The whole page."""
     configs = {family: tiny_config(family, layers=2) for family in ARCHITECTURES}
-    found = pairs(configs)
+    found = _recorded()
     return "\n".join(
         [HEADER, *_methods(), "", *_counts(), "", *_table(found), "", *_families(found, configs), ""]
     )
+
+
+def _recorded() -> dict[tuple[str, str], str | None]:
+    """What came of each pair when it was last run: None, or why the two do not go together."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    return {
+        (method, family): None if said == PASSED else said
+        for family, verdicts in record.items()
+        for method, said in verdicts.items()
+    }
 
 
 def _methods() -> list[str]:
@@ -105,12 +121,13 @@ def _table(found: dict[tuple[str, str], str | None]) -> list[str]:
     lines = [
         "## Methods × families",
         "",
-        "A tick stands where a test puts the method's default into a tiny model of the family and passes:",
+        "A tick stands where the method's default was put into a tiny model of the family, and passed:",
         "nothing is changed at the start where promised, gradients reach the adapter's parameters",
-        "and nothing else, the count is the closed form, and removal restores the outputs bit for bit. Where",
-        "there is none, a test sees the refusal (`tests/unit/adapters/test_pairs.py`). Whether there are",
-        "biases for `bitfit`, or word embeddings as wide as the layers for `prompt`, depends on the model:",
-        "those of the tiny ELECTRA and ALBERT are narrow.",
+        "and nothing else, the count is the closed form, and removal restores the outputs bit for bit",
+        "(`tests/laws.py`). `make docs` runs every pair and records what came of it in",
+        "[adapter_pairs.json](adapter_pairs.json), refusals with their reasons; the tests run every",
+        "pair again and compare. Whether there are biases for `bitfit`, or word embeddings as wide as",
+        "the layers for `prompt`, depends on the model: those of the tiny ELECTRA and ALBERT are narrow.",
         "",
         *_head("family", *(f"`{method}`" for method in METHODS)),
     ]
@@ -169,9 +186,10 @@ def _yes(value: bool) -> str:
 def main() -> int:
     """Write or check the page; the exit code."""
     if sys.argv[1:] != ["--check"]:
+        RECORD.write_text(json.dumps(verdicts(), indent=1) + "\n", encoding="utf-8")
         PAGE.write_text(page(), encoding="utf-8")
         return 0
-    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
+    if not RECORD.is_file() or not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
         print(f"error: {PAGE.name} is not what the tables say: run `make docs`", file=sys.stderr)
         return 1
     return 0

@@ -18,6 +18,13 @@ _BERT = {
 }
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _LLAMA = {**_BERT, **_SPECIAL, "num_key_value_heads": 2, "head_dim": 8}
+_GEMMA3_TEXT = {
+    **_LLAMA,
+    "vocab_size": VOCABULARY,
+    "sliding_window": 5,
+    "sliding_window_pattern": 2,
+    "initializer_range": 0.1,
+}
 _LAYERS = {
     "distilbert": ("n_layers",),
     "gpt2": ("n_layer",),
@@ -58,6 +65,22 @@ _FAMILY_KEYS: dict[str, dict[str, object]] = {
     "qwen3": _LLAMA,
     "gemma2": {**_LLAMA, "sliding_window": 5, "attn_implementation": "eager"},
     "gemma3_text": {**_LLAMA, "sliding_window": 5, "sliding_window_pattern": 2},
+    "gemma3": {
+        "vocab_size": None,
+        "text_config": {},
+        "vision_config": {
+            "hidden_size": HIDDEN_SIZE,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 1,
+            "intermediate_size": 64,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+        "mm_tokens_per_image": 4,
+        "image_token_index": 4,
+        "boi_token_index": 3,
+        "eoi_token_index": 2,
+    },
     "phi3": _LLAMA,
     "t5": {"d_model": HIDDEN_SIZE, "d_kv": 8, "d_ff": 64, "num_heads": 4, "initializer_range": None},
     "bart": {
@@ -102,6 +125,9 @@ def tiny_config(family: str, layers: int = 3) -> PreTrainedConfig:
     keys = {**_COMMON, **_FAMILY_KEYS[family]}
     for name in _LAYERS.get(family, ("num_hidden_layers",)):
         keys[name] = layers
+    if "text_config" in keys:
+        text: dict[str, object] = dict(_GEMMA3_TEXT)
+        keys["text_config"] = {**text, "num_hidden_layers": keys.pop("num_hidden_layers")}
     given = {name: value for name, value in keys.items() if value is not None}
     return AutoConfig.for_model(family, **given)
 

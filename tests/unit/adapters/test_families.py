@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+)
 
 import adapters
 from adapters import AdapterConfig, AdapterError
@@ -21,6 +26,7 @@ from tests.tiny_models import HIDDEN_SIZE, VOCABULARY, tiny_config, tiny_model
 
 LAYERS = 2
 DECODERS = [family for family, row in ARCHITECTURES.items() if row.causal]
+ENCODER_DECODERS = [family for family, row in ARCHITECTURES.items() if row.decoder is not None]
 FLAT = [family for family in ARCHITECTURES if is_flat(tiny_config(family))]
 PADDED = [family for family in ARCHITECTURES if family not in {*FLAT, "vit"}]
 FUSED = {"query_key_value": {"query", "key", "value"}, "ffn_gate_up": {"ffn_gate", "ffn_up"}}
@@ -136,23 +142,74 @@ def test_a_ladder_reads_every_layer_or_is_refused(family: str, fill: Any) -> Non
     assert all(parameter.grad is not None for parameter in adapter.parameters())
 
 
-@pytest.mark.parametrize("family", DECODERS)
+GREEDY: dict[str, Any] = {
+    "max_new_tokens": 6,
+    "do_sample": False,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "output_logits": True,
+    "return_dict_in_generate": True,
+}
+
+
+@pytest.mark.parametrize("family", [*DECODERS, *ENCODER_DECODERS])
 def test_generation_with_a_cache_is_that_without(family: str, fill: Any) -> None:
-    model = tiny_model(family, LAYERS, auto_class=AutoModelForCausalLM)
+    start = [] if family in DECODERS else [0]
+    model = tiny_model(family, LAYERS, auto_class=AutoModelForSeq2SeqLM if start else AutoModelForCausalLM)
     prompt = {"input_ids": inputs_of(family)["input_ids"][:, :5]}
     prompt["attention_mask"] = torch.ones_like(prompt["input_ids"])
-    greedy = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    alone = model.generate(**prompt, **greedy)
+    greedy = {**GREEDY, **({"decoder_start_token_id": 0} if start else {})}
+    alone = model.generate(**prompt, **greedy).sequences
     for placement in ("houlsby", "parallel"):
         adapter = insert(model, config_of(placement), generator=generator())
-        assert torch.equal(model.generate(**prompt, **greedy), alone)
+        assert torch.equal(model.generate(**prompt, **greedy).sequences, alone)
         fill(adapter)
-        made = model.generate(**prompt, **greedy, output_logits=True, return_dict_in_generate=True)
-        assert made.sequences.shape == (2, 11)
+        made = model.generate(**prompt, **greedy)
         with torch.no_grad():
-            logits = model(made.sequences[:, :-1], use_cache=False).logits[:, 4:]
+            if start:
+                known = made.sequences[:, :-1]
+                logits = model(**prompt, decoder_input_ids=known, use_cache=False).logits
+            else:
+                logits = model(made.sequences[:, :-1], use_cache=False).logits[:, 4:]
+        assert made.sequences.shape == (2, len(start) + (0 if start else 5) + 6)
         torch.testing.assert_close(torch.stack(made.logits, 1), logits, rtol=1e-4, atol=1e-4)
         remove(model)
+        assert torch.equal(model.generate(**prompt, **greedy).sequences, alone)
+
+
+def test_the_language_model_of_texts_and_images_takes_adapters(fill: Any) -> None:
+    model = tiny_model("gemma3", LAYERS, auto_class=AutoModelForImageTextToText)
+    assert type(model).__name__ == "Gemma3ForConditionalGeneration"
+    # Zero in a model that was not trained: no image would be seen.
+    projection = model.model.multi_modal_projector.mm_input_projection_weight
+    torch.nn.init.normal_(projection, generator=generator())
+    image = {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator())}
+    ids = inputs_of("gemma3")["input_ids"][:, :6]
+    ids = torch.cat([torch.full((2, 4), model.config.image_token_id), ids], dim=1)
+    prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **image}
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    alone = model(**prompt).logits
+    without = model(**{**prompt, "pixel_values": image["pixel_values"].flip(0)}).logits
+    assert not torch.allclose(alone, without, atol=1e-3)  # the image is read
+    adapter = insert(model, config_of("houlsby", activation="tanh"), generator=generator())
+    assert {site.layer for site in adapter.sites} == set(range(LAYERS))
+    assert torch.equal(model(**prompt).logits, alone)
+    fill(adapter)
+    changed = model(**prompt).logits
+    assert not torch.allclose(changed, alone, atol=1e-2)
+    changed.sin().sum().backward()
+    assert all(parameter.grad is not None for parameter in adapter.parameters())
+    own = {id(parameter) for parameter in adapter.parameters()}
+    assert not [n for n, p in model.base_model.named_parameters() if p.grad is not None and id(p) not in own]
+    made = model.generate(**prompt, **GREEDY)
+    with torch.no_grad():
+        full = {**prompt, "input_ids": made.sequences[:, :-1]}
+        full["attention_mask"] = torch.ones_like(full["input_ids"])
+        logits = model(**full, use_cache=False).logits[:, ids.shape[1] - 1 :]
+    torch.testing.assert_close(torch.stack(made.logits, 1), logits, rtol=1e-4, atol=1e-4)
+    remove(model)
+    assert torch.equal(model(**prompt).logits, alone)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
 
 
 def flat_batch(lengths: tuple[int, ...], seed: int = 0) -> FlatBatch:
