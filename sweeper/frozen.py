@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,12 @@ def keep_frozen(study: Study, artifacts: Path) -> None:
         target = weights_file(artifacts, study.name, frozen)
         if _is_whole(target, frozen) or frozen.path is None:
             continue
-        content = frozen.path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != frozen.part.weights:
-            raise SweeperError(f"the adapter {name} changed while the study began: run it again", frozen.path)
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
         try:
+            content = frozen.path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != frozen.part.weights:
+                message = f"the adapter {name} changed while the study began: run it again"
+                raise SweeperError(message, frozen.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(beside, "xb") as file:
                 file.write(content)
@@ -76,7 +78,8 @@ def keep_frozen(study: Study, artifacts: Path) -> None:
                 os.fsync(file.fileno())
             beside.replace(target)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
             raise SweeperError(f"the adapter {name} cannot be copied: {error.strerror}", target) from error
 
 

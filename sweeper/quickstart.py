@@ -129,17 +129,30 @@ def unpack_backbone(archive: Path, target: Path) -> None:
 
 
 def write_films(archive: Path, target: Path) -> None:
-    """Write the sentences with a clear rating as a TSV of ``sentence`` and ``label``."""
+    """Write the films' sentences with a clear rating as a TSV of ``sentence`` and ``label``."""
+    write_rated(archive, target, FILMS_MEMBER, FILMS_SHA256)
+
+
+def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
+    """Write the sentences of one domain with a clear rating as a TSV of ``sentence`` and ``label``.
+
+    Args:
+        name: of the domain's file in the archive.
+        digest: sha256 of what is written.
+
+    Raises:
+        SweeperError: the archive lacks the file, or what came out is not what is pinned.
+    """
     with open_zip(archive, FILMS.sha256) as outer, _member(outer, FILMS_ARCHIVE) as packed:
         content = packed.read()
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as inner:
-            member = inner.extractfile(FILMS_MEMBER)
+            member = inner.extractfile(name)
             if member is None:
-                raise KeyError(FILMS_MEMBER)
+                raise KeyError(name)
             text = member.read().decode("utf-8")
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
-        raise SweeperError(f"the archive does not hold {FILMS_MEMBER}: {error}", file=archive) from error
+        raise SweeperError(f"the archive does not hold {name}: {error}", file=archive) from error
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(beside, "w", encoding="utf-8", newline="") as file:
@@ -147,7 +160,7 @@ def write_films(archive: Path, target: Path) -> None:
                 file.write("\t".join(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        check_digest(beside, FILMS_SHA256)
+        check_digest(beside, digest)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
