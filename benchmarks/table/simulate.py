@@ -51,6 +51,11 @@ class Table:
         """What a configuration is worth."""
         return self._means[_key(params)]
 
+    def one_shot(self, count: int, source: random.Random) -> float:
+        """What the best of so many configurations is worth, chosen by one training of each to its end."""
+        chosen = [source.choice(self._rows[key]) for key in source.sample(list(self._rows), count)]
+        return self.mean(max(chosen, key=lambda row: row.values[-1]).params)
+
     def worths(self) -> list[tuple[float, int]]:
         """What each configuration is worth, and its trainable parameters."""
         return [(self._means[key], own[0].trainable_parameters) for key, own in self._rows.items()]
