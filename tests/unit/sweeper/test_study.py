@@ -143,10 +143,13 @@ def test_a_study_survives_json(tmp_path: Path, text: str) -> None:
 
 def test_templates_are_there_and_searched() -> None:
     names = {path.stem for path in TEMPLATES.glob("*.yaml")}
-    assert {"quickstart", "sst2"} <= names
+    assert {"quickstart", "sst2", "token_classification", "multi_label", "causal_lm"} <= names
     for path in TEMPLATES.glob("*.yaml"):
         study = from_dict(yamlfile.read(path)[0], path)
         assert study.name == path.stem
+        assert "learning_rate" in study.searched
+    for name in ("quickstart", "sst2"):
+        study = from_dict(yamlfile.read(TEMPLATES / f"{name}.yaml")[0], TEMPLATES / f"{name}.yaml")
         wanted = {"bottleneck_dim", "activation", "initialization", "placement", "layers", "learning_rate"}
         assert wanted <= set(study.searched)
         assert study.budget.trials >= 10
