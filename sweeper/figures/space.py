@@ -54,7 +54,7 @@ def _shared(results: Results) -> str:
     same = [
         f"{name}={_word(top[0].params[name])}"
         for name in results.study.searched
-        if len({trial.params.get(name) for trial in top}) == 1
+        if name in top[0].params and len({trial.params.get(name) for trial in top}) == 1
     ]
     if not same:
         return f"The best {len(top)} trials have no value of a parameter in common"
@@ -130,6 +130,8 @@ def slices(results: Results) -> dict[str, Any]:
     trials = [t for t in results.searched if goal.value(t) is not None]
     if not trials:
         return style.empty("No trial has a value yet", "Slices appear with the first evaluation.")
+    if not names:
+        return style.empty("Nothing is searched", "Every parameter of this study is fixed.")
     columns = min(_COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     shape = style.layout(

@@ -21,6 +21,7 @@ from sweeper.importance import importances
 from sweeper.ledger import AttemptRow
 from sweeper.page import figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
+from sweeper.study.schema import Fixed, Range
 from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 
 FIGURES = ("front", "parallel", "importance", "slices", "curves", "timeline", "finalists")
@@ -172,6 +173,20 @@ def test_a_study_without_any_result_has_a_report(fresh: MadeStudy) -> None:
     running = sweeper.load("films", home=fresh.home.root)
     assert set(running.trials["state"]) <= {"complete", "running"}
     assert set(titles(running.results)) == set(FIGURES)
+
+
+def test_what_no_trial_has_drawn_and_a_space_without_choice_are_drawn_too(results: Results) -> None:
+    undrawn = {**results.study.search, "lora.rank": Range(1, 8)}
+    fixed = {"bottleneck_dim": Fixed(24)}
+    for search in (undrawn, fixed):
+        study = dataclasses.replace(results.study, search=search)
+        trials = [
+            dataclasses.replace(trial, params={k: v for k, v in trial.params.items() if k in search})
+            for trial in results.trials
+        ]
+        said = titles(dataclasses.replace(results, study=study, trials=trials))
+        assert tuple(said) == FIGURES
+    assert "Nothing is searched" in said["slices"]
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(results: Results) -> None:
