@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from sweeper import __version__, foreign_adapters
-from sweeper.export.folders import nearest, why_not_writable
+from sweeper.writable import nearest, why_not_writable
 
 LIBRARIES = ("torch", "transformers", "datasets", "optuna", "mlflow", "sqlalchemy", "safetensors")
 LOW_DISK_BYTES = 1 << 30

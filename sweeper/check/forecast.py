@@ -230,7 +230,7 @@ def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:
 
 
 def _disk_free_bytes() -> int:
-    from sweeper.export.folders import nearest
     from sweeper.home import Home
+    from sweeper.writable import nearest
 
     return shutil.disk_usage(nearest(Home.from_environment().root)).free

@@ -111,6 +111,9 @@ def test_every_family_and_method_of_adapterhub(family, method, fill, tmp_path):
     assert {key.split(".")[0] for key in load_file(folder / "adapter.safetensors")} == {ROWS[family].prefix}
 
 
+IMPOSSIBLE = {("electra", "prompt"), ("deberta-v2", "prefix"), ("mpnet", "prefix")}
+
+
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prefix", "prompt"])
 @pytest.mark.parametrize("family", PEFT)
 def test_every_family_and_method_of_peft(family, method, fill, tmp_path):
@@ -121,10 +124,11 @@ def test_every_family_and_method_of_peft(family, method, fill, tmp_path):
         "prefix": {"prefix_length": 4},
         "prompt": {"prompt_length": 4},
     }[method]
-    try:
-        adapter = built(fill, family, method=method, **fields)
-    except adapters.AdapterError as error:
-        pytest.skip(str(error))
+    if (family, method) in IMPOSSIBLE:
+        with pytest.raises(adapters.AdapterError, match=f"takes no adapter of the method {method}"):
+            built(fill, family, method=method, **fields)
+        return
+    adapter = built(fill, family, method=method, **fields)
     model = tiny_model(family)
     given = head() if PEFT[family].token_head else None
     folder = write_folder(tmp_path / "out", adapter, "peft", backbone=model, head=given)

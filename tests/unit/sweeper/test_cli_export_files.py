@@ -14,6 +14,7 @@ from sweeper.export import Exported
 from sweeper.export.card import configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, sha256, verified, write_folders
 from sweeper.report import print_exports
+from sweeper.study.schema import Task
 
 
 def export_of(text: str = "card") -> dict[str, bytes]:
@@ -110,7 +111,8 @@ def test_the_configuration_is_yaml_with_layers_as_a_choice_of_one():
 
 
 def test_the_snippet_has_five_lines_of_python_whatever_the_paths_are():
-    code = snippet(Path("/a \"quoted\" 'folder'"), Path("/b\\c.yaml"), "accuracy", ("sentence",))
+    task = Task("classification", ("sentence",), ("label",))
+    code = snippet(Path("/a \"quoted\" 'folder'"), Path("/b\\c.yaml"), "accuracy", task)
     compile(code, "snippet", "exec")
     assert len(code.splitlines()) == 5
 
