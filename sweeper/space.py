@@ -2,6 +2,7 @@
 
 Optuna's parameters are flat and its choices scalars, so an explicit set of layers is a JSON string there,
 such as ``"[0, 2, 4]"``. Only what varies is a parameter; fixed values come in with :func:`configuration`.
+What needs torch is imported where it is needed: commands that only read a study start without it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.config import AdapterConfig, Part, fields_of
-from adapters.count import parameters_in
-from adapters.depth import Depth, enters
 from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS
-from adapters.flops import flops_per_token
-from adapters.methods import check
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.layerbits import bits_of, is_bit, layers_on
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
@@ -37,6 +34,8 @@ from sweeper.words import short
 
 if TYPE_CHECKING:
     import optuna
+
+    from adapters.depth import Depth
 
 _REDUCTIONS = {"bottleneck": 16, "compacter": 16, "ladder": 8, "mam": 2, "stack": 16}
 """What part of the backbone's width the default bottleneck of a method is."""
@@ -271,6 +270,8 @@ def _size_of(study: Study, method: str) -> int | None:
 
 def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
     """The fewest and the most parameters that an adapter of the space has in this backbone."""
+    from adapters.count import parameters_in
+
     counts = [parameters_in(config, backbone_config) for _, config in _corners(study)]
     return min(counts), max(counts)
 
@@ -281,6 +282,8 @@ def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]
     Every placement and set of layers counts alike; the reference, a head alone, begins at the end. Of a bit a
     layer, half of the draws begin at the lowest layer, half of the others at the next.
     """
+    from adapters.depth import enters
+
     uses: dict[tuple[Depth, ...], float] = {}
     for _, config in _corners(study):
         read = enters(config, backbone_config)
@@ -351,6 +354,9 @@ def check_space(study: Study, backbone_config: Any) -> None:
             backbone lacks, a placement that its family has no sites for, an unknown family, or a limit that
             no adapter meets.
     """
+    from adapters.flops import flops_per_token
+    from adapters.methods import check
+
     for indices, config in _corners(study):
         try:
             check(config, backbone_config)
