@@ -55,6 +55,7 @@ SCALE ?= 1
 soak: $(VENV)/installed-dev
 	@env -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
 	$(BIN)/python -m tests.faults.soak --scale $(SCALE) $(ARGS)
+	@test -n '$(ARGS)' || OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -135,6 +135,7 @@ def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
     assert all(view.attempts <= 2 for view in session_of(sweeper).ledger.trials("tiny"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_autoscaler_adds_nodes_for_a_study_and_takes_them_away(tmp_path: Path, postgresql: Path) -> None:
     with autoscaled_ray_cluster(2) as cluster:
