@@ -198,10 +198,9 @@ def print_exports(out: Output, exported: Sequence[Any]) -> None:
     for entry in exported:
         out.data(f"{entry.folder}: trial-{entry.trial:04d}, {entry.metric} {_exact(entry.value)}")
     first = exported[0].folder
-    out.note(
-        f"Predict with it: {this_command()} predict {shlex.quote(str(first))} FILE. "
-        f"How to load it in Python: {first}/README.md"
-    )
+    predict = f"Predict with it: {this_command()} predict {shlex.quote(str(first))} FILE. "
+    is_ours = "adapter.yaml" in exported[0].files  # `predict` reads no files of other libraries
+    out.note(f"{predict if is_ours else ''}How to load it in Python: {first}/README.md")
 
 
 def print_predictions(

@@ -124,3 +124,10 @@ def test_numbers_that_json_cannot_hold_are_null():
 def test_the_command_to_predict_with_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
     print_exports(Output(False), [Exported(Path("/a place/best"), 3, "accuracy", 0.9)])
     assert "sweeper predict '/a place/best' FILE." in capsys.readouterr().err
+
+
+def test_no_prediction_is_promised_of_files_for_another_library(capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("README.md", "adapter_config.json", "metrics.json")
+    print_exports(Output(False), [Exported(Path("/best"), 3, "accuracy", 0.9, files)])
+    said = capsys.readouterr().err
+    assert "predict" not in said and "How to load it in Python: /best/README.md" in said
