@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from sweeper.backbone import sha256
-from sweeper.errors import SweeperError, UsageError
-from sweeper.quickstart import FILMS, Fetch, pip_download, quickstart, write_rated
+from sweeper.quickstart import FILMS, Fetch, from_shell, pip_download, quickstart, write_rated
 
 DOMAINS = {
     "products": (
@@ -60,17 +59,7 @@ def domains(folder: Path, fetch: Fetch | None = None) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run from a shell; returns the exit code."""
-    try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UsageError("usage: python -m sweeper.domains FOLDER")
-        domains(Path(arguments[0]))
-    except SweeperError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or arguments[0]}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    return from_shell("sweeper.domains", domains, arguments)
 
 
 if __name__ == "__main__":

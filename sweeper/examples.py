@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper.errors import SweeperError, UsageError
-from sweeper.quickstart import quickstart
+from sweeper.quickstart import from_shell, quickstart
 
 ROWS = 1200
 VOCABULARY, POSITIONS, WIDTH, LAYERS = 1000, 64, 64, 4
@@ -173,17 +172,7 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run from a shell; returns the exit code."""
-    try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UsageError("usage: python -m sweeper.examples FOLDER")
-        write_examples(Path(arguments[0]))
-    except SweeperError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or arguments[0]}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    return from_shell("sweeper.examples", write_examples, arguments)
 
 
 if __name__ == "__main__":

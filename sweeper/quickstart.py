@@ -279,10 +279,15 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run from a shell; returns the exit code."""
+    return from_shell("sweeper.quickstart", quickstart, arguments)
+
+
+def from_shell(program: str, prepare: Callable[[Path], None], arguments: list[str]) -> int:
+    """Let a program prepare the one folder that it is given; returns the exit code."""
     try:
         if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UsageError("usage: python -m sweeper.quickstart FOLDER")
-        quickstart(Path(arguments[0]))
+            raise UsageError(f"usage: python -m {program} FOLDER")
+        prepare(Path(arguments[0]))
     except SweeperError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
