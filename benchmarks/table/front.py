@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.common import cores, processor, table
-from benchmarks.table.make import HERE
-from benchmarks.table.replay import HIDDEN_SIZE, quartiles
-from benchmarks.table.rows import read_rows
+from benchmarks.table.replay import HIDDEN_SIZE, Task, parse, quartiles, repeated, table_at
 from benchmarks.table.simulate import Complete, Table, search
 from sweeper import space
 from sweeper.front import front_of, upward
@@ -40,22 +37,8 @@ SEARCHES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay, print, and draw."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = made.add_argument
-    add("--table", type=Path, default=HERE / "trec.csv", help="the CSV file that make wrote")
-    add("--study", type=Path, default=HERE / "trec.yaml", help="study file of its grid")
-    add("--seeds", type=int, default=100, help="repeats of each search (default: 100)")
-    add("--parallel", type=int, nargs="+", default=[4], help="trials at once (default: 4)")
-    add("--cost", type=int, default=25, help="trainings to the end that a search may cost (default: 25)")
-    add("--processes", type=int, default=cores(), help="(default: one a core)")
-    add("--picture", type=Path, help="an SVG or PNG file to draw")
-    settings = made.parse_args(arguments)
-    for name in ("seeds", "cost", "processes"):
-        if getattr(settings, name) < 1:
-            made.error(f"--{name} must be 1 or more, not {getattr(settings, name)}")
-    if not settings.table.is_file():
-        made.error(f"{settings.table}: no such file; `python -m benchmarks.table.make` makes it")
-    results = replay(settings)
+    settings = parse(__doc__, arguments, parallel=[4])
+    results = repeated(_one, SEARCHES, settings)
     print(f"machine: {processor()}, {cores()} cores; {settings.seeds} seeds a search")
     print(report(settings, results))
     if settings.picture:
@@ -65,29 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[list[float]]]:
-    """For each search and number of trials at once: the share after each training's cost, a list a seed."""
-    tasks = [
-        (settings.table, settings.study, name, parallel, seed, settings.cost)
-        for name in SEARCHES
-        for parallel in settings.parallel
-        for seed in range(settings.seeds)
-    ]
-    found: dict[tuple[str, int], list[list[float]]] = {}
-    with multiprocessing.get_context("spawn").Pool(settings.processes) as pool:
-        for name, parallel, curve in pool.imap(_one, tasks, chunksize=10):
-            found.setdefault((name, parallel), []).append(curve)
-    return found
-
-
-_TABLES: dict[Path, Table] = {}
-
-
-def _one(task: tuple[Path, Path, str, int, int, int]) -> tuple[str, int, list[float]]:
+def _one(task: Task) -> tuple[str, int, list[float]]:
     path, file, name, parallel, seed, cost = task
-    if path not in _TABLES:
-        _TABLES[path] = Table(read_rows(path))
-    there, study = _TABLES[path], two_objectives(file, *SEARCHES[name])
+    there, study = table_at(path), two_objectives(file, *SEARCHES[name])
     first = space.default_params(study, HIDDEN_SIZE)
     ended = search(there, study, first, parallel, seed, cost * there.full_steps)
     return name, parallel, shares(there, study, ended, cost)

@@ -14,7 +14,8 @@ import multiprocessing
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,41 @@ Curve = list[float]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay, print, and draw."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    settings = parse(__doc__, arguments, parallel=[1, 4, 16])
+    results = repeated(_one, SEARCHES, settings)
+    there = table_at(settings.table)
+    print(f"machine: {processor()}, {cores()} cores")
+    print(describe(there, settings))
+    print(report(there, settings, results))
+    if settings.picture:
+        from benchmarks.table.picture import draw
+
+        draw(settings.picture, results, settings.parallel, "regret in points", True)
+    return 0
+
+
+def parse(
+    description: str | None, arguments: Sequence[str] | None, *, parallel: Sequence[int]
+) -> argparse.Namespace:
+    """The command line of a replay, checked.
+
+    Args:
+        parallel: how many trials there are at once, unless the command line says so.
+    """
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = made.add_argument
     add("--table", type=Path, default=HERE / "trec.csv", help="the CSV file that make wrote")
     add("--study", type=Path, default=HERE / "trec.yaml", help="study file of its grid")
     add("--seeds", type=int, default=100, help="repeats of each search (default: 100)")
-    add("--parallel", type=int, nargs="+", default=[1, 4, 16], help="trials at once (default: 1 4 16)")
+    add(
+        "--parallel",
+        type=int,
+        nargs="+",
+        default=parallel,
+        help=f"trials at once (default: {' '.join(map(str, parallel))})",
+    )
     add("--cost", type=int, default=25, help="trainings to the end that a search may cost (default: 25)")
     add("--processes", type=int, default=cores(), help="(default: one a core)")
     add("--picture", type=Path, help="an SVG or PNG file to draw")
@@ -49,16 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made.error(f"--{name} must be 1 or more, not {getattr(settings, name)}")
     if not settings.table.is_file():
         made.error(f"{settings.table}: no such file; `python -m benchmarks.table.make` makes it")
-    results = replay(settings)
-    there = Table(read_rows(settings.table))
-    print(f"machine: {processor()}, {cores()} cores")
-    print(describe(there, settings))
-    print(report(there, settings, results))
-    if settings.picture:
-        from benchmarks.table.picture import draw
-
-        draw(settings.picture, results, settings.parallel, "regret in points", True)
-    return 0
+    return settings
 
 
 def halving(reduction_factor: int) -> dict[str, Any]:
@@ -79,30 +100,36 @@ SEARCHES: dict[str, tuple[str, Any]] = {
 DEFAULT = "tpe, halving by 2"
 
 
-def replay(settings: argparse.Namespace) -> dict[tuple[str, int], list[Curve]]:
-    """For each search and number of trials at once: the regret after each training's cost, a list a seed."""
+Task = tuple[Path, Path, str, int, int, int]
+"""Table, study file, search, trials at once, seed, and cost in trainings."""
+
+
+def repeated(
+    one: Callable[[Task], tuple[str, int, Curve]], searches: Iterable[str], settings: argparse.Namespace
+) -> dict[tuple[str, int], list[Curve]]:
+    """For each search and number of trials at once: what ``one`` makes of each seed, in several processes."""
     tasks = [
         (settings.table, settings.study, name, parallel, seed, settings.cost)
-        for name in SEARCHES
+        for name in searches
         for parallel in settings.parallel
         for seed in range(settings.seeds)
     ]
     found: dict[tuple[str, int], list[Curve]] = {}
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(settings.processes) as pool:
-        for name, parallel, curve in pool.imap(_one, tasks, chunksize=10):
+    with multiprocessing.get_context("spawn").Pool(settings.processes) as pool:
+        for name, parallel, curve in pool.imap(one, tasks, chunksize=10):
             found.setdefault((name, parallel), []).append(curve)
     return found
 
 
-_TABLES: dict[Path, Table] = {}
+@cache
+def table_at(path: Path) -> Table:
+    """The table in a file, read once a process."""
+    return Table(read_rows(path))
 
 
-def _one(task: tuple[Path, Path, str, int, int, int]) -> tuple[str, int, Curve]:
+def _one(task: Task) -> tuple[str, int, Curve]:
     path, file, name, parallel, seed, cost = task
-    if path not in _TABLES:
-        _TABLES[path] = Table(read_rows(path))
-    there, study = _TABLES[path], read_grid(file, *SEARCHES[name])
+    there, study = table_at(path), read_grid(file, *SEARCHES[name])
     first = space.default_params(study, HIDDEN_SIZE)
     found = run(there, study, first, parallel, seed, cost * there.full_steps)
     return name, parallel, regret(there, found, cost)
