@@ -7,42 +7,57 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from adapters.architectures import is_flat, layer_count, layer_indices, sites
+from adapters.architectures import Site, is_flat, layer_count, layer_indices, sites
 from adapters.config import AdapterConfig
 
 States = tuple[Tensor, ...]
 """What the backbone computes up to a depth, ``[tokens, hidden_size]`` each; see :class:`Depth`."""
 
 
+INPUT, ATTENTION, FFN = range(3)
+"""The parts of a layer that lie below a cut: none, its attention, its attention and its FFN."""
+
+
 class Depth(NamedTuple):
     """A cut through a backbone: everything below it is frozen and the same for all adapters above it.
 
-    Half 0 of a layer is its input: one tensor, the hidden states. Half 1 lies behind the last projection of
-    its FFN: two tensors, the residual that the FFN read, and what the projection put out. Depths compare: a
-    deeper one is larger. The layer behind the last one is the end of the backbone.
+    Behind INPUT there is one tensor, what the layer reads. Behind ATTENTION and FFN the cut lies at the last
+    projection of that sublayer, and there are two: the residual that is added to it, and what the projection
+    put out. Depths compare: a deeper one is larger. The layer behind the last one is the end of the backbone.
+
+    Args:
+        layer: from 0.
+        behind: INPUT, ATTENTION or FFN.
     """
 
     layer: int
-    half: int
+    behind: int
 
     @property
     def tensors(self) -> int:
         """How many tensors the states at this depth are."""
-        return 1 + self.half
+        return 1 if self.behind == INPUT else 2
+
+    @property
+    def layers(self) -> float:
+        """What lies below it, in layers; attention counts as a third of one, as it does by its weights."""
+        return self.layer + (0.0, 1 / 3, 1.0)[self.behind]
 
     @property
     def key(self) -> str:
         """A name for files, such as ``layer_3_ffn`` or ``layer_6``."""
-        return f"layer_{self.layer}_ffn" if self.half else f"layer_{self.layer}"
+        return f"layer_{self.layer}{('', '_attention', '_ffn')[self.behind]}"
 
 
-EMBEDDED = Depth(0, 0)
+EMBEDDED = Depth(0, INPUT)
 """The input of the first layer: above it lies all that costs anything."""
 
 
-_FROM_LAYERS = {"lora": 0, "dora": 0, "ia3": 0, "prefix": 0, "mam": 0, "bitfit": 0, "loreft": 1}
-"""The half of its lowest layer at which a method without a placement begins. What acts on a linear reads what
-the frozen states at half 1 no longer hold; what edits the output of a layer does not."""
+_FROM_LAYERS = {
+    "lora": INPUT, "dora": INPUT, "ia3": INPUT, "prefix": INPUT, "mam": INPUT, "bitfit": INPUT, "loreft": FFN,
+}  # fmt: skip
+"""Where in its lowest layer a method without a placement begins. What acts on a linear reads what the frozen
+states behind it no longer hold; what edits the output of a layer does not."""
 
 
 def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
@@ -61,10 +76,8 @@ def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
         return Depth(layer_indices(config.layers, layers)[0], _FROM_LAYERS[config.method])
     used = sites(config, layers) if config is not None else ()
     if not used:
-        return Depth(layers, 0)
-    lowest = used[0]
-    below_attention = any(site.layer == lowest.layer and site.sublayer == "attention" for site in used)
-    return Depth(lowest.layer, 0 if below_attention else 1)
+        return Depth(layers, INPUT)
+    return min(Depth(site.layer, _behind(site)) for site in used)
 
 
 def reads(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ...]:
@@ -79,7 +92,7 @@ def reads(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ..
     if config is None or config.method != "ladder":
         return (depth_of(config, backbone_config),)
     layers = layer_count(backbone_config)
-    return (*(Depth(layer, 0) for layer in layer_indices(config.layers, layers)), Depth(layers, 0))
+    return (*(Depth(layer, INPUT) for layer in layer_indices(config.layers, layers)), Depth(layers, INPUT))
 
 
 def enters(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, ...]:
@@ -96,3 +109,10 @@ def enters(config: AdapterConfig | None, backbone_config: Any) -> tuple[Depth, .
 def deepest(available: Iterable[Depth], limit: Depth) -> Depth | None:
     """The deepest of some depths that is not beyond a limit, or None."""
     return max((depth for depth in available if depth <= limit), default=None)
+
+
+def _behind(site: Site) -> int:
+    """How much of its layer is the same whatever a module at a site does."""
+    if site.sublayer == "ffn":
+        return FFN
+    return ATTENTION if site.wiring == "after" else INPUT

@@ -111,13 +111,13 @@ def flat_attention(
 
     Args:
         query, key, value: ``[1, heads, tokens, head_size]``; keys and values may have fewer heads, each for
-            several of the queries.
+            several of the queries. Queries may be of one token of each text, which sees all of it.
         sequences: where the texts lie.
         sliding_window: a token sees those less than so many positions away; None for all.
         softcap: scores are squeezed between -softcap and softcap, by a tanh (Gemma 2).
 
     Returns:
-        ``[1, tokens, heads, head_size]`` and None in place of the weights.
+        ``[1, tokens, heads, head_size]``, a row for each query, and None in place of the weights.
     """
     if sequences is None:
         raise ValueError(
@@ -169,14 +169,17 @@ def _grouped(
     if query.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
         # The kernel's backward pass in half precision takes about seven times as long as in fp32.
         query, key, value = query.float(), key.float(), value.float()
+    all_ask = query.shape[2] == key.shape[2]
     sizes = [texts * length for texts, length in sequences.groups]
+    asking = sizes if all_ask else [texts for texts, _ in sequences.groups]
     # Split, not sliced: the gradient of a split is one concatenation, that of each slice a run full of zeros.
-    runs = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
+    cuts = ((query, asking), (key, sizes), (value, sizes))
+    runs = [tensor[0].transpose(0, 1).split(own) for tensor, own in cuts]
     outputs = []
-    for (texts, length), *run in zip(sequences.groups, *runs, strict=True):
-        q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in run)
+    for (texts, _), *run in zip(sequences.groups, *runs, strict=True):
+        q, k, v = (tokens.unflatten(0, (texts, -1)).transpose(1, 2) for tokens in run)
         output = _attend(q, k, v, look, prefix)
-        outputs.append(output.transpose(1, 2).reshape(texts * length, heads, size))
+        outputs.append(output.transpose(1, 2).reshape(-1, heads, size))
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(dtype).unsqueeze(0)
 
 
@@ -208,9 +211,14 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, look: Look, sequences: Se
 
     offsets = sequences.offsets.to(query.device, torch.int32, non_blocking=True)
     longest = max(sequences.lengths)
+    asking, asking_longest = offsets, longest
+    if query.shape[2] != key.shape[2]:
+        asking, asking_longest = torch.arange(len(offsets), device=query.device, dtype=torch.int32), 1
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     reach = -1 if look.sliding_window is None else look.sliding_window - 1
     window = (reach, 0 if look.causal else reach)
-    output = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=look.scaling, window_size=window)
+    output = varlen_attn(
+        q, k, v, asking, offsets, asking_longest, longest, scale=look.scaling, window_size=window
+    )
     assert isinstance(output, Tensor)
     return output.unsqueeze(0)

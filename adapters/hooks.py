@@ -188,7 +188,12 @@ def _keep_read(kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any,
 def _add_across(
     delta: Delta, kept: dict[int, Tensor], module: nn.Module, arguments: tuple[Any, ...], output: Tensor
 ) -> Tensor:
-    return _sum(output, delta(kept.pop(0)))
+    own = delta(kept.pop(0))
+    rows = own.shape[1]
+    if rows == output.shape[1]:
+        return _sum(output, own)
+    # Of the last tokens a run knows what the sublayer makes, and nothing is added; see `adapters.layerwise`.
+    return torch.cat([_sum(output[:, :rows], own), output[:, rows:]], dim=1)
 
 
 def _keep_input(
@@ -214,7 +219,7 @@ def _change_output(change: Change, module: nn.Module, arguments: tuple[Any, ...]
     if inputs.ndim != 3 or inputs.shape[1] == output.shape[1]:
         return change(module, inputs, output)
     # Of the last tokens a run knows what the FFN makes: they are not computed here, and nothing of theirs is
-    # changed; see `adapters.run`.
+    # changed; see `adapters.layerwise`.
     rows = min(inputs.shape[1], output.shape[1])
     if rows == 0:
         return output

@@ -119,7 +119,10 @@ def activate(model: nn.Module, name: str | None) -> None:
 
 @contextmanager
 def route(
-    model: nn.Module, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]] | None = None
+    model: nn.Module,
+    routes: Sequence[Route],
+    pooled: Mapping[str, tuple[int, int]] | None = None,
+    alone: bool = False,
 ) -> Iterator[None]:
     """Within this context, each adapter acts on its own tokens of a flat input, instead of the active one.
 
@@ -130,8 +133,8 @@ def route(
         model: takes a flat input, with hidden states [1, tokens, d].
         routes: (name, start, stop) each: `name` acts on the tokens start:stop. They may not overlap, and may
             leave gaps. None at all means the backbone alone.
-        last_ffn: where the FFN of the last layer sees other rows than the tokens: (start, stop) there, by
-            name.
+        pooled: where the FFN of the last layer sees other rows than the tokens: (start, stop) there, by name.
+        alone: the query of the last layer's attention, and what follows it, see those rows too.
 
     Raises:
         AdapterError: an unknown name, a range that is empty, negative or overlaps another, a context inside
@@ -147,7 +150,7 @@ def route(
     ordered = _checked_routes(inserted, routes)
     inserted.in_route = True
     try:
-        inserted.hook_routes(ordered, last_ffn or {})
+        inserted.hook_routes(ordered, pooled or {}, alone)
         yield
     finally:
         inserted.in_route = False

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
 from adapters.adapter import Adapter
-from adapters.architectures import Hook, HookPoint, architecture_of, layer_indices
+from adapters.architectures import Architecture, Hook, HookPoint, Site, architecture_of, layer_indices
 from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
 from adapters.hooks import Handle, Segment, register, register_ladder, register_routed
-from adapters.points import hook_point, is_in_ffn
+from adapters.points import Point, hook_point, is_in_ffn
 from adapters.prompt import register_prompt
 
 Route: TypeAlias = tuple[str, int, int]
+
+
+Pooled = Literal["ffn", "attention"]
+"""What of the last layer sees pooled rows where a place does: its FFN, or the queries of its attention."""
 
 
 class Place(NamedTuple):
@@ -25,7 +29,7 @@ class Place(NamedTuple):
     hooked: nn.Module
     point: HookPoint
     reads: nn.Module | None
-    in_last_ffn: bool
+    pooled: Pooled | None
 
 
 class Rungs(NamedTuple):
@@ -87,20 +91,24 @@ class Inserted(nn.Module):
         if adapter.prompt is not None:
             self.handles.extend(register_prompt(adapter.prompt, backbone))
 
-    def hook_routes(self, routes: Sequence[Route], last_ffn: Mapping[str, tuple[int, int]]) -> None:
+    def hook_routes(
+        self, routes: Sequence[Route], pooled: Mapping[str, tuple[int, int]], alone: bool
+    ) -> None:
         """Set hooks that give each adapter its own tokens, in place of those that are on.
 
         Args:
-            last_ffn: (start, stop) in the FFN of the last layer, by name, where that differs.
+            pooled: (start, stop) in the FFN of the last layer, by name, where that differs.
+            alone: those hold for the query of its attention too, and all that follows it.
         """
         self.unhook()
+        behind = ("ffn", "attention") if alone else ("ffn",)
         segments: dict[tuple[nn.Module, HookPoint, nn.Module | None], list[Segment]] = {}
         here: list[tuple[Place, Segment]] = []
         for name, start, stop in routes:
             adapter, places = self._adapter(name), self.places[name]
             assert not isinstance(places, Rungs) and shares_step(adapter.config)  # refused by `route`
             for place in places:
-                ends = last_ffn.get(name, (start, stop)) if place.in_last_ffn else (start, stop)
+                ends = pooled.get(name, (start, stop)) if place.pooled in behind else (start, stop)
                 here.append((place, Segment(adapter, place.module, *ends)))
         for place, segment in sorted(here, key=lambda one: _rank(one[0])):
             segments.setdefault((place.hooked, place.point, place.reads), []).append(segment)
@@ -152,11 +160,21 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
         if point.reads is not None:
             reads = _submodule(backbone, f"{layer_path}.{point.reads}", row.model_type)
         device = next(backbone.get_submodule(layer_path).parameters()).device
-        in_last_ffn = is_in_ffn(site) and site.layer == adapter.layer_count - 1
-        places.append(Place(modules[site.key].to(device), hooked, point, reads, in_last_ffn))
+        last = site.layer == adapter.layer_count - 1
+        pooled = _pooled(part, site) if last else None
+        places.append(Place(modules[site.key].to(device), hooked, point, reads, pooled))
     if adapter.shared is not None:
         adapter.shared.to(next(backbone.parameters()).device)
     return tuple(places)
+
+
+def _pooled(row: Architecture, place: Site | Point) -> Pooled | None:
+    if is_in_ffn(place):
+        return "ffn"
+    of_all = ("key", "value", "query_key_value")
+    if isinstance(place, Point) and place.path in [row.linears.get(name) for name in of_all]:
+        return None
+    return "attention"
 
 
 def _rungs_of(adapter: Adapter, backbone: Any) -> Rungs:

@@ -15,13 +15,14 @@ from itertools import accumulate, pairwise
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.architectures import architecture_of, hidden_size, is_flat, layer_count
+from adapters.architectures import Site, architecture_of, hidden_size, is_flat, layer_count
 from adapters.config import shares_step
 from adapters.depth import Depth, States, enters
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
+from adapters.layerwise import Entry, Pooled, asks_alone, rows_read
 from adapters.padded import padded_forward
-from adapters.run import Entry, Pooled, Readings, climb, frozen_states, prompted, rows_read, run
+from adapters.run import Readings, climb, frozen_states, prompted, run
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Pack:
         """What a token of a slot costs, in layers of the backbone; a ladder is one by its parameters."""
         adapter = self._adapters[slot]
         if adapter is None or adapter.side is None or not self.is_flat:
-            return float(self.layer_count - sum(self.depth(slot)))
+            return self.layer_count - self.depth(slot).layers
         return _parameter_count(adapter.side) / self._layer_parameters
 
     def forward(self, parts: Sequence[tuple[int, Batch]], pooled: Pooled | None = None) -> list[Tensor]:
@@ -161,8 +162,10 @@ class Pack:
         rows = tokens
         if pooled is not None:
             rows = _ranges(order, [_rows(entry.sequences, pooled) for entry in entries])
-        with self._through(slots, tokens, rows):
-            hidden = run(self.backbone, [entries[part] for part in order], pooled)
+        present = [self._adapters[slot] for slot in slots]
+        alone = asks_alone(self.backbone, pooled) and not any(map(_reads_last_attention, present))
+        with self._through(slots, tokens, rows, alone):
+            hidden = run(self.backbone, [entries[part] for part in order], pooled, alone=alone)
         return [hidden[slice(*own)] for own in rows]
 
     def frozen_states(self, batch: FlatBatch, depths: Iterable[Depth]) -> dict[Depth, States]:
@@ -190,9 +193,17 @@ class Pack:
         return batch
 
     def _through(
-        self, slots: list[int], tokens: list[tuple[int, int]], at_the_end: list[tuple[int, int]]
+        self,
+        slots: list[int],
+        tokens: list[tuple[int, int]],
+        at_the_end: list[tuple[int, int]],
+        alone: bool = False,
     ) -> AbstractContextManager[None]:
-        """A context in which each adapter acts on its own tokens, and in the last FFN on its own rows."""
+        """A context in which each adapter acts on its own tokens, and in the last layer on its own rows.
+
+        Args:
+            alone: the last attention is asked by those rows alone.
+        """
         if len(slots) == 1:
             (slot,) = slots
             wanted = _name(slot) if self._adapters[slot] is not None else None
@@ -201,7 +212,16 @@ class Pack:
             return nullcontext()
         here = [part for part, slot in enumerate(slots) if self._adapters[slot] is not None]
         routes = [(_name(slots[part]), *tokens[part]) for part in here]
-        return route(self.backbone, routes, {_name(slots[part]): at_the_end[part] for part in here})
+        return route(self.backbone, routes, {_name(slots[part]): at_the_end[part] for part in here}, alone)
+
+
+def _reads_last_attention(adapter: Adapter | None) -> bool:
+    """Whether a module adds to the last attention what it makes of all tokens that this one reads."""
+    return adapter is not None and any(
+        isinstance(place, Site) and place.layer == adapter.layer_count - 1
+        and (place.sublayer, place.wiring) == ("attention", "parallel")
+        for place in adapter.sites
+    )  # fmt: skip
 
 
 def _rows(sequences: Sequences, pooled: Pooled) -> int:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from adapters.depth import Depth, States, deepest
 from adapters.flat import Sequences
+from adapters.layerwise import Entry
 from adapters.pack import Batch, FlatBatch
-from adapters.run import Entry, Readings
+from adapters.run import Readings
 from sweeper.data import Split
 from sweeper.tasks.kind import IGNORED
 

@@ -94,9 +94,9 @@ class Layout:
             uses: how many trials are expected to read each set of depths; see :func:`adapters.depth.reads`.
         """
         worth = {
-            reads: count * sum(reads[-1]) / sum(depth.tensors for depth in reads)
+            reads: count * reads[-1].layers / sum(depth.tensors for depth in reads)
             for reads, count in uses.items()
-            if sum(reads[-1])
+            if reads[-1] != EMBEDDED
         }
         chosen: set[Depth] = set()
         left = budget_bytes

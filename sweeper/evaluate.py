@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from adapters.layerwise import Pooled
 from adapters.pack import Batch, Pack
-from adapters.run import Pooled
 from sweeper.batches import evaluation_batches, gather, gather_labels
 from sweeper.data import Split
 from sweeper.task import pool

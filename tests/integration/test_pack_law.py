@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from adapters import AdapterConfig
 from adapters.config import ACTIVATIONS, INITIALIZATIONS, LAYER_SETS, PLACEMENTS
-from adapters.depth import depth_of
+from adapters.depth import EMBEDDED, depth_of
 from adapters.pack import Pack
 from sweeper.cache import FrozenCache, Layout
 from sweeper.data import TaskData
@@ -132,7 +132,7 @@ def with_states(folder: Path) -> TaskData:
     every = [AdapterConfig(bottleneck_dim=1, placement=p, layers=(n,)) for p in PLACEMENTS for n in range(3)]
     depths = {depth_of(adapter, model.config) for adapter in (*every, None)}
     tokens = len(DATA.train.input_ids) + len(DATA.validation.input_ids)
-    deep = tuple(sorted((depth for depth in depths if sum(depth)), reverse=True))
+    deep = tuple(sorted((depth for depth in depths if depth != EMBEDDED), reverse=True))
     layout = Layout("backbone", "data", "float64", HIDDEN_SIZE, tokens, deep)
     return FrozenCache(folder, layout).attach(DATA, Pack(model), lambda _: None)
 

@@ -15,7 +15,7 @@ from adapters.architectures import ARCHITECTURES, is_flat
 from adapters.average import average
 from adapters.compose import fuse, stack
 from adapters.count import frozen_parameters_in, parameters_in
-from adapters.depth import Depth, depth_of
+from adapters.depth import ATTENTION, FFN, Depth, depth_of
 from adapters.flat import Sequences
 from adapters.flops import flops_per_token
 from adapters.pack import FlatBatch, Pack
@@ -214,9 +214,9 @@ def test_depth_and_cost_are_those_of_all_that_acts() -> None:
     backbone = tiny_config("bert")
     upper = trained(backbone, 0, layers=(2,))
     lower = trained(backbone, 1, layers=(1, 2))
-    assert depth_of(fuse([upper, lower], generator()).config, backbone) == Depth(1, 1)
+    assert depth_of(fuse([upper, lower], generator()).config, backbone) == Depth(1, FFN)
     stacked = stack([upper], AdapterConfig(bottleneck_dim=4, placement="houlsby", layers=(1,)), generator())
-    assert depth_of(stacked.config, backbone) == Depth(1, 0)
+    assert depth_of(stacked.config, backbone) == Depth(1, ATTENTION)
     own = AdapterConfig(bottleneck_dim=4, layers=(1, 2))
     below = trained(backbone, 2, layers=(1, 2))
     more = flops_per_token(stack([below], own, generator()).config, backbone) - flops_per_token(own, backbone)

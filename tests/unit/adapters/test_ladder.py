@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import adapters
 from adapters import Adapter, AdapterConfig, AdapterError
-from adapters.depth import Depth, reads
+from adapters.depth import FFN, Depth, reads
 from adapters.flat import Sequences
 from adapters.insert import insert
 from adapters.ladder import Ladder, ladder_shapes
+from adapters.layerwise import Entry
 from adapters.pack import FlatBatch, Pack
-from adapters.run import Entry, Readings
+from adapters.run import Readings
 from tests.tiny_models import FAMILIES, HIDDEN_SIZE, VOCABULARY, tiny_config, tiny_model
 
 Fill = Callable[..., Adapter]
@@ -174,7 +175,7 @@ def test_what_a_ladder_reads() -> None:
     config = tiny_config("bert")
     assert reads(config_of(), config) == (Depth(0, 0), Depth(1, 0), Depth(2, 0), Depth(3, 0))
     assert reads(config_of(layers="upper_third"), config) == (Depth(2, 0), Depth(3, 0))
-    assert reads(AdapterConfig(bottleneck_dim=4, layers=(1,)), config) == (Depth(1, 1),)
+    assert reads(AdapterConfig(bottleneck_dim=4, layers=(1,)), config) == (Depth(1, FFN),)
     assert reads(None, config) == (Depth(3, 0),)
     with pytest.raises(AdapterError, match="out of range"):
         reads(config_of(layers=(3,)), config)

@@ -6,18 +6,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 import adapters
 from adapters import AdapterConfig
-from adapters.depth import EMBEDDED, Depth, deepest, depth_of
+from adapters.depth import ATTENTION, EMBEDDED, FFN, INPUT, Depth, deepest, depth_of
 from adapters.flat import Sequences
+from adapters.layerwise import Entry, Pooled
 from adapters.pack import FlatBatch, Pack
-from adapters.run import Entry, Pooled
 from tests.tiny_models import VOCABULARY, tiny_config, tiny_model
 
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2")
-PLACEMENTS = {"pfeiffer": 1, "parallel": 1, "attention": 0, "houlsby": 0}
+PLACEMENTS = {
+    "pfeiffer": FFN,
+    "parallel": FFN,
+    "attention": ATTENTION,
+    "houlsby": ATTENTION,
+    "attention:parallel": INPUT,
+}
 LENGTHS = (3, 3, 6)
 
 
@@ -56,7 +62,8 @@ def test_every_depth_below_an_adapter_gives_what_the_model_gives(family: str, pl
     pack = Pack(model)
     pack.put(0, built(model, config))
     assert pack.depth(0) == Depth(1, PLACEMENTS[placement])
-    depths = [Depth(0, 0), Depth(0, 1), Depth(1, 0), Depth(1, 1)][: 3 + PLACEMENTS[placement]]
+    depths = [Depth(layer, behind) for layer in (0, 1) for behind in (INPUT, ATTENTION, FFN)]
+    depths = depths[: 4 + PLACEMENTS[placement]]
     states = pack.frozen_states(own, depths)
     assert set(states) == set(depths)
     for depth in depths:
@@ -74,8 +81,12 @@ def test_texts_that_enter_at_different_depths_do_not_disturb_each_other(family: 
         AdapterConfig(bottleneck_dim=3, initialization="normal", placement="houlsby"),
         AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="parallel", layers=(1, 2)),
         AdapterConfig(bottleneck_dim=5, initialization="kaiming", placement="attention", layers=(2,)),
+        AdapterConfig(
+            bottleneck_dim=4, initialization="kaiming", placement="attention:parallel", layers=(2,)
+        ),
     ]
-    batches = [batch(seed, lengths) for seed, lengths in enumerate([(2, 5), (4,), (3, 3), (1, 7), (6,)])]
+    lengths = [(2, 5), (4,), (3, 3), (1, 7), (6,), (3, 1)]
+    batches = [batch(seed, own) for seed, own in enumerate(lengths)]
     expected = [reference(model, *pair) for pair in zip(configs, batches, strict=True)]
     pack = Pack(model, slots=len(configs))
     for slot, config in enumerate(configs):
@@ -148,11 +159,12 @@ def test_a_failure_within_a_layer_leaves_the_model_as_it_was() -> None:
 def test_the_deepest_of_the_depths_at_hand_is_taken() -> None:
     config = tiny_config("bert")
     assert depth_of(None, config) == Depth(3, 0)
-    assert depth_of(AdapterConfig(bottleneck_dim=4, placement="pfeiffer_original"), config) == Depth(0, 1)
-    assert deepest([Depth(0, 1), Depth(2, 0)], Depth(2, 1)) == Depth(2, 0)
-    assert deepest([Depth(0, 1), Depth(2, 0)], Depth(1, 0)) == Depth(0, 1)
-    assert deepest([Depth(2, 0)], Depth(1, 1)) is None
-    assert [Depth(3, 0).key, Depth(3, 1).key] == ["layer_3", "layer_3_ffn"]
+    assert depth_of(AdapterConfig(bottleneck_dim=4, placement="pfeiffer_original"), config) == Depth(0, FFN)
+    assert deepest([Depth(0, FFN), Depth(2, 0)], Depth(2, FFN)) == Depth(2, 0)
+    assert deepest([Depth(0, FFN), Depth(2, 0)], Depth(1, 0)) == Depth(0, FFN)
+    assert deepest([Depth(2, 0)], Depth(1, FFN)) is None
+    keys = [Depth(3, behind).key for behind in (INPUT, ATTENTION, FFN)]
+    assert keys == ["layer_3", "layer_3_attention", "layer_3_ffn"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -213,3 +225,30 @@ def test_the_last_ffn_sees_one_token_of_each_text() -> None:
         layer.output.register_forward_hook(lambda module, _, output: seen.append(output.shape[1]))
     pack.forward([(0, batch())], "cls")
     assert seen[-1] == len(LENGTHS) and set(seen[:-1]) == {sum(LENGTHS)}
+
+
+@pytest.mark.parametrize("placement", ["houlsby", "attention:parallel"])
+def test_one_token_of_each_text_asks_the_last_attention(placement: str) -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    pack.put(0, built(model, AdapterConfig(bottleneck_dim=4, placement=placement)))
+    seen: dict[str, list[int]] = {"query": [], "key": []}
+    for layer in model.encoder.layer:
+        for name, rows in seen.items():
+            linear = layer.attention.self.get_submodule(name)
+            linear.register_forward_hook(lambda module, _, output, rows=rows: rows.append(output.shape[1]))
+    pack.forward([(0, batch())], "cls")
+    # A module that adds to the attention what it makes of all that this one reads asks for all of it.
+    asking = sum(LENGTHS) if placement == "attention:parallel" else len(LENGTHS)
+    assert seen["query"][-1] == asking and set(seen["query"][:-1]) == {sum(LENGTHS)}
+    assert set(seen["key"]) == {sum(LENGTHS)}
+
+
+def test_a_decoder_of_the_family_is_asked_by_all_tokens() -> None:
+    config = tiny_config("bert")
+    config.is_decoder = True
+    pack = Pack(AutoModel.from_config(config).eval().double())
+    pack.put(0, None)
+    own = batch()
+    first = pack.forward([(0, own)])[0][own.sequences.offsets[:-1]]
+    torch.testing.assert_close(pack.forward([(0, own)], "cls")[0], first, rtol=1e-10, atol=1e-10)

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from adapters import AdapterConfig
-from adapters.depth import Depth, reads
+from adapters.depth import FFN, Depth, reads
 from adapters.pack import Pack
 from sweeper import cache
 from sweeper.cache import FrozenCache, Layout, Stopped
@@ -23,7 +23,7 @@ from tests.tiny_models import HIDDEN_SIZE, tiny_model
 from tests.unit.sweeper.test_train import CONFIG, DATA, PROBLEM, job, supply
 
 TOKENS = len(DATA.train.input_ids) + len(DATA.validation.input_ids)
-DEPTHS = (Depth(3, 0), Depth(2, 1), Depth(1, 0), Depth(0, 1))
+DEPTHS = (Depth(3, 0), Depth(2, FFN), Depth(1, 0), Depth(0, FFN))
 ADAPTERS = (
     AdapterConfig(bottleneck_dim=8, dropout=0.1),
     AdapterConfig(bottleneck_dim=4, layers=(2,), placement="parallel"),
@@ -77,7 +77,7 @@ def test_nothing_below_the_states_is_computed(tmp_path: Path) -> None:
     model = tiny_model("bert")
     computed: list[int] = []
     for index, layer in enumerate(model.encoder.layer):
-        layer.attention.register_forward_hook(lambda *_, index=index: computed.append(index))
+        layer.attention.self.key.register_forward_hook(lambda *_, index=index: computed.append(index))
     for adapter, layers in zip(ADAPTERS, ({1, 2}, set(), {1, 2}, set()), strict=True):
         computed.clear()
         list(train(Pack(model), data, PROBLEM, supply(job(adapter=adapter)), device="cpu"))
@@ -118,12 +118,12 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_the_budget_goes_to_what_saves_most() -> None:
     bare = layout(())
     config = tiny_model("bert").config
-    uses = {(Depth(0, 0),): 9.0, (Depth(1, 0),): 3.0, (Depth(2, 1),): 3.0, reads(None, config): 1.0}
+    uses = {(Depth(0, 0),): 9.0, (Depth(1, 0),): 3.0, (Depth(2, FFN),): 3.0, reads(None, config): 1.0}
     one = bare.bytes_of(Depth(1, 0))
     assert bare.within(0, uses).depths == ()
     assert bare.within(one, uses).depths == (Depth(3, 0),)
-    assert bare.within(2 * one, uses).depths == (Depth(2, 1),)
-    assert bare.within(100 * one, uses).depths == (Depth(3, 0), Depth(2, 1), Depth(1, 0))
+    assert bare.within(2 * one, uses).depths == (Depth(2, FFN),)
+    assert bare.within(100 * one, uses).depths == (Depth(3, 0), Depth(2, FFN), Depth(1, 0))
     assert bare.within(100 * one, uses).bytes == 4 * one
 
 

@@ -12,7 +12,7 @@ from transformers import BertConfig
 
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
-from adapters.depth import Depth
+from adapters.depth import FFN, Depth
 from sweeper.assignments import read_assignments
 from sweeper.check import _searched
 from sweeper.errors import UsageError
@@ -210,7 +210,7 @@ def test_sizes_and_depths_of_bits() -> None:
     assert extremes(study, BERT) == (one, three)
     expected = depths(study, BERT)
     # Of 7 draws with a layer, 4 have the lowest, 2 of the others the next.
-    each = [expected[(Depth(layer, 1),)] for layer in range(3)]
+    each = [expected[(Depth(layer, FFN),)] for layer in range(3)]
     assert each == pytest.approx([40.0, 20.0, 10.0])
 
 
