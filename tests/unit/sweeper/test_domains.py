@@ -21,6 +21,7 @@ RATED = {
     "tweets": "1\t1.0\t:) \r\n",
     "editorials": "1\t-0.6\tA poor plan.\r\n2\t0.9\tA poor plan.\r\n",
 }
+FILMS = "sentence\tlabel\nA film.\tpositive\n"
 WRITTEN = {
     "products": "sentence\tlabel\nA fine phone.\tpositive\nIt broke.\tnegative\n",
     "tweets": "sentence\tlabel\n:)\tpositive\n",
@@ -30,22 +31,23 @@ WRITTEN = {
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of the same build as the real one, pinned in its place; the quickstart's files are there."""
+    """An archive of the same build as the real one, pinned in its place; of the backbone nothing is asked."""
     path = write_archive(tmp_path / ARCHIVE, RATED)
     pin(path, monkeypatch)
     for name, text in WRITTEN.items():
         member, _ = domains.DOMAINS[name]
         monkeypatch.setitem(domains.DOMAINS, name, (member, hashlib.sha256(text.encode()).hexdigest()))
-    monkeypatch.setattr(domains, "quickstart", lambda folder, fetch: folder.mkdir(exist_ok=True))
+    monkeypatch.setattr(quickstart, "BACKBONE_FILES", {})
+    monkeypatch.setattr(quickstart, "FILMS_SHA256", hashlib.sha256(FILMS.encode()).hexdigest())
     return path
 
 
 def write_archive(path: Path, rated: dict[str, str]) -> Path:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as inner:
-        for name, content in [("../../escaped.txt", "out")] + [
-            (domains.DOMAINS[name][0], text) for name, text in rated.items()
-        ]:
+        members = {domains.DOMAINS[name][0]: text for name, text in rated.items()}
+        members |= {quickstart.FILMS_MEMBER: "1\t2.0\tA film.\r\n", "../../escaped.txt": "out"}
+        for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content.encode())
             inner.addfile(member, io.BytesIO(content.encode()))
@@ -80,13 +82,13 @@ def test_what_is_made_and_that_it_is_fetched_once(
 ) -> None:
     index, folder = Index(archive), tmp_path / "data"
     domains.domains(folder, index)
-    assert there(folder) == WRITTEN and index.asked == 1
+    assert there(folder) == {**WRITTEN, "films": FILMS} and index.asked == 2
     assert not list(tmp_path.rglob("escaped.txt"))
     domains.domains(folder, index)
-    assert index.asked == 1
+    assert index.asked == 2
     (folder / "tweets.tsv").write_text("torn")
     domains.domains(folder, index)
-    assert there(folder) == WRITTEN and index.asked == 2
+    assert there(folder) == {**WRITTEN, "films": FILMS} and index.asked == 3
     said = capsys.readouterr()
     assert said.out == "" and "tweets.tsv" in said.err
 
