@@ -1,4 +1,20 @@
-"""The bottleneck method: down to a few units, an activation, and up again (Houlsby et al. 2019)."""
+"""The bottleneck method: down to a few units, an activation, and up again; the result is added.
+
+It follows Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP": the placement "houlsby" has
+their two modules a layer, behind the last projection of each sublayer and before its residual. The other
+wirings are of two more papers:
+
+- "pfeiffer_original": Pfeiffer et al. 2021, "AdapterFusion: Non-Destructive Task Composition for Transfer
+  Learning", one module behind the FFN with the layer's LayerNorm inside. "pfeiffer" keeps its place, and is
+  wired as Houlsby's.
+- "parallel": He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning", one module
+  beside the FFN; their dropout too, of the units. Their scaling of 4 is not the default here.
+
+Of Steitz and Roth 2024, "Adapters Strike Back", come `learned_scaling` and `stochastic_depth` (that is Huang
+et al. 2016, "Deep Networks with Stochastic Depth"), but not their place behind the residual. Where it differs
+from all: the LayerNorms of the backbone stay frozen, which Houlsby et al. train; modules start as the
+initialization says, and by default add nothing, as LoRA does and He et al. after it.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +76,7 @@ class Bottleneck(nn.Module):
         bottleneck_dim: m, units in between.
         activation: one of `ACTIVATIONS`.
         scaling: factor on the result.
-        dropout: share of the m units dropped in training mode (He et al. 2021), the others scaled up.
+        dropout: share of the m units dropped in training mode (He et al. 2022), the others scaled up.
         channel_scaling: a trained factor for each channel of the result, as in AdapterPlus (Steitz and Roth
             2024); all zero until they are set to one.
         stochastic_depth: probability with which the module adds nothing in a forward pass of training mode

@@ -3,8 +3,9 @@
 It follows Karimi Mahabadi et al. 2021, "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers": a weight
 of d inputs and m outputs is the sum over i < n of `A_i ⊗ (s_i t_i)`; the rule A, n matrices of n by n, is
 shared by all projections of the adapter, and s_i t_i, of n-th the width and height, has a rank of its own.
-The biases are whole. Where it differs: as for every bottleneck here, placement is chosen freely ("houlsby" is
-theirs), and with "zero_up" the up projection starts at zero, so that nothing is changed at the start.
+The biases are whole, the rule is drawn from N(0, 0.01). Where it differs: as for every bottleneck here,
+placement is chosen freely ("houlsby" is theirs) and LayerNorms stay frozen; s is drawn as theirs ("xavier"),
+but t as `initialization` says, so that with "zero_up" nothing is changed at the start.
 """
 
 from __future__ import annotations

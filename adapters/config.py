@@ -54,7 +54,7 @@ class AdapterConfig:
     None, and may not be given. `fields_of` lists those of a method.
 
     Args:
-        method: one of `METHODS`; each has a file of its own that names its paper.
+        method: one of `METHODS`; see `methods.py` for their papers.
         bottleneck_dim: units between down and up, at least 1, at most the backbone's hidden size.
         activation: one of `ACTIVATIONS`.
         initialization: one of `INITIALIZATIONS`; with "zero_up" the backbone is unchanged at the start.

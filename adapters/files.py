@@ -187,13 +187,21 @@ def _header(metadata: dict[str, str]) -> _Header:
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"its config is not JSON: {error}") from None
     config = AdapterConfig.from_dict(values)
-    hidden_size, layers = _whole(metadata, "hidden_size", 1_000_000), _whole(metadata, "layers", 10_000)
-    shape = Shape(model_type, hidden_size, layers)
+    shape = Shape(model_type, *sizes_in(metadata))
     if is_measured(measuring(config)):
         if "shape" not in metadata:
             raise AdapterError("its metadata lacks shape")
         shape = with_measured(shape, metadata["shape"])
     return _Header(config, shape)
+
+
+def sizes_in(metadata: dict[str, str]) -> tuple[int, int]:
+    """The hidden size and the number of layers that the metadata of a file names.
+
+    Raises:
+        AdapterError: they are no whole numbers, or beyond those of any backbone.
+    """
+    return _whole(metadata, "hidden_size", 1_000_000), _whole(metadata, "layers", 10_000)
 
 
 def _whole(metadata: dict[str, str], key: str, most: int) -> int:

@@ -3,7 +3,8 @@
 It follows Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
 Learning": keys and values are multiplied by a vector each, and so is what the last projection of the FFN
 reads. All factors start at one, so that nothing is changed at the start. Where it differs: other linears may
-be chosen too; their output is multiplied.
+be chosen too; their output is multiplied. Where a family computes queries, keys and values in one linear,
+queries have factors as well. The cross-attention of an encoder-decoder has none.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ _FILLS: dict[str, tuple[Fill, Fill]] = {
 def initialize(name: str, down: nn.Linear, up: nn.Linear, generator: torch.Generator) -> None:
     """Fill both projections in place: down's weight is drawn first, then up's, then biases become zero.
 
-    - "zero_up": down as "kaiming", up zero: the module adds exactly nothing at the start (He et al. 2021).
+    - "zero_up": down as "kaiming", up zero: the module adds exactly nothing at the start (Hu et al. 2021).
     - "normal": N(0, 0.02), BERT's own.
     - "truncated_normal": N(0, 0.01) cut at two standard deviations (Houlsby et al. 2019).
     - "kaiming": uniform, as `nn.Linear` starts (a = sqrt 5); "xavier": uniform.

@@ -1,7 +1,8 @@
 """The ladder method: a narrow network beside the backbone that reads its layers and feeds nothing back.
 
-It follows Sung et al. 2022, "LST: Ladder Side-Tuning": the hidden states of each layer are projected down to
-a few units and joined to the side network by a learned gate, and what comes out at the top is projected up.
+It follows Sung et al. 2022, "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning":
+the hidden states of each layer are projected down to a few units and joined to the side network by a learned
+gate, and what comes out at the top is projected up.
 No gradient enters the backbone, and nothing that is trained changes what it computes, so that its hidden
 states can be computed once and kept.
 

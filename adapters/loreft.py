@@ -1,10 +1,11 @@
 """The LoReFT method: a trained edit of the hidden states, within a subspace of low rank.
 
 It follows Wu et al. 2024, "ReFT: Representation Finetuning for Language Models": behind a layer, hidden
-states h become `h + R'(W h + b - R h)`, with the rows of R orthonormal. R starts orthonormal and is kept so
-by torch's orthogonal parametrization of the same subspace; here it is orthonormalised by a QR decomposition
-in every forward pass, with the signs fixed. Where it differs: every token is edited, not chosen first and
-last ones; and W starts equal to R and b at zero, so that nothing is changed at the start.
+states h become `h + R'(W h + b - R h)`, with the rows of R orthonormal. Where it differs: a QR decomposition
+in every forward pass makes R orthonormal, with the signs fixed, where theirs is kept so by torch's
+parametrization; every token is edited, not chosen first and last ones; W starts equal to R and b at zero, so
+that nothing is changed at the start; and dropout acts on the edit, where in their code it acts on all of the
+edited states.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 LoRA follows Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models": the output of a linear gets
 `alpha / rank * up(down(input))`, without biases; `down` starts as `nn.Linear` does and `up` at zero, so that
 nothing is changed at the start. Dropout acts on the input of `down`, as in their code. Where it differs: a
-family that computes query, key and value in one linear gets one change for all three.
+family that computes query, key and value in one linear gets one change for all three, where their code has
+one for each.
 
 DoRA follows Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation": the changed weight is scaled to a
 trained length for each output. As in their code, the length of the changed weight is a constant to the
 gradient. Where it differs: what is trained of the length is its difference to the frozen weight's own, which
-starts at zero; its gradients are the same, and no weight of the backbone is needed to build it.
+starts at zero; its gradients are the same, and no weight of the backbone is needed to build it. And dropout
+acts on the input of `down` alone, where theirs acts on what the frozen weight is scaled for as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The methods, a row each: its paper, where its modules act, and how they are made, filled and counted."""
+"""The methods, a row each: its paper, where its modules act, and how they are made, filled and counted.
+
+The file of a method names its paper in full, which of it is followed, and where it differs; MAM has none of
+its own, and is below.
+"""
 
 from __future__ import annotations
 
@@ -242,6 +246,11 @@ def _mam_places(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
 
 
 def _mam(config: AdapterConfig, shape: Shape, place: Place, shared: nn.Module | None) -> nn.Module:
+    """A prefix in attention or a bottleneck parallel to the FFN: the MAM adapter of He et al. 2022, "Towards
+    a Unified View of Parameter-Efficient Transfer Learning", with its prefix of 30 and its scaling of 4.
+
+    Where it differs: the prefix is :class:`Prefix`, and theirs the output of a network.
+    """
     if isinstance(place, Point):
         return Prefix(config.prefix_length, shape.key_width)
     return _bottleneck(config, shape, place, shared)

@@ -1,10 +1,11 @@
 """The prompt method: trained vectors in front of each text's word embeddings.
 
 It follows Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning": `prompt_length`
-vectors, the same for all texts, are put in front of the embedded words, and nothing else is trained.
-Positions count them. Where it differs: the vectors are drawn from N(0, 0.02), not from the vocabulary; and
-what the model puts out for them is taken off again, so that the first hidden state is that of the text's own
-first token.
+vectors, the same for all texts, are put in front of the embedded words, and nothing else of the model is
+trained. Positions count them. Where it differs: the vectors are drawn from N(0, 0.02), not from the
+vocabulary or from the names of the classes; what the model puts out for them is taken off again, so that the
+first hidden state is that of the text's own first token; and a head may be trained beside them, where theirs
+writes its answers.
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ def conclusions(said: Mapping[str, Any]) -> list[str]:
             else f"{alike[0]} is better than the other finalists ({said['test_used']})."
         )
     smallest = " the smallest of them," if len(alike) > 1 else ""
-    lines.append(f"Confirmed:{smallest} {winner['name']}, test {said['metric']} {_spread(winner['test'])}.")
+    less = " (less is better)" if said["direction"] == "minimize" else ""
+    reached = f"test {said['metric']} {_spread(winner['test'])}{less}"
+    lines.append(f"Confirmed:{smallest} {winner['name']}, {reached}.")
     return lines
 
 

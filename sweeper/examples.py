@@ -11,7 +11,9 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +151,10 @@ def write_examples(folder: Path) -> None:
         _write_lines(folder / "sentences.jsonl", ({"text": text} for text in blame))
         if not (folder / "gpt2" / "tokenizer.json").is_file():
             _say("making a tiny GPT-2, and training it for a minute")
-            make_gpt2(praise, folder / "gpt2")
+            with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
+                make_gpt2(praise, Path(scratch, "gpt2"))
+                shutil.rmtree(folder / "gpt2", ignore_errors=True)
+                Path(scratch, "gpt2").rename(folder / "gpt2")  # whole or not at all
     _say(f"{folder} is complete")
 
 

@@ -140,7 +140,7 @@ def groups(views: Iterable[TrialView], metric: str) -> list[Group]:
             tuple(view.metrics[metric] for view in own),
             tuple(view.metrics[f"test/{metric}"] for view in own),
             next((view.metrics[LATENCY] for view in own if LATENCY in view.metrics), None),
-            RANGES.get(metric, (-math.inf, math.inf)),
+            RANGES[metric],
         )
         for what, own in members(views, metric).items()
     ]

@@ -43,15 +43,13 @@ METRICS: dict[str, dict[str, str]] = {
 }
 """Every metric of a kind of task, and the direction in which it is better."""
 RANGES: dict[str, tuple[float, float]] = {
-    "accuracy": (0.0, 1.0),
-    "f1_macro": (0.0, 1.0),
-    "matthews": (-1.0, 1.0),
-    "pearson": (-1.0, 1.0),
-    "spearman": (-1.0, 1.0),
-    "loss": (0.0, math.inf),
-    "mean_squared_error": (0.0, math.inf),
+    **dict.fromkeys(("accuracy", "subset_accuracy", "f1_macro", "f1_micro"), (0.0, 1.0)),
+    **dict.fromkeys(("entity_f1", "entity_precision", "entity_recall"), (0.0, 1.0)),
+    **dict.fromkeys(("matthews", "pearson", "spearman"), (-1.0, 1.0)),
+    **dict.fromkeys(("loss", "mean_squared_error"), (0.0, math.inf)),
+    "perplexity": (1.0, math.inf),
 }
-"""Where a metric lies, its ends included; one that is not here may be any number."""
+"""Where each metric lies, its ends included."""
 KNOWN_BEFORE = {"trainable_parameters": "minimize", "flops_per_token": "minimize"}
 """What a configuration costs, known before it is trained: for further objectives, and for limits."""
 

@@ -152,7 +152,7 @@ def read_envelope(path: Path) -> Envelope:
     named = config.get("non_linearity")
     if "version" not in values and isinstance(named, str):
         config["non_linearity"] = _LEGACY_ACTIVATIONS.get(named, named)  # as their loader does
-    version = re.fullmatch(r"adapters\.(\d+)\.(\d+).*", str(values.get("version")))
+    version = re.fullmatch(r"adapters\.(\d{1,4})\.(\d{1,4})(?!\d).*", str(values.get("version")))
     if version and (int(version[1]), int(version[2])) < (1, 1) and config.get("architecture") == "lora":
         config["alpha"] = config.get("r")  # as their loader does: it was not applied before 1.1
     return Envelope(model_type, hidden, name, config)

@@ -212,6 +212,12 @@ def _bottleneck_dim(factor: object, shape: Shape) -> int:
         if len(made) != 1:
             raise AdapterError("its layers differ in size (reduction_factor, AdapterHub); here they have one")
         return made.pop()
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor > 0:
-        raise AdapterError(f"its reduction_factor is {str(factor)[:60]!r}, not a number above 0 (AdapterHub)")
-    return max(1, int(shape.hidden_size // factor))
+    given = number({"reduction_factor": factor}, "reduction_factor", _WHOSE)
+    if given <= 0:
+        raise AdapterError(f"its reduction_factor is {given:g}, not a number above 0 (AdapterHub)")
+    if given < 1:
+        raise AdapterError(
+            f"its reduction_factor is {given:g} (AdapterHub), which makes more units than the backbone has "
+            "channels"
+        )
+    return max(1, int(shape.hidden_size // given))

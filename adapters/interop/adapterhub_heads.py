@@ -85,13 +85,14 @@ def hub_head_in(path: Path) -> Head | None:
         layers.append((tensors.pop(f"{front}.weight"), tensors.pop(f"{front}.bias", None)))
     if tensors:
         raise AdapterError(f"its head has {min(tensors)!r} beyond what {CONFIG} asks for")
+    last = layers[-1][0]
     pooling = "pooler" if values.get("use_pooler") else _pooled_token(found.model_type)
     return Head(
         tuple(layers),
         metadata.get("pooling", "tokens") if kind == "tagging" else pooling,
-        _labels(values.get("label2id"), layers[-1][0].shape[0]),
+        _labels(values.get("label2id"), last.shape[0] if last.ndim else 0),
         activation_of(activation_here(activation)) if activation and count > 1 else None,
-    )
+    ).check_reads(found.hidden_size)
 
 
 def _pooled_token(model_type: str) -> str:
@@ -101,9 +102,8 @@ def _pooled_token(model_type: str) -> str:
 
 
 def _labels(found: object, outputs: int) -> tuple[str, ...] | None:
-    if not isinstance(found, dict):
+    """Their names by number; None where not each output has one."""
+    if not isinstance(found, dict) or not all(type(number) is int for number in found.values()):
         return None
-    by_number = {number: label for label, number in found.items()}
-    if set(by_number) != set(range(outputs)):
-        return None
-    return tuple(str(by_number[number]) for number in range(outputs))
+    labels = sorted(found, key=found.__getitem__)
+    return tuple(labels) if [found[label] for label in labels] == list(range(outputs)) else None

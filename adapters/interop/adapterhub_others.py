@@ -21,7 +21,18 @@ from adapters.bottleneck import activation_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.interop.adapterhub_bottleneck import activation_here
-from adapters.interop.common import Folder, grid, layers_of, number, refuse_rest, same, whole, without
+from adapters.interop.common import (
+    Folder,
+    Place,
+    grid,
+    layers_of,
+    number,
+    put,
+    refuse_rest,
+    same,
+    whole,
+    without,
+)
 from adapters.interop.hubnames import HubNames
 from adapters.interop.naming import linear_path, place_of, targets_of
 from adapters.points import Point
@@ -38,6 +49,7 @@ _PREFIX = (
     "architecture", "encoder_prefix", "cross_prefix", "leave_out", "flat", "prefix_length", "bottleneck_size",
     "non_linearity", "dropout", "shared_gating", "init_weights_seed",
 )  # fmt: skip
+_NETWORK = ("control_trans.0", "control_trans.2")
 Read = tuple[AdapterConfig, Shape, dict[str, Tensor]]
 
 
@@ -83,7 +95,8 @@ def lora_in(folder: Folder, shape: Shape, names: HubNames, name: str) -> Read:
             "activation of the FFN, and the one here behind it"
         )
     refuse_rest(values, (*_LORA, "composition_mode"), {"use_dora": False}, _WHOSE)
-    found, tensors = [], {}
+    found: list[Place] = []
+    tensors: dict[str, Tensor] = {}
     for key, tensor in folder.tensors.items():
         place = place_of(key, shape, names.prefix)
         own = {f"loras.{name}.lora_A": "down.weight", f"loras.{name}.lora_B": "up.weight"}
@@ -96,7 +109,7 @@ def lora_in(folder: Folder, shape: Shape, names: HubNames, name: str) -> Read:
                 "for all", "targets",
             )  # fmt: skip
         found.append(place)
-        tensors[f"layer_{place.layer}_{place.name}.{own[place.weight]}"] = tensor
+        put(tensors, f"layer_{place.layer}_{place.name}.{own[place.weight]}", tensor)
     layers, linears = grid(found, _WHOSE)
     config = AdapterConfig(
         method="lora",
@@ -174,18 +187,33 @@ def _flat(folder: Folder, length: int, names: HubNames, name: str) -> Tensor:
     weights = {weight: same(tensors) for weight, tensors in found.items()}
     if set(weights) == {"control_trans"}:
         return weights["control_trans"]
-    first, second = "control_trans.0", "control_trans.2"
-    needed = {
-        "wte.weight",
-        *(f"{linear}.{part}" for linear in (first, second) for part in ("weight", "bias")),
-    }
-    if set(weights) != needed or len(weights["wte.weight"]) != length:
+    function = activation_of(activation_here(folder.config.get("non_linearity", "tanh")))
+    if not _is_network(weights, length):
         raise AdapterError(
             "its weights are neither those of a flat prefix nor of one with its network (AdapterHub)"
         )
-    function = activation_of(activation_here(folder.config.get("non_linearity", "tanh")))
-    hidden = functional.linear(weights["wte.weight"], weights[f"{first}.weight"], weights[f"{first}.bias"])
-    return functional.linear(function(hidden), weights[f"{second}.weight"], weights[f"{second}.bias"])
+    embedded, (down, down_bias), (up, up_bias) = weights["wte.weight"], *_linears(weights)
+    return functional.linear(function(functional.linear(embedded, down, down_bias)), up, up_bias)
+
+
+def _linears(weights: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in _NETWORK]
+
+
+def _is_network(weights: dict[str, Tensor], length: int) -> bool:
+    """Whether weights are an embedding of so many positions and two linears on it, all of one dtype."""
+    names = {"wte.weight", *(f"{name}.{part}" for name in _NETWORK for part in ("weight", "bias"))}
+    if set(weights) != names or {weights[name].dtype for name in names} - {weights["wte.weight"].dtype}:
+        return False
+    embedded = weights["wte.weight"]
+    if embedded.ndim != 2 or len(embedded) != length or not embedded.is_floating_point():
+        return False
+    width = embedded.shape[1]
+    for weight, bias in _linears(weights):
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            return False
+        width = len(weight)
+    return True
 
 
 def _check_prefixes(names: HubNames, model_type: str) -> None:

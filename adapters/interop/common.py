@@ -18,9 +18,11 @@ from adapters.adapter import Adapter
 from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
+from adapters.files import sizes_in
 from adapters.shape import Shape, is_measured, shape_of, with_measured
 
 CONFIG = "adapter_config.json"
+MOST = torch.finfo(torch.float32).max
 _CONVERT = (
     "this library reads no pickle. Convert it where it was written: "
     "from safetensors.torch import save_file; save_file({{key: value.clone() for key, value in "
@@ -123,15 +125,23 @@ def shape_from(folder: Folder, method: str, backbone: Any, named: object) -> Sha
         return shape_of(method, getattr(backbone, "config", backbone))
     found = folder.metadata
     if {"model_type", "hidden_size", "layers"} <= found.keys():
-        sizes = [found["hidden_size"], found["layers"]]
-        if not all(size.isascii() and size.isdigit() and 1 <= len(size) <= 7 for size in sizes):
-            raise AdapterError(f"{folder.path}: the sizes in its weights file are no whole numbers")
-        bare = Shape(found["model_type"], int(sizes[0]), int(sizes[1]))
+        bare = Shape(found["model_type"], *sizes_in(found))
         architecture_of(bare)  # refuses an unknown family
         return with_measured(bare, found["shape"]) if "shape" in found else bare
     if isinstance(named, str) and named and (Path(named) / "config.json").is_file():
-        return shape_of(method, AutoConfig.from_pretrained(named))  # nosec B615
+        return shape_of(method, _config_in(named))
     return None
+
+
+def _config_in(folder: str) -> Any:
+    """The configuration of the backbone that lies in a folder; no code of the folder is run."""
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise AdapterError(
+            f"its backbone is said to be in {folder}, whose config.json cannot be read "
+            f"({type(error).__name__}): give the model or its configuration as `backbone`"
+        ) from None
 
 
 def layers_of(present: Iterable[int], shape: Shape) -> str | tuple[int, ...]:
@@ -180,23 +190,26 @@ def refuse_rest(
     for key, value in values.items():
         if key in plain:
             if value != plain[key]:
-                raise AdapterError(f"it sets {key} to {value!r} ({whose}): there is no such adapter here")
+                shown = str(value)[:60]
+                raise AdapterError(f"it sets {key} to {shown!r} ({whose}): there is no such adapter here")
         elif key not in known and value not in (None, False, 0, "none", [], {}):
-            raise AdapterError(f"it sets {key} to {str(value)[:60]!r} ({whose}), which means nothing here")
+            shown = str(value)[:60]
+            raise AdapterError(f"it sets {key[:60]} to {shown!r} ({whose}), which means nothing here")
 
 
 def number(values: Mapping[str, Any], key: str, whose: str) -> float:
-    """A finite number of a foreign configuration; AdapterError if it is none."""
+    """A number of a foreign configuration, finite in fp32; AdapterError if it is none."""
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+    # A whole number beyond all floats is above this one, too.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MOST:
         raise AdapterError(f"its {key} is {str(value)[:60]!r}, not a number ({whose})")
-    return value
+    return float(value)
 
 
 def whole(values: Mapping[str, Any], key: str, whose: str) -> int:
-    """A whole number from 1 of a foreign configuration; AdapterError if it is none."""
+    """A whole number from 1 to a million of a foreign configuration; AdapterError if it is none."""
     value = values.get(key)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= 1_000_000:
         raise AdapterError(f"its {key} is {str(value)[:60]!r}, not a whole number from 1 ({whose})")
     return value
 
@@ -220,6 +233,13 @@ def check_method(config: AdapterConfig, methods: Iterable[str], whose: str, inst
             f"{', '.join(methods)}. {instead}",
             "method",
         )
+
+
+def put(tensors: dict[str, Tensor], key: str, tensor: Tensor) -> None:
+    """Keep a tensor under our name for it; AdapterError if another name of theirs means the same one."""
+    if key in tensors:
+        raise AdapterError(f"two of its weights are {key!r}: it is no file that a library wrote")
+    tensors[key] = tensor
 
 
 def same(tensors: Iterable[Tensor]) -> Tensor:

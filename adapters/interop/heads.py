@@ -43,12 +43,22 @@ class Head:
             raise AdapterError(f"the pooling of a head is one of {', '.join(POOLINGS)}, not {self.pooling!r}")
         outputs = None
         for weight, bias in self.layers:
+            given = [weight, *([] if bias is None else [bias])]
+            if not all(own.is_floating_point() and torch.isfinite(own).all() for own in given):
+                raise AdapterError("the weights of a head are floating, and finite: these are not")
             fits = weight.ndim == 2 and (outputs is None or weight.shape[1] == outputs)
             outputs = weight.shape[0] if weight.ndim == 2 else None
             if not fits or (bias is not None and bias.shape != (outputs,)):
                 raise AdapterError(f"the weights of a head do not fit together: {list(weight.shape)}")
         if not self.layers or (self.labels is not None and len(self.labels) not in (outputs, 0)):
             raise AdapterError(f"a head with {outputs} outputs has {len(self.labels or ())} labels")
+
+    def check_reads(self, hidden_size: int) -> Head:
+        """Itself, if it reads hidden states of this width; else AdapterError."""
+        inputs = self.layers[0][0].shape[1]
+        if inputs != hidden_size:
+            raise AdapterError(f"its head reads {inputs} channels, and the backbone has {hidden_size}")
+        return self
 
     def logits(self, output: Any, attention_mask: Tensor) -> Tensor:
         """``[texts, outputs]``, or ``[texts, tokens, outputs]`` of a head on tokens.

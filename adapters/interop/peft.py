@@ -93,6 +93,9 @@ def from_peft(path: Path, backbone: Any = None) -> Adapter:
     if folder.config["peft_type"] in ("PREFIX_TUNING", "PROMPT_TUNING"):
         config, tensors = vectors_in(folder, weights, shape)
     else:
+        strange = next((key for key in weights if not key.startswith(_FRONT)), None)
+        if strange is not None:
+            raise AdapterError(f"its weight {strange[:100]!r} does not begin with {_FRONT!r}, as PEFT's do")
         inside = {key.removeprefix(_FRONT): value for key, value in weights.items()}
         config, tensors = linears_in(folder, inside, shape, names.prefix, backbone)
     return adapter_of(config, shape, tensors)
@@ -116,7 +119,8 @@ def head_from_peft(path: Path, backbone: Any = None) -> Head | None:
     shape, names = _shape(folder, backbone)
     found = {key: value for key, value in folder.tensors.items() if _is_head(key)}
     weights = {key.removeprefix("base_model.").removeprefix("model."): value for key, value in found.items()}
-    return head_in(folder, weights, shape.model_type, names)
+    head = head_in(folder, weights, shape.model_type, names)
+    return None if head is None else head.check_reads(shape.hidden_size)
 
 
 def _shape(folder: Folder, backbone: Any) -> tuple[Any, Names]:

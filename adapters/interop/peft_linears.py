@@ -19,7 +19,7 @@ from adapters.adapter import Adapter
 from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.interop.common import Folder, Place, grid, layers_of, number, refuse_rest, whole
+from adapters.interop.common import Folder, Place, grid, layers_of, number, put, refuse_rest, whole
 from adapters.interop.naming import linear_path, place_of, targets_of
 from adapters.lowrank import weight_of
 from adapters.points import Point
@@ -90,7 +90,7 @@ def linears_in(
     tensors: dict[str, Tensor] = {}
     for key, place in places.items():
         name, tensor = _weight_in(config, place, weights[key], shape, backbone)
-        tensors[f"layer_{place.layer}_{place.name}.{name}"] = tensor
+        put(tensors, f"layer_{place.layer}_{place.name}.{name}", tensor)
     return config, tensors
 
 
@@ -144,7 +144,13 @@ def _weight_in(
         return ("down.weight" if place.weight == "lora_A.weight" else "up.weight"), tensor
     if config.method == "dora" and place.weight == "lora_magnitude_vector":
         point = Point(place.layer, place.name, architecture_of(shape).linears[place.name], "change", False)
-        return "magnitude", tensor - _own_lengths(shape, point, backbone).to(tensor)
+        own = _own_lengths(shape, point, backbone)
+        if tensor.shape != own.shape or not tensor.is_floating_point():
+            raise AdapterError(
+                f"its lora_magnitude_vector of {place.name} is {list(tensor.shape)} of {tensor.dtype}, and "
+                f"the linear has {len(own)} outputs"
+            )
+        return "magnitude", tensor - own.to(tensor)
     raise AdapterError(f"its weight {place.weight!r} of {place.name} is none of the method {config.method}")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
-from sweeper.study.schema import Task
+from sweeper.study.schema import DTYPES, POOLINGS, Task
 from sweeper.tasks import KINDS, task_of
+from sweeper.words import short
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,17 +60,54 @@ class HeadFacts:
             raise UsageError(f"is no exported head: its format should be {FORMAT}, and is {found}", path)
         try:
             facts = json.loads(metadata["facts"])
-            names = facts.pop("label_names")
-            text, label = tuple(facts.pop("text")), facts.pop("label")
-            # One column was once written as its name alone.
-            label = (label,) if isinstance(label, str) else tuple(label)
-            names = None if names is None else tuple(names)
-            made = cls(**facts, text=text, label=label, label_names=names)
-            if made.kind not in KINDS:
-                raise ValueError(f"its kind of task is {made.kind!r}")
+            if not isinstance(facts, dict):
+                raise TypeError("its facts are no JSON object")
+            if isinstance(facts["label"], str):  # one column was once written as its name alone
+                facts["label"] = [facts["label"]]
+            lists = {key: _names(facts, key) for key in ("text", "label")}
+            names = None if facts["label_names"] is None else _names(facts, "label_names")
+            made = cls(**{**facts, **lists, "label_names": names})
+            made.check()
             return made
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"does not say what it belongs to ({error}): export it again", path) from error
+
+    def check(self) -> None:
+        """Raise ValueError unless every fact is one that an export writes."""
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise ValueError(f"its kind of task is {short(self.kind)}")
+        kind = KINDS[self.kind]
+        allowed = POOLINGS if kind.reading is None else (kind.reading,)
+        if self.pooling not in allowed:
+            raise ValueError(f"its pooling is {short(self.pooling)}")
+        if self.dtype not in DTYPES or self.dtype == "auto":
+            raise ValueError(f"its dtype is {short(self.dtype)}")
+        if type(self.max_length) is not int or self.max_length < 1:
+            raise ValueError(f"its max_length is {short(self.max_length)}")
+        if not 1 <= len(self.text) <= (2 if kind.pairs else 1):
+            raise ValueError(f"it names {len(self.text)} columns of text")
+        if kind.has_names != bool(self.label_names):
+            raise ValueError("it names no labels" if kind.has_names else "it names labels")
+        if not isinstance(self.separator, str | None):
+            raise ValueError(f"its separator is {short(self.separator)}")
+        where = self.backbone if isinstance(self.backbone, dict) else {}
+        texts = [where.get(key) for key in ("model", "fingerprint")]
+        optional = [where.get(key) for key in ("revision", "path")]
+        sites = where.get("sites")
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(text, str | None) for text in optional)
+            or not isinstance(sites, dict | None)
+        ):
+            raise ValueError("its backbone is not named")
+
+
+def _names(facts: dict[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts among the facts."""
+    found = facts[key]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"its {key} is {short(found)}, no list of names")
+    return tuple(found)
 
 
 def head_bytes(tensors: dict[str, Tensor], facts: HeadFacts) -> bytes:
@@ -108,4 +146,6 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
         or bias.shape != (outputs,)
     ):
         raise UsageError(f"holds no linear layer with {outputs} outputs, as its labels ask for", path)
+    if not all(own.is_floating_point() and own.isfinite().all() for own in (weight, bias)):
+        raise UsageError("holds weights that are not finite numbers: export it again", path)
     return linear(weight, bias).eval(), facts

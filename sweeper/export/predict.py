@@ -195,7 +195,16 @@ def load_exported(
     source = _backbone(facts, None if backbone is None else Path(backbone))
     model = load_backbone(source, facts.dtype, where, task_of(facts.kind).language_head)
     pack = Pack(model)
-    pack.put(0, adapter.to(where))
+    if head.in_features != pack.hidden_size:
+        raise UsageError(
+            f"its head reads {head.in_features} channels, and the backbone has {pack.hidden_size}: these are "
+            "not files of one export",
+            place,
+        )
+    try:
+        pack.put(0, adapter.to(where))
+    except adapters.AdapterError as error:
+        raise UsageError(f"its adapter does not fit the backbone: {error}", place) from error
     return Predictor(pack, head.to(where), load_tokenizer(source), facts)
 
 
@@ -203,12 +212,18 @@ def adapter_folder(folder: Path) -> Path:
     """The folder of one exported adapter: this one, or the only ``trial-0007`` in it.
 
     Raises:
-        UsageError: it holds none, or several.
+        UsageError: it holds none, or several, or one in the format of another library.
     """
     if not folder.is_dir():
         raise UsageError("there is no such folder", folder)
     if (folder / "head.safetensors").exists():
         return folder
+    if (folder / "adapter_config.json").exists():
+        raise UsageError(
+            "is in the format of AdapterHub or PEFT, which does not say how texts become predictions: export "
+            "the trial once more without --format, or load it in Python as docs/interop.md shows",
+            folder,
+        )
     inside = sorted(entry for entry in folder.glob("trial-*") if (entry / "head.safetensors").is_file())
     if not inside:
         raise UsageError("holds no exported adapter: is this a folder that `sweeper export` wrote?", folder)

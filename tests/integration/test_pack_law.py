@@ -7,7 +7,7 @@ each slot, so that trials end and slots are refilled in the middle of their neig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from adapters import AdapterConfig
-from adapters.config import ACTIVATIONS, INITIALIZATIONS, LAYER_SETS, PLACEMENTS
+from adapters.config import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    LAYER_SETS,
+    METHODS,
+    PLACEMENTS,
+    fields_of,
+    shares_step,
+)
 from adapters.depth import EMBEDDED, depth_of
 from adapters.pack import Pack
+from adapters.pairs import default_of
 from sweeper.cache import FrozenCache, Layout
 from sweeper.data import TaskData
 from sweeper.events import Evaluated, Event, Finished, Stepped
@@ -33,7 +42,26 @@ STEPS = 50
 MOMENTARY = {"examples_per_second", "peak_memory_bytes"}
 """What is measured of the machine, not computed by the trial."""
 
-adapters = st.builds(
+
+def every_method() -> list[AdapterConfig]:
+    """Each method that shares a step, with its defaults, and with dropout if it has any."""
+    found = [default_of(method, bottleneck_dim=8) for method in METHODS if method != "head"]
+    return [
+        replace(config, dropout=0.1) if "dropout" in fields_of(config.method) else config
+        for config in found
+        if shares_step(config)
+    ]
+
+
+def every_wiring() -> list[AdapterConfig]:
+    """The bottleneck in each of its placements, with all that it can train or draw."""
+    return [
+        AdapterConfig(bottleneck_dim=4, placement=placement, learned_scaling="channel", stochastic_depth=0.2)
+        for placement in (*PLACEMENTS, "attention:parallel")
+    ]
+
+
+bottlenecks = st.builds(
     AdapterConfig,
     bottleneck_dim=st.integers(1, HIDDEN_SIZE),
     activation=st.sampled_from(ACTIVATIONS),
@@ -43,6 +71,9 @@ adapters = st.builds(
     scaling=st.sampled_from([0.5, 1.0, 2.0]),
     dropout=st.sampled_from([0.0, 0.1, 0.4]),
 )
+
+
+adapters = bottlenecks | st.sampled_from(every_method())
 
 
 @st.composite
@@ -89,9 +120,11 @@ class Course:
         return [parameter for module in modules for parameter in module.parameters()]
 
 
-def courses(data: TaskData, waiting: list[Job], slots: int) -> tuple[dict[int | None, Course], int]:
+def courses(
+    data: TaskData, waiting: list[Job], slots: int, family: str = "bert"
+) -> tuple[dict[int | None, Course], int]:
     """What became of each trial, by its number; and how many were in the pack at most."""
-    pack = Pack(tiny_model("bert").double(), slots)
+    pack = Pack(tiny_model(family).double(), slots)
     events: list[Event] = list(train(pack, data, PROBLEM, supply(*waiting), device="cpu"))
     found: dict[int | None, Course] = {}
     for one in waiting:
@@ -153,4 +186,20 @@ def test_a_trial_computes_the_same_alone_and_in_any_pack(
     assert most == min(slots, len(waiting))
     for one in waiting:
         alone, _ = courses(DATA, [one], 1)
+        assert_equal(packed[one.number], alone[one.number])
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_pack_of_every_method_that_shares_a_step(family: str) -> None:
+    # A decoder that normalises first has no norm behind its FFN, and nothing else in its wirings is new.
+    configs = every_method() + (every_wiring() if family == "bert" else [])
+    four_steps = TrainConfig(batch_size=16, epochs=1, learning_rate=5e-3)
+    waiting = [
+        job(number, adapter=config, train=four_steps, seed=number)
+        for number, config in enumerate([*configs, None])
+    ]
+    packed, most = courses(DATA, waiting, len(waiting), family)
+    assert most == len(waiting)
+    for one in waiting:
+        alone, _ = courses(DATA, [one], 1, family)
         assert_equal(packed[one.number], alone[one.number])

@@ -8,6 +8,7 @@ import pytest
 
 from sweeper.confirmed import said_beside
 from sweeper.finalists import Group, alike, label_of, p_value, parse_label, spread
+from sweeper.metrics import METRICS, RANGES
 
 
 def group(what: str, parameters: int, *validation: float) -> Group:
@@ -38,6 +39,16 @@ def test_the_interval_of_a_bounded_metric_lies_within_its_bounds() -> None:
     low, high = spread([0.01, 0.3], (0.0, math.inf))["interval"]
     assert 0 < low < 0.155 < high
     assert spread([1.0, 1.0], (0.0, 1.0))["interval"] == [1.0, 1.0]
+
+
+def test_each_metric_has_bounds_and_its_interval_keeps_them() -> None:
+    metrics = {name for kind in METRICS.values() for name in kind}
+    assert set(RANGES) == metrics
+    for name in ("entity_f1", "f1_micro", "subset_accuracy"):
+        low, high = spread([0.9, 1.0], RANGES[name])["interval"]
+        assert 0 < low < 0.95 < high < 1
+    low, high = spread([1.5, 40.0], RANGES["perplexity"])["interval"]
+    assert 1 < low < 20.75 < high
 
 
 def test_one_value_has_no_interval() -> None:
