@@ -121,8 +121,8 @@ def search(
 
     The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
-    again, but has the same result at no cost. So it is in the product. With ``trials``, no more are drawn than
-    that, those that repeat another among them, as the product's budget counts them.
+    again, but has the same result at no cost. So it is in the product. With ``trials``, no more are drawn
+    than that, those that repeat another among them, as the product's budget counts them.
     """
     import optuna
 

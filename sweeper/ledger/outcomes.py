@@ -196,7 +196,7 @@ def mark_told(connection: Connection, place_id: int) -> None:
 
 
 def record_repeat(connection: Connection, claim: Claim, configuration: str) -> int | None:
-    """Train no configuration twice: returns the number of the first trial that was, or is being, trained alike.
+    """Train no configuration twice: returns the number of the trial that was, or is being, trained alike.
 
     One that was gives the place its result and its curve; for one that runs the place waits, see
     :func:`sweeper.ledger.places.reserve`. None, and nothing done, if there is neither. Raises LeaseLost.

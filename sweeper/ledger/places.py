@@ -31,8 +31,8 @@ def reserve(
     """Take the first place that is free, or expired, while the study goes on; None if none is left.
 
     What was enqueued or is a retry comes first. A trial whose configuration another one is being trained with
-    waits for the result of that one, unless the budget wants repeats. With a ``kind`` that is none of the study's own, its places
-    are taken whether or not the study has ended.
+    waits for the result of that one, unless the budget wants repeats. With a ``kind`` that is none of the
+    study's own, its places are taken whether or not the study has ended.
     """
     expire(connection, study)
     if kind is None:
