@@ -6,7 +6,7 @@ crash finds it; a trial that was told is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,19 +102,20 @@ class Trials:
     def __init__(self, home: Home, study: Study, patience_seconds: float = 0.0) -> None:
         import optuna
 
+        from sweeper.warmstart import frozen
+
         self._home = home
         self._study = study
         self._database = Database(home.store_url, patience_seconds)
-        self._optuna: optuna.Study = self._patiently(
-            lambda: _with_earlier_trials(
-                study,
-                optuna.load_study(
-                    study_name=study.name,
-                    storage=_storage(home, create=False),
-                    sampler=sampler_of(study, study.seed, 0),
-                ),
-            )
-        )
+
+        def load() -> tuple[optuna.Study, list[FrozenTrial]]:
+            sampler = sampler_of(study, study.seed, 0)
+            storage = _storage(home, create=False)
+            own = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler)
+            return own, frozen(study, own.user_attrs.get(WARM, {}).get("trials", ()))
+
+        own, self._earlier = self._patiently(load)
+        self._optuna = _with_earlier_trials(own, self._earlier)
 
     @property
     def _storage(self) -> BaseStorage:
@@ -158,11 +159,20 @@ class Trials:
         def draw() -> Params:
             # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
             # And by a study that was just opened: one that has drawn before sees the trials of that time.
-            sampler = sampler_of(self._study, self._study.seed, number)
-            opened = optuna.Study(self._study.name, self._storage, sampler=sampler)
-            return suggest(optuna.Trial(opened, trial_id), self._study)
+            refused = self._study.sampler.name == "gp" and self._was_refused(trial_id)
+            sampler = sampler_of(self._study, self._study.seed, number, was_refused=refused)
+            own = optuna.Study(self._study.name, self._storage, sampler=sampler)
+            return suggest(optuna.Trial(_with_earlier_trials(own, self._earlier), trial_id), self._study)
 
         return self._patiently(draw)
+
+    def _was_refused(self, trial_id: int) -> bool:
+        """Whether an earlier trial of the same place was past the limits."""
+        place = self._storage.get_trial(trial_id).user_attrs.get(PLACE)
+        return any(
+            trial.user_attrs.get(PAST_LIMITS) and trial.user_attrs.get(PLACE) == place
+            for trial in self._storage.get_all_trials(self._optuna._study_id, deepcopy=False)
+        )
 
     def constrain(self, trial_id: int, excess: Mapping[str, float]) -> None:
         """Tell the sampler by how much the trial is past each limit; 0 or less is within."""
@@ -253,13 +263,10 @@ class Trials:
             return
 
 
-def _with_earlier_trials(study: Study, own: optuna.Study) -> optuna.Study:
+def _with_earlier_trials(own: optuna.Study, earlier: Sequence[FrozenTrial]) -> optuna.Study:
     """The study as its sampler is to see it: with the trials that it took over before its own."""
     import optuna
 
-    from sweeper.warmstart import frozen
-
-    earlier = frozen(study, own.user_attrs.get(WARM, {}).get("trials", ()))
     if not earlier:
         return own
 
@@ -270,7 +277,7 @@ def _with_earlier_trials(study: Study, own: optuna.Study) -> optuna.Study:
             mine = super()._get_trials(deepcopy, states, use_cache)
             return [t for t in earlier if states is None or t.state in states] + mine
 
-    return Warm(study.name, own._storage, sampler=own.sampler)
+    return Warm(own.study_name, own._storage, sampler=own.sampler)
 
 
 def _template(claim: Claim) -> FrozenTrial:

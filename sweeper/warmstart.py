@@ -32,7 +32,7 @@ class Taken:
     """What is taken over, as plain JSON values.
 
     Args:
-        trials: ``{"params": …, "values": …}`` each.
+        trials: ``{"params": …, "values": …, "excess": …}`` each; the last by how much past each limit.
         notes: a sentence for each earlier study: what was taken, what was left, and why.
     """
 
@@ -73,7 +73,10 @@ def take(ledger: Ledger, study: Study) -> Taken:
     taken = Taken()
     for name, row in zip(study.warm_start, find_earlier(ledger, study), strict=True):
         old = from_dict(row.spec, row.path)
-        layers = cache(partial(_layer_count, old))
+        layers, known = (
+            cache(partial(_layer_count, old)),
+            partial(_excess, study, cache(partial(_config, study))),
+        )
         left: Counter[str] = Counter()
         before = len(taken.trials)
         for view in ledger.trials(name):
@@ -83,7 +86,7 @@ def take(ledger: Ledger, study: Study) -> Taken:
             if isinstance(found, str):
                 left[found] += 1
             else:
-                taken.trials.append(found)
+                taken.trials.append({**found, "excess": known(found["params"], view)})
         why = "".join(f"; left {count}: {reason}" for reason, count in left.most_common())
         taken.notes.append(f"warm start from {name}: {len(taken.trials) - before} trials taken{why}")
     return taken
@@ -91,9 +94,30 @@ def take(ledger: Ledger, study: Study) -> Taken:
 
 def _layer_count(study: Study) -> int:
     from adapters.architectures import layer_count
+
+    return layer_count(_config(study))
+
+
+def _config(study: Study) -> Any:
     from sweeper.backbone import load_config
 
-    return layer_count(load_config(study.backbone))
+    return load_config(study.backbone)
+
+
+def _excess(study: Study, config: Callable[[], Any], params: space.Params, view: TrialView) -> dict[str, int]:
+    """By how much a trial is past each limit of this study; 0 or less is within."""
+    from adapters.count import parameters_in
+    from adapters.flops import flops_per_token
+
+    limits = {name: limit for name, limit in study.limits.to_dict().items() if limit is not None}
+    if not limits:
+        return {}
+    adapter = space.configuration(study, params).adapter
+    known = {
+        "trainable_parameters": parameters_in(adapter, config()) + (view.head_parameters or 0),
+        "flops_per_token": flops_per_token(adapter, config()),
+    }
+    return {name: known[name] - limit for name, limit in limits.items()}
 
 
 def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], int]) -> dict[str, Any] | str:
@@ -183,9 +207,10 @@ def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTria
         own = {name: spaces[name] for name in spaces if name in params}  # of several methods, those of one
         missing = space.layers_missing(study, params)
         # As the study's own trials have it: a Gaussian process asks for the same constraints of all.
-        within = None if missing is None else {space.NO_LAYER: float(missing)}
+        past = {name: float(by) for name, by in trial.get("excess", {}).items()}
+        past |= {} if missing is None else {space.NO_LAYER: float(missing)}
         made = create_trial(
-            params=params, distributions=own, values=list(trial["values"]), constraints=within
+            params=params, distributions=own, values=list(trial["values"]), constraints=past or None
         )
         made.number = index - len(trials)
         found.append(made)

@@ -6,6 +6,10 @@ The objectives are the accuracy and the trainable parameters. What is measured i
 that a search ends with, in accuracy above the table's worst and in the logarithm of the size up to twice its
 largest, as a share of that of the table's own front. A front is chosen by what the search has seen, one
 training of a trial; its members then count with what they are worth, the mean over the seeds.
+
+A search draws no more trials than its cost would pay for if each were pruned at its first evaluation, those
+that repeat another among them: the budget of a study counts them, too. Without an end, a sampler that has
+settled on a few configurations would draw them over and over, at no cost.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ def _one(task: Task) -> tuple[str, int, list[float]]:
     path, file, name, parallel, seed, cost = task
     there, study = table_at(path), two_objectives(file, *SEARCHES[name])
     first = space.default_params(study, HIDDEN_SIZE)
-    ended = search(there, study, first, parallel, seed, cost * there.full_steps)
+    ended = search(there, study, first, parallel, seed, cost * there.full_steps, cost * there.evaluations)
     return name, parallel, shares(there, study, ended, cost)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -108,19 +109,26 @@ def run(table: Table, study: Study, first: space.Params, parallel: int, seed: in
 
 
 def search(
-    table: Table, study: Study, first: space.Params, parallel: int, seed: int, steps: int
+    table: Table,
+    study: Study,
+    first: space.Params,
+    parallel: int,
+    seed: int,
+    steps: int,
+    trials: int | None = None,
 ) -> list[Complete]:
     """Search until so many steps are spent; the trials that were trained to their end, in that order.
 
     The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
-    again, but has the same result at no cost. So it is in the product.
+    again, but has the same result at no cost. So it is in the product. With ``trials``, no more are drawn
+    than that, those that repeat another among them, as the product's budget counts them.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = replace(study, seed=seed)
-    state = _State(table, study, first, random.Random(seed))
+    state = _State(table, study, first, random.Random(seed), trials)
     due: list[tuple[int, int, _Running]] = []
     for _ in range(parallel):
         state.begin(due, 0)
@@ -145,9 +153,12 @@ def _next_steps(running: _Running) -> int:
 class _State:
     """What the search knows: Optuna's trials, their curves, and those that are complete."""
 
-    def __init__(self, table: Table, study: Study, first: space.Params, source: random.Random) -> None:
+    def __init__(
+        self, table: Table, study: Study, first: space.Params, source: random.Random, trials: int | None
+    ) -> None:
         import optuna
 
+        self._trials = math.inf if trials is None else trials
         self._table, self._study, self._source = table, study, source
         self._directions = [objective.direction for objective in study.objectives]
         self._optuna = optuna.create_study(directions=self._directions)
@@ -160,6 +171,8 @@ class _State:
     def begin(self, due: list[tuple[int, int, _Running]], clock: int) -> None:
         """Draw trials until one is to be trained, or nothing new comes any more."""
         for _ in range(1000):
+            if len(self._curves) >= self._trials:
+                return
             running = self._draw()
             done = self._ended.get(_key(running.params))
             if done is None:

@@ -253,7 +253,8 @@ class Ledger:
         return self._database.read(outcomes.numbers, name)
 
     def record_repeat(self, claim: Claim, configuration: str) -> int | None:
-        """End a place as the trial that was trained with the same configuration; returns its number.
+        """End a place as the trial that was trained with the same configuration, or free it to wait for one
+        that is being trained with it; returns the number of that trial.
 
         None, and nothing done, if there is no such trial.
         """

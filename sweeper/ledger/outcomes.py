@@ -9,8 +9,9 @@ from sqlalchemy import Connection, and_, func, insert, literal, select, true, up
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
+from sweeper.ledger.places import release
 from sweeper.ledger.records import Claim, MetricRow, Result, Untold
-from sweeper.ledger.schema import ENDED, attempts, metrics, places, results
+from sweeper.ledger.schema import ENDED, attempts, metrics, places, results, studies
 
 OBJECTIVE = "objective"
 _AT_ONCE = 500
@@ -195,10 +196,14 @@ def mark_told(connection: Connection, place_id: int) -> None:
 
 
 def record_repeat(connection: Connection, claim: Claim, configuration: str) -> int | None:
-    """End a place with result and curve of the first trial that was trained alike; returns its number.
+    """Train no configuration twice: returns the number of the trial that was, or is being, trained alike.
 
-    None, and nothing done, if there is no such trial. Raises LeaseLost.
+    One that was gives the place its result and its curve; for one that runs the place waits, see
+    :func:`sweeper.ledger.places.reserve`. None, and nothing done, if there is neither. Raises LeaseLost.
     """
+    # One at a time in a study: of two that draw the same, the second sees the first.
+    own = select(studies.c.name).where(studies.c.name == claim.study)
+    connection.execute(own.with_for_update(key_share=True))
     row = connection.execute(
         select(places.c.trial_number, places.c.attempt.label("counts"), results)
         .join(results, results.c.place_id == places.c.id)
@@ -211,7 +216,9 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
         .order_by(places.c.trial_number)
         .limit(1)
     ).first()
-    if row is None or row.place_id == claim.place_id:
+    if row is None:
+        return _wait_for_running(connection, claim, configuration)
+    if row.place_id == claim.place_id:
         return None
     reason = f"repeat of trial {row.trial_number}"
     record_result(connection, claim, Result(row.state, row.objective, row.metrics, 0.0, row.files, reason))
@@ -230,6 +237,27 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
     if connection.execute(held).first() is None:
         connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))
     return row.trial_number
+
+
+def _wait_for_running(connection: Connection, claim: Claim, configuration: str) -> int | None:
+    """Free a place while another trial of its configuration runs; returns the number of that one."""
+    twin = connection.execute(
+        select(places.c.trial_number)
+        .where(
+            places.c.study == claim.study,
+            places.c.kind == "search",
+            places.c.configuration == configuration,
+            places.c.state == "running",
+            places.c.id != claim.place_id,
+        )
+        .order_by(places.c.trial_number)
+        .limit(1)
+    ).scalar()
+    if twin is not None:
+        release(
+            connection, claim, "handed_back", f"trial {twin} is being trained with the same configuration"
+        )
+    return twin
 
 
 def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluations: int) -> None:

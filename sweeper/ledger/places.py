@@ -30,8 +30,9 @@ def reserve(
 ) -> Claim | None:
     """Take the first place that is free, or expired, while the study goes on; None if none is left.
 
-    What was enqueued or is a retry comes first. With a ``kind`` that is none of the study's own, its places
-    are taken whether or not the study has ended.
+    What was enqueued or is a retry comes first. A trial whose configuration another one is being trained with
+    waits for the result of that one, unless the budget wants repeats. With a ``kind`` that is none of the
+    study's own, its places are taken whether or not the study has ended.
     """
     expire(connection, study)
     if kind is None:
@@ -40,7 +41,8 @@ def reserve(
             .where(studies.c.name == study, studies.c.ended_at.is_(None), studies.c.control.is_(None))
             .exists()
         )
-        wanted = and_(places.c.kind.in_(IN_STUDY), goes_on, _first_has_its_number(study))
+        repeats_now = and_(~_wants_repeats(study), _runs_alike(study))
+        wanted = and_(places.c.kind.in_(IN_STUDY), goes_on, _first_has_its_number(study), ~repeats_now)
     else:
         wanted = places.c.kind == kind
     free = (
@@ -97,6 +99,27 @@ def _first_has_its_number(study: str) -> ColumnElement[bool]:
         first.c.fixed_params.is_not(None),
     )
     return ~on_its_way.exists()
+
+
+def _runs_alike(study: str) -> ColumnElement[bool]:
+    """Whether a trial of the same configuration runs; of a place that never was a trial, none does."""
+    twin = places.alias("twin")
+    return (
+        select(twin.c.id)
+        .where(
+            twin.c.study == study,
+            twin.c.kind == "search",
+            twin.c.state == "running",
+            twin.c.configuration == places.c.configuration,
+        )
+        .correlate(places)
+        .exists()
+    )
+
+
+def _wants_repeats(study: str) -> ColumnElement[bool]:
+    wanted = studies.c.spec["budget"]["repeats"].as_boolean()
+    return select(studies.c.name).where(studies.c.name == study, wanted).exists()
 
 
 def held(connection: Connection, study: str, token: str, lease_seconds: float) -> Claim | None:

@@ -274,6 +274,86 @@ def test_a_repeat_that_was_interrupted_before_has_the_whole_curve(url: str) -> N
     assert ledger.curves("one")[claim.place_id] == ledger.curves("one")[source.place_id]
 
 
+def test_what_is_being_trained_alike_is_waited_for(url: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    first = reserve(ledger)
+    attach(ledger, first, 0, "same")
+    assert ledger.record_repeat(first, "same") is None
+    second = reserve(ledger)
+    attach(ledger, second, 1, "same")
+    assert ledger.record_repeat(second, "same") == 0
+    assert ledger.trial("one", second.place_id).state == "waiting"
+    with pytest.raises(LeaseLost):
+        ledger.record_repeat(second, "same")
+    # It is not given away before that one has its result; others are.
+    third = reserve(ledger)
+    attach(ledger, third, 2, "other")
+    assert third.place_id != second.place_id and ledger.record_repeat(third, "other") is None
+    fourth = reserve(ledger)
+    attach(ledger, fourth, 3, "same")
+    assert ledger.record_repeat(fourth, "same") == 0
+    assert ledger.reserve("one", ELSEWHERE) is None and not ledger.end_if_done("one")
+    ledger.record_metrics(first, 1, 10, 1.0, {"objective": 0.75})
+    ledger.record_result(first, Result("complete", 0.75, {"accuracy": 0.75}, 2.0))
+    for number in (1, 3):
+        claim = reserve(ledger)
+        assert (claim.trial_number, claim.attempt) == (number, 2)
+        assert ledger.record_repeat(claim, "same") == 0
+    views = {view.number: view for view in ledger.trials("one")}
+    assert [views[number].reason for number in (1, 3)] == ["repeat of trial 0"] * 2
+    assert ledger.curves("one")[second.place_id] == [0.75]
+
+
+def test_one_that_waited_is_trained_if_the_other_fails(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    first = reserve(ledger)
+    attach(ledger, first, 0, "same")
+    second = reserve(ledger)
+    attach(ledger, second, 1, "same")
+    assert ledger.record_repeat(second, "same") == 0
+    while not ledger.fail(first, "raised", "boom"):
+        first = reserve(ledger)
+        assert first.trial_number == 0
+    again = reserve(ledger)
+    assert again.trial_number == 1 and ledger.record_repeat(again, "same") is None
+
+
+def test_where_repeats_are_wanted_none_waits_for_another(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    row = ledger.study("one")
+    spec = {**row.spec, "budget": {**row.spec["budget"], "repeats": True}}
+    ledger.replace_spec("one", spec, row.path, row.text)
+    claims = []
+    for number in (0, 1):
+        claims.append(reserve(ledger))
+        attach(ledger, claims[number], number, "same")
+    ledger.release(claims[1])
+    assert reserve(ledger).trial_number == 1
+
+
+def test_of_workers_that_draw_the_same_at_once_one_trains_it(url: str) -> None:
+    count = 4
+    ledger = new_ledger(url, trials=count)
+    first = reserve(ledger)
+    attach(ledger, first, 0, "other")
+    claims = [reserve(ledger) for _ in range(count - 1)]
+    barrier, answers = Barrier(len(claims)), []
+
+    def draw(number: int, claim: Claim) -> None:
+        own = Ledger(url)
+        barrier.wait()
+        attach(own, claim, number, "same")
+        answers.append(own.record_repeat(claim, "same"))
+
+    threads = [Thread(target=draw, args=each) for each in enumerate(claims, start=1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(answer is None for answer in answers) == 1
+    assert sorted(states(ledger)) == ["running", "running", "waiting", "waiting"]
+
+
 def test_results_are_told_once(url: str) -> None:
     ledger = new_ledger(url, trials=2, references=True)
     complete(ledger, 0, 0.5)

@@ -171,6 +171,29 @@ def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder:
         begin(folder, study="third", search=narrow, warm_start=["gone"])
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_first_draw_learns_from_a_warm_start_and_limits_end_no_study(folder: Path, sampler: str) -> None:
+    search = SMALL | {"bottleneck_dim": [2, 32], "learning_rate": {"from": 1.0e-4, "to": 1.0e-2, "log": True}}
+    run(begin(folder, search=search, sampler="random", train={"epochs": 1}, budget={"trials": 4}))
+    first = {}
+    for study, earlier in (("cold", None), ("warm", ["tiny"])):
+        session = begin(
+            folder,
+            study=study,
+            search=search,
+            sampler={"name": sampler, "n_startup_trials": 4},
+            limits={"flops_per_token": LIMIT},
+            warm_start=earlier,
+            train={"epochs": 1},
+            budget={"trials": 4},
+        )
+        run(session)
+        assert session.ledger.status(study)["trials"]["complete"] == 4
+        first[study] = next(trial.params for trial in optuna_trials(session) if trial.number == 1)
+    # Nothing else than the earlier trials can make a difference: the seeds are the same.
+    assert first["cold"] != first["warm"]
+
+
 def test_a_warm_start_of_several_methods_takes_what_each_would_have_trained(folder: Path) -> None:
     lora = {"method": "lora", "rank": [2, 4], "learning_rate": 1.0e-2}
     for name, search, trials in (("one", SMALL, 3), ("two", lora, 2)):

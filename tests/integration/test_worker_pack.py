@@ -57,6 +57,19 @@ def test_a_study_comes_to_the_same_whatever_its_packs(folder: Path) -> None:
         assert one.metrics == pytest.approx(other.metrics, rel=1e-9)
 
 
+def test_a_pack_trains_no_configuration_twice_and_ends(folder: Path) -> None:
+    session = begin(folder, **OVERRIDES, search={"bottleneck_dim": [2, 4], "learning_rate": 0.001})
+    run(session, pack=3)
+    views = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    trained = {str(view.params): view for view in views if view.reason is None}
+    assert len(trained) == len([view for view in views if view.reason is None]) == 2
+    for view in views:
+        source = trained[str(view.params)]
+        assert view.reason in (None, f"repeat of trial {source.number}")
+        assert (view.state, view.objective, view.files) == ("complete", source.objective, source.files)
+    check_agrees(session, TRIALS)
+
+
 def no_room_for(slots: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
     """A device whose memory does not do for steps of so many trials, from some step on."""
     real, calls = sweeper.train.forward_head, 0
