@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--processes", type=int, default=8, help="that work on the ledger alone (default: 8)")
     add("--throughput-trials", type=int, default=400, help="trials of each such round (default: 400)")
     add("--workers", type=int, default=1000, help="simulated workers (default: 1000)")
-    add("--fleet-processes", type=int, default=4, help="that play them (default: 4)")
+    add("--fleet-processes", type=int, default=8, help="that play them (default: 8)")
     add("--trials", type=int, default=2000, help="of the fleet's study (default: 2000)")
     add("--trial-seconds", type=float, default=600.0, help="median length of a trial (default: 600)")
     add("--compress", type=float, default=10.0, help="how many times faster training goes (default: 10)")
@@ -120,9 +120,17 @@ def describe(simulated: Fleet, played: Played) -> Iterable[str]:
         f"{played.claims} trials in {played.seconds:.0f} s, {played.claims / played.seconds:.1f} claims a "
         f"second, {played.connections} connections at most"
     )
-    header = ["seconds", "median", "p95", "p99", "count"]
-    lines = [[what, *percentiles(waits), str(len(waits))] for what, waits in played.waits.items()]
+    header = ["seconds", "median", "p95", "p99", "count", "processor ms"]
+    lines = [
+        [what, *percentiles(waits), str(len(waits)), _milliseconds(played.cpu.get(what))]
+        for what, waits in played.waits.items()
+    ]
     yield "waits and calls\n" + table(header, lines)
+
+
+def _milliseconds(seconds: Sequence[float] | None) -> str:
+    """The mean; empty for what is no single call."""
+    return f"{1000 * statistics.mean(seconds):.1f}" if seconds else ""
 
 
 def percentiles(values: Sequence[float]) -> list[str]:
