@@ -37,6 +37,7 @@ class Fleet:
         trial_seconds: the median length of a trial; lengths are log-normal, 95 % are within a factor of 4.
         compress: how many times faster than the clock training goes.
         sampler: ``tpe`` or ``random``.
+        seconds: after which the study is stopped, as its user would; None lets it go on to its end.
         lease_seconds: of a claim; a heartbeat, which reads the study's control word as well, comes every
             thirtieth of it.
     """
@@ -49,6 +50,7 @@ class Fleet:
     sampler: str
     lease_seconds: float
     seed: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Played:
 
 
 def play(url: str, name: str, fleet: Fleet) -> Played:
-    """Let a fleet work on a new study to its end.
+    """Let a fleet work on a new study.
 
     Raises:
         SystemExit: a process failed, or a trial was lost or done twice.
@@ -93,13 +95,15 @@ def play(url: str, name: str, fleet: Fleet) -> Played:
     for process in processes:
         process.join()
     ledger = Ledger(url)
-    complete = ledger.count(name, "complete")
+    counts = ledger.status(name)["trials"]
     ledger.close()
-    if complete != fleet.trials:
-        raise SystemExit(f"error: {fleet.trials} trials were asked for, {complete} are complete")
+    ended = sum(len(answer[0].get("record", ())) for answer in found)
+    left = fleet.trials - ended
+    if counts["complete"] != ended or counts["waiting"] != left or (left and fleet.seconds is None):
+        raise SystemExit(f"error: {ended} of {fleet.trials} trials were ended, and there are {counts}")
     waits, cpu = (_joined([answer[at] for answer in found]) for at in (0, 1))
     seconds = max(end for *_, end in found) - min(start for *_, start, _ in found)
-    return Played(waits, cpu, len(waits["claim"]), seconds, connections)
+    return Played(waits, cpu, len(waits["attach"]), seconds, connections)
 
 
 def _joined(some: list[dict[str, list[float]]]) -> dict[str, list[float]]:
@@ -151,7 +155,11 @@ class _Players:
         now = time.monotonic()
         queue = [(now, number, self._work(number)) for number in self._numbers]
         heapq.heapify(queue)
+        stop_at = now + (self._fleet.seconds or float("inf"))
         while queue:
+            if time.monotonic() > stop_at:
+                self._ledger.stop(self._study.name)
+                stop_at = float("inf")
             self._due, number, step = heapq.heappop(queue)
             time.sleep(max(0.0, self._due - time.monotonic()))
             with suppress(StopIteration):
@@ -174,6 +182,7 @@ class _Players:
         me = WorkerIdentity(f"worker-{number}", "simulated", number, 0.0, "cpu")
         source = random.Random(f"{self._fleet.seed}/{number}")
         ledger, name, idle_since = self._ledger, self._study.name, 0.0
+        kind = "first claim"
         while True:
             due = self._due
             with self._timed("reserve"):
@@ -193,9 +202,12 @@ class _Players:
             with self._timed("attach"):
                 digest = f"{trial:064x}"
                 ledger.attach(claim, Attached(trial, trial_id, params, digest, 18_816, HEAD_PARAMETERS))
-            self._note("claim", due)
+            self._note(kind, due)
+            kind = "claim"
             length = source.lognormvariate(0.0, 0.7) * self._fleet.trial_seconds / self._fleet.compress
-            yield from self._train(claim, length, source)
+            if not (yield from self._train(claim, length, source)):
+                ledger.release(claim)
+                return
             due = self._due
             value = source.uniform(0.6, 0.9)
             with self._timed("record"):
@@ -204,8 +216,8 @@ class _Players:
                 self._tell()
             self._note("end", due)
 
-    def _train(self, claim: Claim, length: float, source: random.Random) -> _Step:
-        """Heartbeats, and an evaluation at each sixth of the trial."""
+    def _train(self, claim: Claim, length: float, source: random.Random) -> Generator[float, None, bool]:
+        """Heartbeats, and an evaluation at each sixth of the trial; False if the study was stopped."""
         beat = self._fleet.lease_seconds / BEATS_A_LEASE / self._fleet.compress
         for evaluation in range(1, EVALUATIONS + 1):
             left = length / EVALUATIONS
@@ -214,12 +226,18 @@ class _Players:
                 left -= beat
                 with self._timed("heartbeat"):
                     self._ledger.heartbeat([claim], {claim.place_id: (evaluation, EVALUATIONS)})
-                    self._ledger.control(self._study.name)
+                    control = self._ledger.control(self._study.name)
+                if control is not None:
+                    return False
             yield left
             value = source.uniform(0.5, 0.9)
             values = {"objective": value, "accuracy": value, "validation/loss": 1 - value}
             with self._timed("evaluation"):
                 self._ledger.record_metrics(claim, evaluation, 100 * evaluation, evaluation, values)
+                control = self._ledger.control(self._study.name)
+            if control is not None and evaluation < EVALUATIONS:
+                return False
+        return True
 
     def _tell(self) -> None:
         for untold in self._ledger.untold(self._study.name):
