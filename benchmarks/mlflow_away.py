@@ -89,7 +89,8 @@ def main() -> None:
         (top / "rows").mkdir()
         (top / "server").mkdir()
         draw_rows(settings, top / "rows")
-        study = write_study(top / "rows", settings, search=SEARCH, train={"epochs": EPOCHS}, trials=1000)
+        trials = 1 + int(len(modes) * settings.block_seconds / _TRIAL_SECONDS)
+        study = write_study(top / "rows", settings, search=SEARCH, train={"epochs": EPOCHS}, trials=trials)
         with mlflow_behind_proxy(top / "server") as (proxy, address, real):
             ours = {"SWEEPER_HOME": str(top / "home"), "MLFLOW_TRACKING_URI": address}
             session = open_study(study, Home.from_environment(ours))
