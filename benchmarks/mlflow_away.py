@@ -49,6 +49,8 @@ SEARCH = {
 }
 """Trials that differ in nothing that takes time."""
 EPOCHS = 150
+_TRIAL_SECONDS = 10.0
+"""What a trial takes at the least: there are to be enough of them."""
 _LEAST = 3
 """A block with fewer intervals is left out."""
 _SAMPLE_SECONDS = 0.01
