@@ -18,7 +18,7 @@ from importlib.metadata import version
 
 from benchmarks.common import cores, processor, spread, table
 from benchmarks.scale.fleet import Fleet, Played, play
-from benchmarks.scale.reading import asks, fill, views
+from benchmarks.scale.reading import asks, command, fill, views
 from benchmarks.scale.stores import STORES
 from benchmarks.scale.throughput import ledger_rate
 from sweeper.study import from_dict
@@ -58,6 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--trials", type=int, default=2000, help="of the fleet's study (default: 2000)")
     add("--trial-seconds", type=float, default=600.0, help="median length of a trial (default: 600)")
     add("--compress", type=float, default=10.0, help="how many times faster training goes (default: 10)")
+    add("--seconds", type=float, help="after which the fleet's study is stopped (default: at its end)")
     add("--lease-seconds", type=float, default=60.0, help="(default: 60)")
     add("--samplers", nargs="+", choices=("tpe", "random"), default=["tpe", "random"])
     add("--sizes", type=int, nargs="+", default=[1000, 10000], help="trials of the studies that are read")
@@ -69,8 +70,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("rounds", "processes", "throughput_trials", "workers", "fleet_processes", "trials"):
         if getattr(settings, name) < 1:
             made.error(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(settings, name)}")
-    for name in ("trial_seconds", "compress", "lease_seconds"):
-        if not getattr(settings, name) > 0:
+    for name in ("trial_seconds", "compress", "lease_seconds", "seconds"):
+        if getattr(settings, name) is not None and not getattr(settings, name) > 0:
             made.error(f"--{name.replace('_', '-')} must be above 0, not {getattr(settings, name)}")
     if min(settings.sizes) < 1:
         made.error(f"--sizes must be 1 or more, not {min(settings.sizes)}")
@@ -109,20 +110,31 @@ def fleet(url: str, settings: argparse.Namespace) -> Iterable[str]:
             sampler=sampler,
             lease_seconds=settings.lease_seconds,
             seed=settings.seed,
+            seconds=settings.seconds,
         )
         yield from describe(simulated, play(url, f"fleet-{sampler}", simulated))
 
 
 def describe(simulated: Fleet, played: Played) -> Iterable[str]:
     """What came of a fleet, in lines."""
+    burst, results = played.waits["first claim"], len(played.waits.get("record", ()))
     yield (
         f"{simulated.workers} workers in {simulated.processes} processes, {simulated.sampler}: "
-        f"{played.claims} trials in {played.seconds:.0f} s, {played.claims / played.seconds:.1f} claims a "
-        f"second, {played.connections} connections at most"
+        f"{played.claims} claims and {results} results in {played.seconds:.0f} s, "
+        f"the first {len(burst)} claims, all at once, {len(burst) / max(burst):.1f} a second; "
+        f"{played.connections} connections at most"
     )
-    header = ["seconds", "median", "p95", "p99", "count"]
-    lines = [[what, *percentiles(waits), str(len(waits))] for what, waits in played.waits.items()]
+    header = ["seconds", "median", "p95", "p99", "count", "processor ms"]
+    lines = [
+        [what, *percentiles(waits), str(len(waits)), _milliseconds(played.cpu.get(what))]
+        for what, waits in played.waits.items()
+    ]
     yield "waits and calls\n" + table(header, lines)
+
+
+def _milliseconds(seconds: Sequence[float] | None) -> str:
+    """The mean; empty for what is no single call."""
+    return f"{1000 * statistics.mean(seconds):.1f}" if seconds else ""
 
 
 def percentiles(values: Sequence[float]) -> list[str]:
@@ -139,6 +151,7 @@ def reading(url: str, settings: argparse.Namespace) -> Iterable[str]:
         study = fill(url, f"read-{size}", size, running=size // 10, seed=settings.seed)
         for what, seconds in views(url, study.name, settings.rounds).items():
             yield f"{size:,} trials: {what} {spread(seconds, 3)} s"
+        yield f"{size:,} trials: `sweeper status` {spread(command(url, study.name, settings.rounds), 3)} s"
         for sampler in settings.samplers:
             chosen = from_dict({**study.to_dict(), "sampler": sampler}, study.path)
             for what, seconds in asks(url, chosen, settings.rounds).items():

@@ -1,8 +1,8 @@
 """Many simulated workers on one store: each claims, draws, reports and records; only the training is missing.
 
-A few processes play many workers each: a worker that waits for its next evaluation costs nothing, and a few
-threads and their pooled connections serve whoever is due. Waits count from the moment a worker would have
-acted, so what stands in the queue is in them.
+A few processes play many workers each, one after the other as they are due, over the two connections that a
+real worker keeps: a worker that waits for its next evaluation costs nothing. Waits count from the moment a
+worker would have acted, so what stands in the queue is in them.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import heapq
 import multiprocessing
 import queue
 import random
-import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from benchmarks.scale.stores import EVALUATIONS, HEAD_PARAMETERS, home_of, make_study
 from sweeper.asktell import Trials
-from sweeper.ledger import Attached, Ledger, Result, WorkerIdentity
+from sweeper.ledger import Attached, Claim, Ledger, Result, WorkerIdentity
+from sweeper.pace import BEATS_A_LEASE, idle_seconds
 from sweeper.study import Study, from_dict
 
-THREADS = 4
-"""Of a process: as many as its ledger has connections."""
 _Step = Generator[float, None, None]
 
 
@@ -38,7 +37,9 @@ class Fleet:
         trial_seconds: the median length of a trial; lengths are log-normal, 95 % are within a factor of 4.
         compress: how many times faster than the clock training goes.
         sampler: ``tpe`` or ``random``.
-        lease_seconds: of a claim; a heartbeat is written every thirtieth of it.
+        seconds: after which the study is stopped, as its user would; None lets it go on to its end.
+        lease_seconds: of a claim; a heartbeat, which reads the study's control word as well, comes every
+            thirtieth of it.
     """
 
     workers: int
@@ -49,20 +50,27 @@ class Fleet:
     sampler: str
     lease_seconds: float
     seed: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Played:
-    """What came of it: seconds by what was done, the trials claimed, the time it took, connections seen."""
+    """What came of it: the trials claimed, the time it took, connections seen.
+
+    Args:
+        waits: seconds by what was done.
+        cpu: processor seconds of the clients, for each call of the same kind.
+    """
 
     waits: dict[str, list[float]]
+    cpu: dict[str, list[float]]
     claims: int
     seconds: float
     connections: int
 
 
 def play(url: str, name: str, fleet: Fleet) -> Played:
-    """Let a fleet work on a new study to its end.
+    """Let a fleet work on a new study.
 
     Raises:
         SystemExit: a process failed, or a trial was lost or done twice.
@@ -87,16 +95,20 @@ def play(url: str, name: str, fleet: Fleet) -> Played:
     for process in processes:
         process.join()
     ledger = Ledger(url)
-    complete = ledger.count(name, "complete")
+    counts = ledger.status(name)["trials"]
     ledger.close()
-    if complete != fleet.trials:
-        raise SystemExit(f"error: {fleet.trials} trials were asked for, {complete} are complete")
-    waits: dict[str, list[float]] = {}
-    for played, _, _ in found:
-        for key, seconds in played.items():
-            waits.setdefault(key, []).extend(seconds)
-    seconds = max(end for _, _, end in found) - min(start for _, start, _ in found)
-    return Played(waits, len(waits["claim"]), seconds, connections)
+    ended = sum(len(answer[0].get("record", ())) for answer in found)
+    left = fleet.trials - ended
+    if counts["complete"] != ended or counts["waiting"] != left or (left and fleet.seconds is None):
+        raise SystemExit(f"error: {ended} of {fleet.trials} trials were ended, and there are {counts}")
+    waits, cpu = (_joined([answer[at] for answer in found]) for at in (0, 1))
+    seconds = max(end for *_, end in found) - min(start for *_, start, _ in found)
+    return Played(waits, cpu, len(waits["attach"]), seconds, connections)
+
+
+def _joined(some: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The lists of several processes, put together key by key."""
+    return {key: [value for each in some for value in each.get(key, ())] for each in some for key in each}
 
 
 def count_connections(url: str) -> int:
@@ -122,7 +134,7 @@ def _process(url: str, spec: dict[str, Any], fleet: Fleet, index: int, ready: Ba
     ready.wait(300)
     start = time.monotonic()
     players.run()
-    answers.put((players.waits, start, time.monotonic()))
+    answers.put((players.waits, players.cpu, start, time.monotonic()))
 
 
 class _Players:
@@ -132,59 +144,35 @@ class _Players:
         self._study, self._fleet = study, fleet
         self._ledger = Ledger(url, patience_seconds=120.0)
         self._trials = Trials(home_of(url), study)
-        self._sampler = threading.Lock()
-        self._lock = threading.Condition()
-        self._now = threading.local()
-        self._due: list[tuple[float, int, _Step]] = []
-        self._at_work = 0
+        self._numbers = range(index, fleet.workers, fleet.processes)
+        self._due = 0.0
         self.waits: dict[str, list[float]] = {}
-        self._errors: list[BaseException] = []
-        now = time.monotonic()
-        for number in range(index, fleet.workers, fleet.processes):
-            self._due.append((now, number, self._work(number)))
-        heapq.heapify(self._due)
+        self.cpu: dict[str, list[float]] = {}
         self._ledger.study(study.name)
 
     def run(self) -> None:
         """Until nothing is left to do."""
-        threads = [threading.Thread(target=self._serve) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self._errors:
-            raise self._errors[0]
+        now = time.monotonic()
+        queue = [(now, number, self._work(number)) for number in self._numbers]
+        heapq.heapify(queue)
+        stop_at = now + (self._fleet.seconds or float("inf"))
+        while queue:
+            if time.monotonic() > stop_at:
+                self._ledger.stop(self._study.name)
+                stop_at = float("inf")
+            self._due, number, step = heapq.heappop(queue)
+            time.sleep(max(0.0, self._due - time.monotonic()))
+            with suppress(StopIteration):
+                pause = next(step)
+                heapq.heappush(queue, (time.monotonic() + pause, number, step))
 
-    def _serve(self) -> None:
-        while True:
-            with self._lock:
-                while not self._due or self._due[0][0] > time.monotonic():
-                    if self._errors or (not self._due and not self._at_work):
-                        self._lock.notify_all()
-                        return
-                    until = self._due[0][0] - time.monotonic() if self._due else 1.0
-                    self._lock.wait(max(0.001, until))
-                due, number, step = heapq.heappop(self._due)
-                self._at_work += 1
-            try:
-                self._act(due, number, step)
-            except BaseException as error:
-                self._errors.append(error)
-
-    def _act(self, due: float, number: int, step: _Step) -> None:
-        self._now.due = due
-        try:
-            pause = next(step)
-            again = True
-        except StopIteration:
-            again = False
-        finally:
-            with self._lock:
-                self._at_work -= 1
-        with self._lock:
-            if again:
-                heapq.heappush(self._due, (time.monotonic() + pause, number, step))
-            self._lock.notify_all()
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Note how long a call takes, and the processor seconds that it costs the client."""
+        started, cpu = time.monotonic(), time.process_time()
+        yield
+        self._note(what, started)
+        self.cpu.setdefault(what, []).append(time.process_time() - cpu)
 
     def _note(self, what: str, since: float) -> None:
         self.waits.setdefault(what, []).append(time.monotonic() - since)
@@ -193,61 +181,65 @@ class _Players:
         """One worker, from its first claim to the end of the study."""
         me = WorkerIdentity(f"worker-{number}", "simulated", number, 0.0, "cpu")
         source = random.Random(f"{self._fleet.seed}/{number}")
-        ledger, name = self._ledger, self._study.name
+        ledger, name, idle_since = self._ledger, self._study.name, 0.0
+        kind = "first claim"
         while True:
-            due = self._now.due
-            started = time.monotonic()
-            claim = ledger.reserve(name, me, self._fleet.lease_seconds)
+            due = self._due
+            with self._timed("reserve"):
+                ledger.reap_dead(name)
+                claim = ledger.reserve(name, me, self._fleet.lease_seconds)
             if claim is None:
                 if ledger.end_if_done(name):
                     return
-                yield 1.0
+                idle_since = idle_since or due
+                yield idle_seconds(time.monotonic() - idle_since)
+                self._note("idle", self._due)
                 continue
-            self._note("reserve", started)
-            started = time.monotonic()
-            trial, trial_id = self._trials.create(claim)
-            self._note("create", started)
-            with self._sampler:
-                started = time.monotonic()
+            with self._timed("create"):
+                trial, trial_id = self._trials.create(claim)
+            with self._timed("ask"):
                 params = self._trials.fill_in(trial, trial_id)
-                self._note("ask", started)
-            started = time.monotonic()
-            digest = f"{trial:064x}"
-            ledger.attach(claim, Attached(trial, trial_id, params, digest, 18_816, HEAD_PARAMETERS))
-            self._note("attach", started)
-            self._note("claim", due)
+            with self._timed("attach"):
+                digest = f"{trial:064x}"
+                ledger.attach(claim, Attached(trial, trial_id, params, digest, 18_816, HEAD_PARAMETERS))
+            self._note(kind, due)
+            kind = "claim"
             length = source.lognormvariate(0.0, 0.7) * self._fleet.trial_seconds / self._fleet.compress
-            yield from self._train(claim, length, source)
-            due = self._now.due
-            started = time.monotonic()
+            if not (yield from self._train(claim, length, source)):
+                ledger.release(claim)
+                return
+            due = self._due
             value = source.uniform(0.6, 0.9)
-            ledger.record_result(claim, Result("complete", value, {"accuracy": value}, length))
-            self._note("record", started)
-            started = time.monotonic()
-            self._tell()
-            self._note("tell", started)
+            with self._timed("record"):
+                ledger.record_result(claim, Result("complete", value, {"accuracy": value}, length))
+            with self._timed("tell"):
+                self._tell()
             self._note("end", due)
 
-    def _train(self, claim: Any, length: float, source: random.Random) -> _Step:
-        """Heartbeats, and an evaluation at each sixth of the trial."""
-        beat = self._fleet.lease_seconds / 30 / self._fleet.compress
+    def _train(self, claim: Claim, length: float, source: random.Random) -> Generator[float, None, bool]:
+        """Heartbeats, and an evaluation at each sixth of the trial; False if the study was stopped."""
+        beat = self._fleet.lease_seconds / BEATS_A_LEASE / self._fleet.compress
         for evaluation in range(1, EVALUATIONS + 1):
             left = length / EVALUATIONS
             while left > beat:
                 yield beat
                 left -= beat
-                started = time.monotonic()
-                self._ledger.heartbeat([claim], {claim.place_id: (evaluation, EVALUATIONS)})
-                self._note("heartbeat", started)
+                with self._timed("heartbeat"):
+                    self._ledger.heartbeat([claim], {claim.place_id: (evaluation, EVALUATIONS)})
+                    control = self._ledger.control(self._study.name)
+                if control is not None:
+                    return False
             yield left
             value = source.uniform(0.5, 0.9)
             values = {"objective": value, "accuracy": value, "validation/loss": 1 - value}
-            started = time.monotonic()
-            self._ledger.record_metrics(claim, evaluation, 100 * evaluation, evaluation, values)
-            self._note("evaluation", started)
+            with self._timed("evaluation"):
+                self._ledger.record_metrics(claim, evaluation, 100 * evaluation, evaluation, values)
+                control = self._ledger.control(self._study.name)
+            if control is not None and evaluation < EVALUATIONS:
+                return False
+        return True
 
     def _tell(self) -> None:
         for untold in self._ledger.untold(self._study.name):
-            with self._sampler:
-                self._trials.tell(untold)
+            self._trials.tell(untold)
             self._ledger.mark_told(untold.place_id)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -182,6 +185,17 @@ def views(url: str, name: str, rounds: int) -> dict[str, list[float]]:
             found[key].append(_seconds(call))
     ledger.close()
     return found
+
+
+def command(url: str, name: str, rounds: int) -> list[float]:
+    """Seconds of ``sweeper status``, from the start of its process to its end."""
+    asked = [sys.executable, "-m", "sweeper", "status", name]
+    variables = {**os.environ, "SWEEPER_STORE": url}
+
+    def call() -> None:
+        subprocess.run(asked, env=variables, check=True, stdout=subprocess.DEVNULL)
+
+    return [_seconds(call) for _ in range(rounds)]
 
 
 def asks(url: str, study: Study, rounds: int) -> dict[str, list[float]]:

@@ -117,8 +117,8 @@ class Database:
     must therefore find out by its token what is done already.
 
     Args:
-        patience_seconds: how long a server that cannot be reached is tried again. It may be changed while
-            somebody waits.
+        patience_seconds: how long a server that cannot be reached, or a file that somebody holds, is tried
+            again. It may be changed while somebody waits.
     """
 
     def __init__(self, url: str, patience_seconds: float = 0.0) -> None:
@@ -193,13 +193,15 @@ class Database:
         return self.patiently(once)
 
     def patiently(self, call: Callable[[], _Answer], *wrappers: type[Exception]) -> _Answer:
-        """Call again while a server is away, for ``patience_seconds``; the call must bear being repeated.
+        """Call again while a server is away or a file held, for ``patience_seconds``.
+
+        The call must bear being repeated.
 
         Args:
             wrappers: what another library raises instead, with the failure as its cause.
 
         Raises:
-            UnreachableError: the database fails, or was away for longer.
+            UnreachableError: the database fails, or was away or held for longer.
         """
         began, delay = time.monotonic(), 0.1
         failures: tuple[type[Exception], ...] = (
@@ -219,9 +221,11 @@ class Database:
             delay = min(2 * delay, 2.0)
 
     def _passes(self, error: BaseException) -> bool:
-        """Whether waiting may help: the connection was lost or refused, or two transactions met."""
-        if self.is_sqlite or isinstance(error, exc.TimeoutError):
-            return not self.is_sqlite
+        """Whether waiting may help: the connection was lost or refused, or others hold what is wanted."""
+        if self.is_sqlite:
+            return "locked" in str(error)  # by a process that was stopped, say, in the middle of a write
+        if isinstance(error, exc.TimeoutError):
+            return True
         if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
             return True
         # Optuna goes on with a session whose connection was lost, and is told that it cannot.

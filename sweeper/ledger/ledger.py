@@ -25,7 +25,7 @@ from sweeper.ledger import (
     trialview,
 )
 from sweeper.ledger.database import Database
-from sweeper.ledger.processes import is_gone
+from sweeper.ledger.processes import host_id, is_gone
 from sweeper.ledger.records import (
     LOST,
     Attached,
@@ -223,7 +223,7 @@ class Ledger:
         Args:
             outcome: ``handed_back`` if somebody ended them on purpose: that does not count as a loss.
         """
-        gone = [row for row in self._database.read(places.running, name) if is_gone(row)]
+        gone = [row for row in self._database.read(places.running, name, host_id()) if is_gone(row)]
         for row in gone:
             self._database.write(failing.lose, row.place_id, row.token, outcome)
         return sorted({row.worker for row in gone})

@@ -168,7 +168,12 @@ def attach(connection: Connection, claim: Claim, attached: Attached) -> None:
     connection.execute(
         update(attempts).where(attempts.c.token == claim.token).values(trial_number=attached.trial_number)
     )
-    connection.execute(update(studies).where(studies.c.name == claim.study).values(past_limits_in_a_row=0))
+    # Only where it changes something: every worker would wait for the others at this one row.
+    connection.execute(
+        update(studies)
+        .where(studies.c.name == claim.study, studies.c.past_limits_in_a_row != 0)
+        .values(past_limits_in_a_row=0)
+    )
 
 
 def heartbeat(
@@ -217,8 +222,8 @@ def release(connection: Connection, claim: Claim, outcome: str, reason: str | No
         )
 
 
-def running(connection: Connection, study: str) -> list[Any]:
-    """``place_id, token, host, pid, process_started, worker, device`` of every claim."""
+def running(connection: Connection, study: str, host: str) -> list[Any]:
+    """``place_id, token, host, pid, process_started, worker`` of every claim of a host's workers."""
     return list(
         connection.execute(
             select(
@@ -228,10 +233,9 @@ def running(connection: Connection, study: str) -> list[Any]:
                 attempts.c.pid,
                 attempts.c.process_started,
                 attempts.c.worker,
-                attempts.c.device,
             )
             .join(places, and_(places.c.id == attempts.c.place_id, places.c.token == attempts.c.token))
-            .where(places.c.study == study, places.c.state == "running")
+            .where(places.c.study == study, places.c.state == "running", attempts.c.host == host)
         ).all()
     )
 

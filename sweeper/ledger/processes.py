@@ -48,9 +48,7 @@ def started(pid: int) -> float:
 
 
 def is_gone(row: Any) -> bool:
-    """Whether a worker (``host``, ``pid``, ``process_started``) is of this host and no longer there."""
-    if row.host != host_id():
-        return False
+    """Whether a worker of this host (``pid``, ``process_started``) is no longer there."""
     try:
         if psutil.Process(row.pid).status() == psutil.STATUS_ZOMBIE:
             return True

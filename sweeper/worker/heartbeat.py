@@ -9,8 +9,7 @@ from typing import Self
 
 from sweeper.errors import UnreachableError
 from sweeper.ledger import Claim, Ledger, StudyGone
-
-BEATS_A_LEASE = 30
+from sweeper.pace import BEATS_A_LEASE
 
 
 class Heartbeat:

@@ -17,6 +17,7 @@ from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.records import OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
+from sweeper.pace import POLL_SECONDS, idle_seconds
 from sweeper.pruning import Others, should_prune
 from sweeper.session import Session
 from sweeper.slot import Job
@@ -28,8 +29,6 @@ from sweeper.worker.packsize import PackSize
 from sweeper.worker.systemmetrics import SystemMetrics
 from sweeper.worker.weights import write_weights
 
-POLL_SECONDS = 1.0
-"""How often a worker without work looks for some: others may be lost, or hand theirs back."""
 LOST = "lost"
 """The answer that takes a trial out of its slot since another worker has it."""
 
@@ -68,7 +67,7 @@ class Rounds:
         self._alone: Claim | None = None
         # A trial that cannot share a step: begun, and trained when the pack is empty.
         self._waiting: Begun | None = None
-        self._idle = False
+        self._idle_since: float | None = None
         self._ask_again = 0.0
 
     @property
@@ -81,9 +80,12 @@ class Rounds:
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do here; waits a little if there was nothing to do before."""
-        if (self._idle and self._stop.wait(POLL_SECONDS)) or self._stop.is_set():
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+        else:
+            self._stop.wait(idle_seconds(time.monotonic() - self._idle_since))
+        if self._stop.is_set():
             return True
-        self._idle = True
         if self._confirm:
             return self._ledger.is_through(self._name, CONFIRM)
         self._tell_results()
@@ -109,7 +111,7 @@ class Rounds:
                 self._ask_again = time.monotonic() + POLL_SECONDS
                 return None
             point("after_reserve")
-            self._idle = False
+            self._idle_since = None
             if self._is_to_wait(claim):
                 return None
             self._heartbeat.add(claim)

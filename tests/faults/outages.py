@@ -45,7 +45,7 @@ def mlflow_away(server: ForkServerContext, folder: Path, trials: int, kills: int
             assert ended(worker) == 0
             proxy.set("pass")
         assert showing.error is None, showing.error
-        missing, twice = _compared(session, real)
+        missing, twice = compared(session, real)
     said = f"{failures} of the sender's turns failed; missing {missing}, twice {twice}, of all points"
     return tally(
         session, "MLflow down, answering 500, slow", "failed turn", failures, trials, missing + twice, said
@@ -63,12 +63,12 @@ def _go_through(proxy: Proxy, session: Session, trials: int) -> None:
     proxy.set("pass")
 
 
-def _compared(session: Session, real: str) -> tuple[int, int]:
+def compared(session: Session, real: str) -> tuple[int, int]:
     """Points of the ledger that MLflow lacks, and those that it has twice."""
     drawn = picture_of(real, session.name)
     missing = twice = 0
     for view in session.ledger.trials(session.name):
-        curves = drawn[view.name or ""]["curves"]
+        curves = drawn.get(view.name or "", {}).get("curves", {})
         wanted = {(row.key, row.evaluation): row.value for row in session.ledger.metric_rows(view.place_id)}
         found = Counter((key, step) for key, points in curves.items() for step, _, _ in points)
         values = {(key, step): value for key, points in curves.items() for step, value, _ in points}

@@ -100,7 +100,7 @@ def stalled(server: ForkServerContext, folder: Path, store: Store, rounds: int, 
     stale = stops = 0
     while stops < rounds and session.row.ended_at is None:
         held = wait_until(lambda: session.row.ended_at or _held_by(session, first.pid))
-        os.kill(first.pid or 0, signal.SIGSTOP)
+        _stop(first.pid or 0)
         held = None if _is_write_locked(session) else _held_by(session, first.pid)
         if held is None:  # it had just ended that trial, or holds the file for the moment
             os.kill(first.pid or 0, signal.SIGCONT)
@@ -121,6 +121,21 @@ def stalled(server: ForkServerContext, folder: Path, store: Store, rounds: int, 
     if session.row.ended_at is None:
         assert ended(start(server, session, None, *ALONE)) == 0
     return tally(session, f"SIGSTOP past the lease, {_kind(session)}", "stop", stops, trials, stale)
+
+
+def _stop(pid: int) -> None:
+    """Stop a process, and return once all of its threads stand still."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+
+    def still() -> bool:
+        try:
+            states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+        except OSError:  # a thread, or all of it, ended
+            return not tasks.exists()
+        return set(states) <= {"T", "Z", "X"}
+
+    wait_until(still)
 
 
 def _held_by(session: Session, pid: int | None) -> tuple[int, str, int] | None:

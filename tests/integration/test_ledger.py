@@ -402,12 +402,13 @@ def test_the_best_is_complete_and_the_first_of_equals(url: str) -> None:
     ledger.record_result(claim, Result("pruned", 0.9))
     assert [view.number for view in ledger.best("one", 3)] == [1, 2, 0]
     json = ledger.best("one")[0].to_json()
+    assert ledger.status("one")["best"] == json
     assert json["number"] == 1 and json["trainable_parameters"] == 15 and json["trainable_percent"] == 1.5
     assert "label" not in json
 
 
 def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
-    ledger = new_ledger(url, trials=3)
+    ledger = new_ledger(url, trials=4)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     from sweeper.ledger.processes import host_id, started
 
@@ -415,7 +416,8 @@ def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
     reused = replace(ME, name="here:3", process_started=ME.process_started - 100.0)
     claims = [reserve(ledger, other)]
     attach(ledger, claims[0], 0)
-    claims += [reserve(ledger, reused), reserve(ledger, ME)]
+    elsewhere = replace(reused, name="there:3", host="elsewhere")
+    claims += [reserve(ledger, reused), reserve(ledger, ME), reserve(ledger, elsewhere)]
     assert ledger.reap_dead("one") == ["here:3"]
     process.kill()
     # Not waited for, it is a zombie: dead, with its number still taken.

@@ -168,6 +168,30 @@ def test_a_store_that_is_locked_for_too_long_is_unreachable(
         other.close()
 
 
+def test_those_who_work_on_a_study_outlast_a_writer_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sqlite_url(tmp_path)
+    new_ledger(url).close()
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.01)
+    ledger = Ledger(url, patience_seconds=60.0)
+    assert ledger.studies() == ["one"]
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused, passes = [], Database._passes
+
+    def seen(self: Database, error: BaseException) -> bool:
+        refused.append(error)
+        if len(refused) == 2:
+            other.rollback()
+        return passes(self, error)
+
+    monkeypatch.setattr(Database, "_passes", seen)
+    assert ledger.end_study("one", "because")
+    other.close()
+    assert len(refused) == 2 and ledger.study("one").ended_because == "because"
+
+
 def test_a_damaged_store_says_so(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be looked at" * 100)
     with pytest.raises(UnreachableError, match="its file is damaged"):

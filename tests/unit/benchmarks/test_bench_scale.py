@@ -26,7 +26,9 @@ def test_a_fleet_ends_its_study_with_one_result_a_trial(tmp_path: Path) -> None:
     assert sorted(trial.number for trial in trials if trial.number is not None) == list(range(7))
     assert ledger.study("fleet").ended_at is not None and not ledger.untold("fleet")
     assert all(len(curve) == EVALUATIONS for curve in ledger.curves("fleet").values())
-    assert len(players.waits["claim"]) == len(players.waits["end"]) == 7
+    waits = {key: len(each) for key, each in players.waits.items()}
+    assert waits["first claim"] + waits["claim"] == waits["attach"] == waits["record"] == waits["end"] == 7
+    assert waits["evaluation"] == 7 * EVALUATIONS and players.cpu.keys() <= players.waits.keys()
     ended = Trials(home_of(url), study)._optuna.trials
     assert {trial.state.name for trial in ended} == {"COMPLETE"} and len(ended) == 7
 
@@ -69,7 +71,7 @@ def test_every_view_and_both_samplers_are_timed(tmp_path: Path) -> None:
     settings = parse(["--quick"])
     lines = list(reading(f"sqlite:///{tmp_path / 'store.db'}", settings))
     found = {" ".join(line.split()[2:5]) for line in lines}
-    assert len(lines) == 10 and all(line.startswith("20 trials") for line in lines), found
+    assert len(lines) == 11 and all(line.startswith("20 trials") for line in lines), found
     other = f"sqlite:///{tmp_path / 'other.db'}"
     study = fill(other, "few", 2)
     assert {key: len(times) for key, times in views(other, "few", 2).items()} == {
