@@ -166,8 +166,8 @@ class _Facts:
     def of(cls, study: Study, home: Home) -> _Facts:
         from adapters.architectures import hidden_size
         from sweeper.backbone import fingerprint, load_config
+        from sweeper.corners import check_space
         from sweeper.frozen import check_frozen
-        from sweeper.space import check_space
         from sweeper.task import check_task
 
         config = load_config(study.backbone)

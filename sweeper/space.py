@@ -8,16 +8,14 @@ What needs torch is imported where it is needed: commands that only read a study
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.config import AdapterConfig, Part, fields_of
-from adapters.errors import AdapterError
 from adapters.fields import DEFAULTS
-from sweeper.errors import SweeperError, UsageError
+from sweeper.errors import SweeperError
 from sweeper.study.layerbits import bits_of, is_bit, layers_on
 from sweeper.study.schema import Choice, Fixed, Range, Spec, Study, Value
 from sweeper.study.search import (
@@ -35,19 +33,9 @@ from sweeper.words import short
 if TYPE_CHECKING:
     import optuna
 
-    from adapters.depth import Depth
 
 _REDUCTIONS = {"bottleneck": 16, "compacter": 16, "ladder": 8, "mam": 2, "stack": 16}
 """What part of the backbone's width the default bottleneck of a method is."""
-_SIZES = (
-    *("bottleneck_dim", "placement", "layers", "learned_scaling", "rank", "targets", "prefix_length"),
-    *("prompt_length", "phm_dim", "phm_rank", PARTS_FIELD, "value_matrix"),
-)
-"""The fields that an adapter's size or its sites depend on."""
-
-_BITS = "bits"
-"""In place of a key, for the line of an error about a layer that has a bit."""
-
 DEFAULT_METHOD = "bottleneck"
 """The method of trial 0, if the space holds it; else the first that is listed."""
 
@@ -134,8 +122,8 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     given: dict[str, Any] = {field: values[key] for field, key in keys.items() if key is not None}
     frozen: tuple[str, ...] = ()
     if PARTS_FIELD in given:
-        frozen = _folders(given[PARTS_FIELD])
-        given[PARTS_FIELD] = _parts(study, frozen)
+        frozen = folders_of(given[PARTS_FIELD])
+        given[PARTS_FIELD] = parts_of(study, frozen)
     if "placement" in given:
         given["placement"] = placement_of(study, given["placement"])
     layers = layers_on(study.search, method, values)
@@ -147,12 +135,12 @@ def configuration(study: Study, params: Mapping[str, Any]) -> Configuration:
     return Configuration(adapter, TrainConfig.from_dict({**settings, **searched}), frozen)
 
 
-def _folders(value: Any) -> tuple[str, ...]:
+def folders_of(value: Any) -> tuple[str, ...]:
     """A set of adapters, as a space or the store has it."""
     return tuple(json.loads(value)) if isinstance(value, str) else tuple(value)
 
 
-def _parts(study: Study, folders: tuple[str, ...]) -> tuple[Part, ...]:
+def parts_of(study: Study, folders: tuple[str, ...]) -> tuple[Part, ...]:
     return tuple(study.frozen[folder].part for folder in folders)
 
 
@@ -222,7 +210,7 @@ def default_params(study: Study, hidden_size: int) -> Params:
         needed["bottleneck_dim"] = max(1, hidden_size // _REDUCTIONS[method])
     parts_key = key_of(study.search, method, PARTS_FIELD)
     if PARTS_FIELD in DEFAULTS[method] and parts_key is not None:
-        needed[PARTS_FIELD] = _parts(study, _folders(_ends(study.search[parts_key])[0]))
+        needed[PARTS_FIELD] = parts_of(study, folders_of(ends(study.search[parts_key])[0]))
     wanted = Configuration(AdapterConfig(method=method, **needed), TrainConfig()).to_dict()
     return {
         name: _nearest_in(name, study.search[name], wanted[field_of(name)])
@@ -268,176 +256,17 @@ def _size_of(study: Study, method: str) -> int | None:
     return count if bits == 1 else count // bits * (bits - 1)  # one layer at least has a module
 
 
-def extremes(study: Study, backbone_config: Any) -> tuple[int, int]:
-    """The fewest and the most parameters that an adapter of the space has in this backbone."""
-    from adapters.count import parameters_in
-
-    counts = [parameters_in(config, backbone_config) for _, config in _corners(study)]
-    return min(counts), max(counts)
-
-
-def depths(study: Study, backbone_config: Any) -> dict[tuple[Depth, ...], float]:
-    """How many trials of the budget are expected to read each set of depths of the backbone.
-
-    Every placement and set of layers counts alike; the reference, a head alone, begins at the end. Of a bit a
-    layer, half of the draws begin at the lowest layer, half of the others at the next.
-    """
-    from adapters.depth import enters
-
-    uses: dict[tuple[Depth, ...], float] = {}
-    for _, config in _corners(study):
-        read = enters(config, backbone_config)
-        uses[read] = uses.get(read, 0.0) + _likely(study, config)
-    each = study.budget.trials / sum(uses.values())
-    expected = {read: each * weight for read, weight in uses.items() if weight}
-    return {**expected, enters(None, backbone_config): 1.0}
-
-
-def _likely(study: Study, config: AdapterConfig) -> float:
-    """How much a corner counts among the draws; of bits, one layer stands for all draws that begin there."""
-    bits = tuple(bits_of(study.search, config.method))
-    if not bits:
-        return 1.0
-    if config.method == "ladder" or len(config.layers) > 1:  # a ladder reads each of its layers
-        return float((config.method == "ladder") == (len(config.layers) > 1))
-    return 0.5 ** (1 + bits.index(int(config.layers[0]))) / (1 - 0.5 ** len(bits))
-
-
-def _method(study: Study, params: Mapping[str, Any]) -> str:
-    """The method of a trial, from its parameters or from the space that has only one."""
-    spec = study.search["method"]
-    return str(spec.value) if isinstance(spec, Fixed) else str(params["method"])
-
-
-def _ends(spec: Spec) -> tuple[Value, ...]:
+def ends(spec: Spec) -> tuple[Value, ...]:
     """The values of a choice; of a range its two ends, between which nothing is larger or smaller."""
     if isinstance(spec, Fixed):
         return (spec.value,)
     return spec.values if isinstance(spec, Choice) else (spec.low, spec.high)
 
 
-def _corners(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
-    """Every adapter that differs in size or in sites, the sizes only at their ends.
-
-    With each goes the position of its value in the list it came from, for the line of an error, by its key.
-    """
-    for number, method in enumerate(method_names(study.search["method"])):
-        fields = {field: key_of(study.search, method, field) for field in _SIZES if field in DEFAULTS[method]}
-        keys = {field: key for field, key in fields.items() if key is not None}
-        ends: list[tuple[Value, ...]] = [_ends(study.search[key]) for key in keys.values()]
-        bits = tuple(bits_of(study.search, method))
-        if bits:  # each layer alone, and all
-            keys["layers"] = _BITS
-            ends.append((*((layer,) for layer in bits), bits))
-        for combination in itertools.product(*(enumerate(each) for each in ends)):
-            values: dict[str, Any] = {
-                field: value for field, (_, value) in zip(keys, combination, strict=True)
-            }
-            if "placement" in values:
-                values["placement"] = placement_of(study, values["placement"])
-            if PARTS_FIELD in values:
-                values[PARTS_FIELD] = _parts(study, _folders(values[PARTS_FIELD]))
-            positions = {key: index for key, (index, _) in zip(keys.values(), combination, strict=True)}
-            yield {**positions, "method": number}, AdapterConfig(method=method, **values)
-
-
-def corners(study: Study) -> Iterator[AdapterConfig]:
-    """Every adapter that differs in size or in sites, the sizes only at their ends."""
-    return (config for _, config in _corners(study))
-
-
-def check_space(study: Study, backbone_config: Any) -> None:
-    """Check that every adapter of the space fits into the backbone.
-
-    Raises:
-        UsageError: with the line of the value: a bottleneck wider than the hidden size, a layer that the
-            backbone lacks, a placement that its family has no sites for, an unknown family, or a limit that
-            no adapter meets.
-    """
-    from adapters.flops import flops_per_token
-    from adapters.methods import check
-
-    for indices, config in _corners(study):
-        try:
-            check(config, backbone_config)
-        except AdapterError as error:
-            line = _line_of(study, config.method, error.field, indices)
-            raise UsageError(str(error), study.path, line) from error
-    _check_between(study)
-    _check_prompt(study, backbone_config)
-    smallest, _ = extremes(study, backbone_config)
-    limit = study.limits.trainable_parameters
-    if limit is not None and smallest > limit:
-        raise UsageError(
-            f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest}; "
-            "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
-            study.path,
-            study.line("limits", "trainable_parameters"),
-        )
-    most = study.limits.flops_per_token
-    if most is not None:
-        cheapest = min(flops_per_token(config, backbone_config) for _, config in _corners(study))
-        if cheapest > most:
-            raise UsageError(
-                f"limits.flops_per_token is {most}, but the cheapest adapter of the space costs {cheapest}; "
-                "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
-                study.path,
-                study.line("limits", "flops_per_token"),
-            )
-
-
-def _check_between(study: Study) -> None:
-    """What the ends of a range do not show: a compacter's sizes are multiples of its Kronecker factors."""
-    if "compacter" not in method_names(study.search["method"]):
-        return
-    key = key_of(study.search, "compacter", "bottleneck_dim")
-    spec = study.search[key] if key is not None else None
-    factors = key_of(study.search, "compacter", "phm_dim")
-    default = Fixed(DEFAULTS["compacter"]["phm_dim"])
-    for factor in _ends(study.search[factors] if factors is not None else default):
-        if isinstance(spec, Range) and int(spec.step or 1) % int(str(factor)):
-            raise UsageError(
-                f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range "
-                f"a step that is "
-                f"a multiple of it, or a list of multiples",
-                study.path,
-                _line_of(study, "compacter", "bottleneck_dim", {str(key): 0}),
-            )
-
-
-def _check_prompt(study: Study, backbone_config: Any) -> None:
-    """A prompt takes positions: the longest text has to have room behind it."""
-    from sweeper.backbone import position_limit
-
-    limit = position_limit(getattr(backbone_config, "config", backbone_config))
-    for indices, config in _corners(study):
-        if (
-            config.method == "prompt"
-            and limit is not None
-            and config.prompt_length + study.train.max_length > limit
-        ):
-            raise UsageError(
-                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens "
-                f"are more than "
-                f"the backbone's {limit} positions: lower prompt_length or train.max_length",
-                study.path,
-                _line_of(study, "prompt", "prompt_length", indices),
-            )
-
-
-def _line_of(study: Study, method: str, field: str | None, indices: Mapping[str, int]) -> int | None:
-    if field is None:
-        return study.line("backbone", "model")
-    key = _BITS if field == "layers" and _BITS in indices else key_of(study.search, method, field)
-    if key is None:
-        return study.line("search", "method")
-    is_range = key != _BITS and isinstance(study.search[key], Range)
-    end: str | int = ("from", "to")[indices[key]] if is_range else indices.get(key, 0)
-    ends = (_BITS, end) if key == _BITS else (end,)
-    under = ("search", "method", method, field)
-    if under in study.lines:
-        return study.line(*under, *ends)
-    return study.line("search", field, *ends)
+def _method(study: Study, params: Mapping[str, Any]) -> str:
+    """The method of a trial, from its parameters or from the space that has only one."""
+    spec = study.search["method"]
+    return str(spec.value) if isinstance(spec, Fixed) else str(params["method"])
 
 
 def trial_seed(study: Study, number: int | str) -> int:

@@ -19,11 +19,11 @@ from benchmarks.makespan.trials import Trial
 from benchmarks.material import Material, prepare_material
 from sweeper.backbone import fingerprint
 from sweeper.cache import FrozenCache, Layout, budget_bytes
+from sweeper.corners import depths
 from sweeper.data import TaskData
 from sweeper.device import peak_memory_bytes
 from sweeper.events import Event, Exhausted, Failed, Finished
 from sweeper.slot import Job
-from sweeper.space import depths
 from sweeper.study import load_study
 from sweeper.train import train
 

@@ -74,7 +74,7 @@ def _known(study: Study) -> dict[str, Any] | None:
 def _check(
     study: Study, cache: Path, measure: bool, device: str | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    from sweeper import data, space, task
+    from sweeper import corners, data, space, task
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
     from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
@@ -84,7 +84,7 @@ def _check(
     where = choose(device)
     config = load_config(study.backbone)
     check_frozen(study, fingerprint(study.backbone))
-    space.check_space(study, config)
+    corners.check_space(study, config)
     task.check_task(study, config)
     tables = data.read_tables(study, cache)
     prepared = data.prepare(study, tables, load_tokenizer(study.backbone), cache)
@@ -165,11 +165,11 @@ def _sites(study: Study, config: Any) -> dict[str, list[str]]:
     from adapters.methods import places_in
     from adapters.points import hook_point
     from adapters.shape import measuring, shape_of
-    from sweeper import space
+    from sweeper import corners
 
     row, found = architecture_of(config), {}
     named = {pairs: name for name, pairs in study.placements.items()}
-    for chosen in space.corners(study):
+    for chosen in corners.every(study):
         if chosen.layers is None and not chosen.parts:
             continue
         layers = list(chosen.layers) if isinstance(chosen.layers, tuple) else chosen.layers
@@ -186,9 +186,9 @@ def _sites(study: Study, config: Any) -> dict[str, list[str]]:
 
 
 def _sizes(study: Study, config: Any, backbone_parameters: int) -> dict[str, Any]:
-    from sweeper import space
+    from sweeper import corners
 
-    smallest, largest = space.extremes(study, config)
+    smallest, largest = corners.extremes(study, config)
     return {
         "smallest": smallest,
         "largest": largest,

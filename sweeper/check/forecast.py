@@ -21,7 +21,7 @@ from adapters.architectures import hidden_size
 from adapters.count import frozen_parameters_in, parameters_in
 from adapters.depth import Depth
 from adapters.pack import Pack
-from sweeper import space, task
+from sweeper import corners, space, task
 from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
 from sweeper.engine.crew import Post, WorkerOptions, posts
@@ -205,7 +205,7 @@ def _wait(device: torch.device) -> None:
 def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
     largest = max(
         parameters_in(config, backbone.config) + frozen_parameters_in(config, backbone.config)
-        for config in space.corners(study)
+        for config in corners.every(study)
     )
     head = outputs * (hidden_size(backbone.config) + 1)
     return FLOAT_BYTES * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
@@ -225,7 +225,7 @@ def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:
 
     dtype = str(backbone.dtype).removeprefix("torch.")
     budget = budget_bytes(None, Home.from_environment().cache)
-    uses = space.depths(study, backbone.config)
+    uses = corners.depths(study, backbone.config)
     return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses)
 
 

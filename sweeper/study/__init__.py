@@ -5,8 +5,8 @@
     study.line("search", "activation")  # 14
 
 Everything that can be known without opening the backbone or the data is checked here; what needs the
-backbone's configuration is checked by ``space.check_space``, and the rows by ``data.read_tables``. One thing
-needs it here: ``layers: bits`` is a parameter for each layer that the backbone has.
+backbone's configuration is checked by ``corners.check_space``, and the rows by ``data.read_tables``. One
+thing needs it here: ``layers: bits`` is a parameter for each layer that the backbone has.
 """
 
 from __future__ import annotations

@@ -20,13 +20,13 @@ def with_frozen_states(
     """The data with what the frozen backbone makes of it; without, if there is no room or ``stop`` is set."""
     import torch
 
-    from sweeper import space
+    from sweeper import corners
     from sweeper.cache import FrozenCache, Layout, Stopped, budget_bytes
 
     row = session.row
     bare = Layout.of(data, row.backbone_fingerprint, row.dtype, pack.hidden_size)
     layout = bare.within(
-        budget_bytes(given, session.home.cache), space.depths(session.study, pack.backbone.config)
+        budget_bytes(given, session.home.cache), corners.depths(session.study, pack.backbone.config)
     )
     said = ""
 

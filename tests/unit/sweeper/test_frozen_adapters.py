@@ -14,7 +14,7 @@ import yaml
 
 from adapters.config import AdapterConfig
 from adapters.pack import Pack
-from sweeper import space
+from sweeper import corners, space
 from sweeper.backbone import fingerprint, load_backbone, load_config
 from sweeper.data import Split
 from sweeper.errors import SweeperError, UsageError
@@ -58,11 +58,11 @@ def test_a_fusion_is_read_with_the_digests_of_its_adapters(made: Path) -> None:
     assert [part.config.bottleneck_dim for part in found.adapter.adapters] == [4, 6]
     assert found.to_dict()["adapters"] == ["a", "b"]
     config = load_config(study.backbone)
-    space.check_space(study, config)
+    corners.check_space(study, config)
     check_frozen(study, fingerprint(study.backbone))
     # Both act behind the FFNs of the two upper layers, the first alone behind the lowest and the attentions.
     square = 32 * 32
-    assert space.extremes(study, config) == (2 * (3 * square + 32) + 4 * square,) * 2
+    assert corners.extremes(study, config) == (2 * (3 * square + 32) + 4 * square,) * 2
 
 
 def test_what_the_store_keeps_is_the_study_and_needs_no_folder(made: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_choice_among_sets_is_drawn_as_text(made: Path) -> None:
     assert first["adapters"] == '["a", "b", "c"]'
     found = space.configuration(study, {"adapters": '["a", "c"]', "learning_rate": 1e-3})
     assert [part.config.bottleneck_dim for part in found.adapter.adapters] == [4, 5]
-    sizes = {len(config.adapters) for config in space.corners(study)}
+    sizes = {len(config.adapters) for config in corners.every(study)}
     assert sizes == {2, 3}
     again = from_dict(study.to_dict(), study.path)
     assert again.search["adapters"] == study.search["adapters"]
@@ -96,15 +96,15 @@ def test_a_stack_searches_the_bottleneck_on_top(made: Path) -> None:
     assert found.adapter.own == AdapterConfig(bottleneck_dim=8)
     assert [part.config.method for part in found.adapter.adapters] == ["lora", "bottleneck"]
     config = load_config(study.backbone)
-    space.check_space(study, config)
-    assert space.extremes(study, config) == (3 * (2 * 32 * 4 + 36), 3 * (2 * 32 * 8 + 40))
+    corners.check_space(study, config)
+    assert corners.extremes(study, config) == (3 * (2 * 32 * 4 + 36), 3 * (2 * 32 * 8 + 40))
 
 
 def test_a_fusion_beside_another_method(made: Path) -> None:
     methods = {"fuse": {"adapters": ["a", "b"]}, "bottleneck": {"bottleneck_dim": [4, 8]}}
     study = load_study(write_study(made, search={"method": methods}))
     config = load_config(study.backbone)
-    space.check_space(study, config)
+    corners.check_space(study, config)
     assert space.configuration(study, {"method": "fuse"}).frozen == ("a", "b")
     assert space.configuration(study, {"method": "bottleneck", "bottleneck.bottleneck_dim": 4}).frozen == ()
 
@@ -150,7 +150,7 @@ def test_wirings_that_do_not_meet_are_refused_before_the_run(made: Path) -> None
     write_export(made / "parallel", made / "backbone", config, 5)
     study = study_of(made, adapters=["a", "parallel"])
     with pytest.raises(UsageError, match="wire the ffn of layer 0 differently"):
-        space.check_space(study, load_config(study.backbone))
+        corners.check_space(study, load_config(study.backbone))
 
 
 def test_an_adapter_of_another_backbone_is_refused(made: Path) -> None:
@@ -219,5 +219,5 @@ def test_a_slot_trains_the_fusion_and_the_head_alone(made: Path) -> None:
     )
     assert torch.equal(inside["layer_2_ffn.frozen.1.up.weight"], two.state_dict()["layer_2_ffn.up.weight"])
     trained = sum(parameter.numel() for parameter in slot.parameters)
-    assert trained == space.extremes(study, pack.backbone.config)[0] + 2 * 33
+    assert trained == corners.extremes(study, pack.backbone.config)[0] + 2 * 33
     assert job.identity()["adapter"]["adapters"][0]["weights"] == found.adapter.adapters[0].weights

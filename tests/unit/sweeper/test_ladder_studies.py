@@ -18,10 +18,11 @@ from sweeper.batches import gather
 from sweeper.cache import FrozenCache, Layout
 from sweeper.check import _sites
 from sweeper.check.report import folded
+from sweeper.corners import check_space, depths, extremes
 from sweeper.data import TaskData
 from sweeper.errors import UsageError
 from sweeper.events import Finished
-from sweeper.space import check_space, configuration, default_params, depths, distributions, extremes
+from sweeper.space import configuration, default_params, distributions
 from sweeper.study import Study, from_dict, load_study
 from sweeper.study.schema import Fixed
 from sweeper.train import train

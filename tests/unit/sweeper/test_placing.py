@@ -15,19 +15,10 @@ from adapters.count import adapter_parameters
 from adapters.depth import FFN, Depth
 from sweeper.assignments import read_assignments
 from sweeper.check import _searched
+from sweeper.corners import check_space, depths, extremes
 from sweeper.errors import UsageError
 from sweeper.sampling import grid_points, sampler_of
-from sweeper.space import (
-    check_space,
-    configuration,
-    default_params,
-    depths,
-    distributions,
-    extremes,
-    layers_missing,
-    size,
-    suggest,
-)
+from sweeper.space import configuration, default_params, distributions, layers_missing, size, suggest
 from sweeper.study import Study, difference, from_dict, load_study, yamlfile
 from sweeper.study.layerbits import bits_of
 from sweeper.study.schema import BIT

@@ -13,18 +13,10 @@ from transformers import BertConfig, BloomConfig, GPT2Config
 
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
+from sweeper.corners import check_space, extremes
 from sweeper.errors import SweeperError, UsageError
 from sweeper.sampling import sampler_of
-from sweeper.space import (
-    check_space,
-    configuration,
-    default_params,
-    distributions,
-    extremes,
-    size,
-    suggest,
-    trial_seed,
-)
+from sweeper.space import configuration, default_params, distributions, size, suggest, trial_seed
 from sweeper.study import Study, from_dict, yamlfile
 from sweeper.trainconfig import TrainConfig
 from sweeper.worker.begin import digest_of
