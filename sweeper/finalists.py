@@ -38,6 +38,16 @@ def parse_label(label: str) -> tuple[str, str]:
     return what, seed
 
 
+def distinct(best: Iterable[TrialView], count: int) -> list[TrialView]:
+    """The first ``count`` configurations among the best trials, a trial each: the earliest that was of it."""
+    found: dict[str | None, TrialView] = {}
+    for view in best:
+        held = found.get(view.configuration)
+        if held is None or (view.number or 0) < (held.number or 0):
+            found[view.configuration] = view  # at the place of the first
+    return list(found.values())[:count]
+
+
 @dataclass(frozen=True)
 class Group:
     """One configuration under several seeds.
