@@ -45,7 +45,7 @@ def table_of(said: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for row in [*said["finalists"], *_references(said)]
     ]
     names = ["", "seeds", f"test {metric}", "95 % interval", f"validation {metric}", "trainable"]
-    return [*names, "of the backbone", "latency"], rows
+    return [*names, "of the backbone", "latency, one text"], rows
 
 
 def _references(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -57,13 +57,12 @@ def _references(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def explanation(said: Mapping[str, Any]) -> str:
     """How the table is to be read, in a paragraph."""
-    latency = "Latency is the median time of one text alone."
     if said["winner"]["seeds"] == 1:
-        return f"One seed has neither a standard deviation nor an interval. {latency}"
+        return "One seed has neither a standard deviation nor an interval."
     return (
         "± is the standard deviation over the seeds. The 95 % interval is that of their mean: of 100 such "
         "intervals about 95 hold the mean of all seeds there are. Both tell of chance in training, not of "
-        f"the choice of test rows. {latency}"
+        "the choice of test rows."
     )
 
 

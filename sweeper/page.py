@@ -175,7 +175,8 @@ def _finalists(results: Results) -> str:
     if said is None:
         return ""
     columns, rows = confirmed.table_of(said)
-    lines = [f"<tr>{''.join(map(cell, row))}</tr>" for row in rows]
+    winner = said["winner"]["name"]
+    lines = [_line(map(cell, row), row[0] == winner) for row in rows]
     words = [confirmed.explanation(said), *confirmed.conclusions(said)]
     paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in words)
     return f'<div class="wide below">{table(columns, lines)}</div><div class="below">{paragraphs}</div>'
@@ -189,8 +190,12 @@ def _table(results: Results) -> str:
 
 
 def _row(trial: TrialView, cells: Sequence[Any], best: TrialView | None) -> str:
-    kind = ' class="best"' if best is not None and trial.place_id == best.place_id else ""
-    return f"<tr{kind}>{''.join(map(cell, cells))}</tr>"
+    return _line(map(cell, cells), best is not None and trial.place_id == best.place_id)
+
+
+def _line(cells: Iterable[str], is_best: bool) -> str:
+    kind = ' class="best"' if is_best else ""
+    return f"<tr{kind}>{''.join(cells)}</tr>"
 
 
 def table(columns: Sequence[str], lines: Iterable[str]) -> str:

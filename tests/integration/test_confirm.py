@@ -21,6 +21,7 @@ from sweeper.ledger import Attached, this_worker
 from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
+from sweeper.tracking import Tracker
 from tests.command_line import CommandLine
 from tests.tiny_folder import make_data, write_study
 
@@ -44,6 +45,7 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ledger.attach(claim, Attached(3, None, best.params, same, best.adapter_parameters or 0, 66))
     assert ledger.record_repeat(claim, same) == best.number
     ledger.end_if_done("tiny")
+    Tracker(home, "tiny", ledger).show()
     before = ledger.trials("tiny")
     assert [view.number for view in ledger.best("tiny", 2)] == [best.number, 3]
     assert preferred(ledger, "tiny") == ([best], None)

@@ -104,6 +104,8 @@ def test_one_seed_is_said_to_tell_little() -> None:
 def test_welch_by_hand() -> None:
     """t = -2 at 8 degrees of freedom: p = 0.0805, for 1..5 against 3..7."""
     assert p_value([1, 2, 3, 4, 5], [3, 4, 5, 6, 7]) == pytest.approx(0.0805, abs=1e-4)
+    # One of the two does not vary: t = -3.46 at 2 degrees of freedom.
+    assert p_value([1, 1, 1], [2, 3, 4]) == pytest.approx(0.0742, abs=1e-4)
     assert p_value([1, 1], [1, 1]) == 1.0 and p_value([1, 1], [2, 2]) == 0.0 and p_value([1], [2]) == 1.0
 
 
