@@ -58,7 +58,7 @@ def _take(browser: Browser, address: str, drawn: str, name: str, width: int, hei
     page.locator(drawn).first.wait_for(timeout=120_000)
     for label in ("Close", "close"):
         for button in page.get_by_role("button", name=label, exact=True).all():
-            button.click(timeout=2000)
+            button.click(timeout=30_000)
     page.wait_for_timeout(4000)
     page.screenshot(path=DOCS / f"{name}.png")
     page.close()

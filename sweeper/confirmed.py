@@ -45,7 +45,7 @@ def table_of(said: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for row in [*said["finalists"], *_references(said)]
     ]
     names = ["", "seeds", f"test {metric}", "95 % interval", f"validation {metric}", "trainable"]
-    return [*names, "of the backbone", "latency, one text"], rows
+    return [*names, "of the backbone", "latency"], rows
 
 
 def _references(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
