@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.finalists import DEFAULT, FULL, HEAD, LATENCY, label_of, parse_label, verdict
+from sweeper.finalists import DEFAULT, FULL, HEAD, LATENCY, distinct, label_of, parse_label, verdict
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
 
@@ -48,7 +48,7 @@ def confirm_study(
     """Train the finalists of a study anew, read them on the test rows, and say what holds.
 
     Args:
-        top: how many finalists there are; ``seeds``: how often each is trained.
+        top: how many finalists there are, each another configuration; ``seeds``: how often each is trained.
         references: fine-tune the whole backbone as well.
         devices: none for all that this machine has.
 
@@ -77,13 +77,14 @@ def confirm_study(
             study.path,
             study.line("data"),
         )
-    finalists = ledger.best(name, top)
+    finalists = distinct(ledger.best(name, count=None), top)
     if not finalists:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded: there is nothing to confirm"
         )
     if len(finalists) < top:
-        out.note(f"--top {top}: {len(finalists)} trials have succeeded, and all of them are finalists")
+        found = "one configuration" if len(finalists) == 1 else f"{len(finalists)} different configurations"
+        out.note(f"--top {top}: {found} succeeded, all that there are to confirm")
     ledger.confirm(name, _wanted(ledger, name, finalists, seeds))
     chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
     with Showing(Tracker(session.home, name, ledger).show) as showing:

@@ -38,6 +38,16 @@ def parse_label(label: str) -> tuple[str, str]:
     return what, seed
 
 
+def distinct(best: Iterable[TrialView], count: int) -> list[TrialView]:
+    """The first ``count`` configurations among the best trials, a trial each: the earliest that was of it."""
+    found: dict[str | None, TrialView] = {}
+    for view in best:
+        held = found.get(view.configuration)
+        if held is None or (view.number or 0) < (held.number or 0):
+            found[view.configuration] = view  # at the place of the first
+    return list(found.values())[:count]
+
+
 @dataclass(frozen=True)
 class Group:
     """One configuration under several seeds.
@@ -152,9 +162,12 @@ def p_value(one: Sequence[float], other: Sequence[float]) -> float:
         return 1.0
     if statistics.pvariance(one) == statistics.pvariance(other) == 0:
         return 1.0 if one[0] == other[0] else 0.0
-    from scipy.stats import ttest_ind
+    from scipy.stats import t  # not its ttest_ind, which warns where one of the two does not vary
 
-    return float(ttest_ind(one, other, equal_var=False).pvalue)
+    a, b = (statistics.variance(values) / len(values) for values in (one, other))
+    freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
+    apart = abs(statistics.fmean(one) - statistics.fmean(other)) / math.sqrt(a + b)
+    return 2.0 * float(t.sf(apart, freedom))
 
 
 def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import figures, report
+from sweeper import confirmed, figures, report
 from sweeper.errors import UsageError
 from sweeper.figures import style
 from sweeper.results import Results, headline, trial_rows
@@ -41,6 +41,7 @@ section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; margi
 section > h2 { margin: 10px 12px 0; } section > p { margin: 2px 12px 0; font-size: 13px; color: #555; }
 section.text { padding: 16px 20px; } section.text > h2 { margin: 0 0 10px; }
 .wide { overflow-x: auto; }
+.below { margin: 8px 12px 10px; } .below > p { margin: 0 0 6px; font-size: 13px; }
 table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
 th, td { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid #eceff1; }
 th { cursor: pointer; color: #444; }
@@ -76,7 +77,11 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 
 def report_page(results: Results) -> str:
     """The report of a study: every figure, and the table of its trials."""
-    parts = [figure_section(name, figures.described(results, name)) for name in figures.FIGURES]
+    below = {"finalists": _finalists(results)}
+    parts = [
+        figure_section(name, figures.described(results, name), below.get(name, ""))
+        for name in figures.FIGURES
+    ]
     parts.append(text_section("All trials", _table(results)))
     title = f"{results.name}: {headline(results)}"
     return page(title, [_about(results), *parts])
@@ -132,14 +137,15 @@ def _packed_plotly() -> str:
     return base64.b64encode(gzip.compress(figures.plotly_script().encode(), 6, mtime=0)).decode()
 
 
-def figure_section(name: str, description: Mapping[str, Any]) -> str:
+def figure_section(name: str, description: Mapping[str, Any], below: str = "") -> str:
+    """A figure with its title; ``below`` is HTML that stands under it."""
     untitled, title, subtitle = style.untitled(description)
     # In JSON a < stands only within texts, where its escape means the same and ends no script.
     data = figures.to_json(untitled).replace("<", "\\u003c")
     said = f"<h2>{html.escape(title)}</h2><p>{html.escape(subtitle)}</p>"
     return (
         f'<section id="{html.escape(name)}">{said}<div></div>'
-        f'<script type="application/json" data-figure="{html.escape(name)}">{data}</script></section>'
+        f'<script type="application/json" data-figure="{html.escape(name)}">{data}</script>{below}</section>'
     )
 
 
@@ -163,6 +169,19 @@ def _about(results: Results) -> str:
     return f'<p class="about">{html.escape(" · ".join(facts))}</p><nav class="about">{links}</nav>'
 
 
+def _finalists(results: Results) -> str:
+    """What was confirmed, in numbers and in words."""
+    said = results.confirmed
+    if said is None:
+        return ""
+    columns, rows = confirmed.table_of(said)
+    winner = said["winner"]["name"]
+    lines = [_line(map(cell, row), row[0] == winner) for row in rows]
+    words = [confirmed.explanation(said), *confirmed.conclusions(said)]
+    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in words)
+    return f'<div class="wide below">{table(columns, lines)}</div><div class="below">{paragraphs}</div>'
+
+
 def _table(results: Results) -> str:
     columns, rows = trial_rows(results)
     best = results.best
@@ -171,8 +190,12 @@ def _table(results: Results) -> str:
 
 
 def _row(trial: TrialView, cells: Sequence[Any], best: TrialView | None) -> str:
-    kind = ' class="best"' if best is not None and trial.place_id == best.place_id else ""
-    return f"<tr{kind}>{''.join(map(cell, cells))}</tr>"
+    return _line(map(cell, cells), best is not None and trial.place_id == best.place_id)
+
+
+def _line(cells: Iterable[str], is_best: bool) -> str:
+    kind = ' class="best"' if is_best else ""
+    return f"<tr{kind}>{''.join(cells)}</tr>"
 
 
 def table(columns: Sequence[str], lines: Iterable[str]) -> str:

@@ -121,8 +121,9 @@ def search(
 
     The study says which sampler and pruner; ``parallel`` trials are trained at once, all equally fast.
     Trial 0 has the parameters ``first`` and is never pruned; a configuration that was trained is not trained
-    again, but has the same result at no cost. So it is in the product. With ``trials``, no more are drawn
-    than that, those that repeat another among them, as the product's budget counts them.
+    again, but has the same result at no cost; one that is being trained waits for that result, while another
+    is drawn in its stead. So it is in the product. With ``trials``, no more are drawn than that, those that
+    repeat another among them, as the product's budget counts them.
     """
     import optuna
 
@@ -165,6 +166,8 @@ class _State:
         self._first = first
         self._curves: dict[int, list[Point]] = {}
         self._ended: dict[str, tuple[int, bool]] = {}
+        self._waiting: dict[str, list[_Running]] = {}
+        """By each configuration that is being trained: the trials that wait for its result."""
         self._complete: set[int] = set()
         self.ended: list[Complete] = []
 
@@ -174,13 +177,23 @@ class _State:
             if len(self._curves) >= self._trials:
                 return
             running = self._draw()
-            done = self._ended.get(_key(running.params))
-            if done is None:
+            key = _key(running.params)
+            if key in self._ended:
+                self._repeat(running)
+            elif key in self._waiting:
+                self._waiting[key].append(running)
+            else:
+                self._waiting[key] = []
                 heapq.heappush(due, (clock + _next_steps(running), running.number, running))
                 return
-            number, is_complete = done
-            self._curves[running.number] = self._curves[number]
-            self._tell(running, self._curves[number], is_complete)
+
+    def _repeat(self, running: _Running) -> None:
+        """End a trial with the result and the curve of the one that was trained alike."""
+        number, is_complete = self._ended[_key(running.params)]
+        curve = self._curves[running.number] = self._curves[number]
+        for evaluation, values in enumerate(curve, start=1):
+            self._report(running, evaluation, values)
+        self._tell(running, curve, is_complete)
 
     def _draw(self) -> _Running:
         number = len(self._curves)
@@ -203,16 +216,18 @@ class _State:
         """Take an evaluation in; whether the trial has ended with it."""
         curve = self._curves[running.number]
         curve.append(self._values(running))
-        if len(curve[-1]) == 1:  # Optuna has intermediate values for one objective alone
-            running.trial.report(curve[-1][0], running.evaluation)
+        self._report(running, running.evaluation, curve[-1])
         is_last = running.evaluation == len(running.row.values)
         is_pruned = not is_last and running.number != 0 and self._prunes(running.number)
         if not is_last and not is_pruned:
             return False
         # One that diverged ended before its last evaluation, and is told as pruned.
         is_complete = running.evaluation == self._table.evaluations
-        self._ended.setdefault(_key(running.params), (running.number, is_complete))
+        key = _key(running.params)
+        self._ended[key] = running.number, is_complete
         self._tell(running, curve, is_complete)
+        for alike in self._waiting.pop(key):
+            self._repeat(alike)
         if is_complete:
             mean, size = self._table.mean(running.params), running.row.trainable_parameters
             self.ended.append(Complete(spent, curve[-1], mean, size))
@@ -229,6 +244,10 @@ class _State:
         curves = {place: curve for place, curve in self._curves.items() if curve}
         others = Others(self._study.name, {}, self._complete)
         return should_prune(self._study.pruner, self._directions, curves, number, others)
+
+    def _report(self, running: _Running, evaluation: int, values: Point) -> None:
+        if len(values) == 1:  # Optuna has intermediate values for one objective alone
+            running.trial.report(values[0], evaluation)
 
     def _tell(self, running: _Running, curve: Sequence[Point], is_complete: bool) -> None:
         from optuna.trial import TrialState

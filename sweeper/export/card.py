@@ -136,10 +136,10 @@ def _confirmed(metric: str, found: Mapping[str, Any] | None) -> list[str]:
     if found is None:
         return []
     test = found["test"]
-    sd = "" if test["sd"] is None else f", standard deviation {test['sd']:.4f}"
+    sd = "" if test["sd"] is None else f" (standard deviation {test['sd']:.4f})"
     return [
         "",
-        f"Trained anew under {found['seeds']} fresh seeds, this configuration reaches {metric} "
+        f"Trained anew under {found['seeds']} fresh seeds, this configuration reaches a mean {metric} of "
         f"{test['mean']:.4f} on the test rows{sd}.",
     ]
 

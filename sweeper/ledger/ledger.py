@@ -289,10 +289,11 @@ class Ledger:
         """One place of a study."""
         return self._database.read(trialview.trials, name, place_id)[0]
 
-    def best(self, name: str, count: int = 1) -> list[TrialView]:
+    def best(self, name: str, count: int | None = 1) -> list[TrialView]:
         """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
 
-        With several objectives those of the front come first, in the order of the first objective.
+        With several objectives those of the front come first, in the order of the first objective. A count of
+        None is all of them.
         """
         return trialview.best(self.trials(name), objectives_of(self.study(name).spec), count)
 

@@ -223,6 +223,7 @@ class TrialView:
         version: grows with every change that is worth showing.
         retry_of: the number of the failed trial that this one tries once more.
         objectives: of a study with several: each by its metric; None where one is missing, and with one.
+        configuration: a digest of all that is trained but its seed; None before there is a trial.
     """
 
     study: str
@@ -253,6 +254,7 @@ class TrialView:
     version: int
     retry_of: int | None = None
     objectives: dict[str, float] | None = None
+    configuration: str | None = None
 
     @property
     def name(self) -> str | None:

@@ -126,11 +126,12 @@ def _view(row: Any, latest: dict[str, float], names: list[str]) -> TrialView:
         version=row.version,
         retry_of=row.retried_number,
         objectives=None if found is None else dict(zip(names, found, strict=True)),
+        configuration=row.configuration,
     )
 
 
 def best(
-    views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]], count: int = 1
+    views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]], count: int | None = 1
 ) -> list[TrialView]:
     """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
 

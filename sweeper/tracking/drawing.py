@@ -196,7 +196,8 @@ class Drawing:
         links = charts.links("", self._experiment_id, best, with_finalists=is_confirmed)
         if row.ended_at is not None:
             links["report"] = charts.report_link("", self._experiment_id, parent.run_id)
-        text = note.note(row, study, summarize(self._ledger, row.name), links)
+        said = verdict(self._ledger, row.name) if is_confirmed else None
+        text = note.note(row, study, summarize(self._ledger, row.name), links, said)
         file_digest = hashlib.sha256(row.text.encode()).hexdigest()
         if parent.tags.get(_FILE_TAG) != file_digest:
             board.copy_text(parent, "study.yaml", row.text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.confirmed import conclusions, explanation, table_of
 from sweeper.ledger import StudyRow
 from sweeper.report import COUNTED, configuration, number, percent, trial_name
 from sweeper.study import Study
@@ -19,13 +20,18 @@ _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 
 
 def note(
-    row: StudyRow, study: Study, summary: Mapping[str, Any], links: Mapping[str, str] | None = None
+    row: StudyRow,
+    study: Study,
+    summary: Mapping[str, Any],
+    links: Mapping[str, str] | None = None,
+    confirmed: Mapping[str, Any] | None = None,
 ) -> str:
     """The Markdown of a study.
 
     Args:
         summary: what ``summary.summarize`` returns.
         links: addresses within MLflow's pages, by what they show.
+        confirmed: what ``finalists.verdict`` says, once all that was to be confirmed has ended.
     """
     best = summary["best"]
     first = headline(summary).replace("_", "\\_")  # of a metric's name
@@ -35,6 +41,7 @@ def note(
         ways,
         f"`{study.name}`: {_progress(summary)}",
         _comparison(summary),
+        _confirmed(confirmed),
         _front(summary),
     ]
     if best is not None:
@@ -97,6 +104,16 @@ def _comparison(summary: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     return _table([*header, "adapter parameters", "trainable", "of the backbone"], lines)
+
+
+def _confirmed(said: Mapping[str, Any] | None) -> str:
+    """The finalists under fresh seeds, how to read that, and what follows."""
+    if said is None:
+        return ""
+    columns, rows = table_of(said)
+    table = _table([plain(column) for column in columns], rows)
+    words = [plain(line) for line in [explanation(said), *conclusions(said)]]
+    return "\n\n".join(["The finalists, trained anew under fresh seeds:", table, *words])
 
 
 def _front(summary: Mapping[str, Any]) -> str:

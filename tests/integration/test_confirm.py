@@ -17,9 +17,11 @@ from sweeper.export import export_study
 from sweeper.figures.finalists import headline
 from sweeper.finalists import preferred
 from sweeper.home import Home
+from sweeper.ledger import Attached, this_worker
 from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
+from sweeper.tracking import Tracker
 from tests.command_line import CommandLine
 from tests.tiny_folder import make_data, write_study
 
@@ -35,10 +37,22 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     home = Home.from_environment()
     session = open_study(load_study(tmp_path / "study.yaml"), home)
     ledger = session.ledger
-    before, (best,) = ledger.trials("tiny"), ledger.best("tiny")
+    (best,) = ledger.best("tiny")
+    # A repeat of the best is as good, and no finalist of its own.
+    ledger.enqueue("tiny", best.params)
+    claim, same = ledger.reserve("tiny", this_worker("cpu")), str(best.configuration)
+    assert claim is not None
+    ledger.attach(claim, Attached(3, None, best.params, same, best.adapter_parameters or 0, 66))
+    assert ledger.record_repeat(claim, same) == best.number
+    ledger.end_if_done("tiny")
+    Tracker(home, "tiny", ledger).show()
+    before = ledger.trials("tiny")
+    assert [view.number for view in ledger.best("tiny", 2)] == [best.number, 3]
     assert preferred(ledger, "tiny") == ([best], None)
     said = sweeper.json("confirm", "tiny", "--top", "2", "--seeds", "2", "--references", "--workers", "1")
-    assert len(said["finalists"]) == 2 and said["winner"]["name"] in said["alike"]
+    numbers = [row["number"] for row in said["finalists"]]
+    assert len(numbers) == 2 and best.number in numbers and 3 not in numbers
+    assert said["winner"]["name"] in said["alike"]
     for row in [*said["finalists"], said["default"], said["head"], said["full"]]:
         assert row["seeds"] == 2 and row["latency_ms"] > 0
         test = row["test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import threading
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_a_study_of_each_kind_is_confirmed(
     print_confirmation(Output(), said)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("\t")[2:5] == [f"test {metric}", "95 % interval", f"validation {metric}"]
-    assert conclusions(said)[-1].endswith("(less is better).") == (kind == "causal_lm")
+    assert ("(less is better)" in conclusions(said)[0]) == (kind == "causal_lm")
     runs = {run.name: run for run in confirmed(session.row, session.study, ledger.confirmations(name), said)}
     points = {point.key: point.value for point in runs[f"confirmed {winner['name']}"].points}
     assert points[f"test/{metric}_mean"] == winner["test"]["mean"]
@@ -59,4 +60,5 @@ def test_a_study_of_each_kind_is_confirmed(
     title = finalists(results)["layout"]["xaxis"]["title"]["text"]
     assert title == f"test {metric} ({better_is} is better)"
     page = report_page(results)
+    assert all(f"<p>{html.escape(line)}</p>" in page for line in conclusions(said))
     assert re.search(rf"<h2>{winner['name']}: test {metric} [\d.]+ over 2 seeds</h2>", page)

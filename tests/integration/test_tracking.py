@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from sweeper import tracking
+from sweeper.confirmed import conclusions, explanation
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.figures import FIGURES
 from sweeper.finalists import verdict
 from sweeper.ledger import Attached, Ledger, this_worker
 from sweeper.page import report_page
 from sweeper.results import read_results
-from sweeper.tracking import Tracker, charts, views
+from sweeper.tracking import Tracker, charts, note, views
 from tests.made_study import BEST, COMMAND, STUDY_TEXT, TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import free_port, mlflow_server, picture_of
 
@@ -359,7 +360,9 @@ def test_what_confirm_trained_are_runs_of_their_own(study: MadeStudy) -> None:
     assert standing[f"confirmed {said['winner']['name']}"] == "winner"
     assert standing["confirmed head alone"] == standing["confirmed full fine-tuning"] == "reference"
     assert charts.FINALISTS_TAG in picture["tags"]
-    assert charts.FINALISTS_KEY in picture["films"]["tags"]["mlflow.note.content"]
+    text = picture["films"]["tags"]["mlflow.note.content"]
+    assert charts.FINALISTS_KEY in text
+    assert all(note.plain(line) in text for line in [explanation(said), *conclusions(said)])
     # All of it drawn anew, it is the same.
     Tracker(study.home, "films", study.ledger).show(anew=True)
     assert _without_files(picture_of(study.home.tracking_uri)) == _without_files(picture)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from sweeper.confirmed import said_beside
-from sweeper.finalists import Group, alike, label_of, p_value, parse_label, spread
+from sweeper.confirmed import conclusions, explanation, said_beside, table_of
+from sweeper.finalists import METHOD, Group, alike, label_of, p_value, parse_label, spread
 from sweeper.metrics import METRICS, RANGES
 
 
@@ -61,9 +62,50 @@ def test_what_stands_beside_the_best_says_only_what_can_be_done() -> None:
     assert "no test rows" in nothing and "sweeper confirm" not in nothing
 
 
+def verdict_of(*finalists: Group, head: Group) -> dict[str, Any]:
+    same = alike(finalists, True)
+    return {
+        "metric": "accuracy", "direction": "maximize", "finalists": [one.to_json() for one in finalists],
+        "alike": [one.name for one in same], "winner": min(same, key=lambda one: one.parameters).to_json(),
+        "default": finalists[0].to_json(), "head": head.to_json(), "full": None, "test_used": METHOD,
+    }  # fmt: skip
+
+
+def test_what_was_confirmed_is_said_in_words() -> None:
+    """At 3.4 degrees of freedom t is 18.7 against the head, and -0.32 against the default."""
+    default, close, worse = (
+        group("0000", 900, 0.90, 0.91, 0.92),
+        group("0004", 100, 0.89, 0.91, 0.92),
+        group("0002", 50, 0.50, 0.51, 0.52),
+    )
+    said = verdict_of(default, close, worse, head=group("head", 7, 0.70, 0.71, 0.72))
+    assert [row[0] for row in table_of(said)[1]] == ["trial-0000", "trial-0004", "trial-0002", "head alone"]
+    assert explanation(said).startswith("± is the standard deviation over the seeds.")
+    assert conclusions(said) == [
+        f"trial-0000 and trial-0004 cannot be told apart; trial-0002 is worse ({METHOD}).",
+        "Confirmed: trial-0004, the smallest of them. Test accuracy 0.9067 ± 0.0153, with 100 trainable "
+        "parameters, 1 % of the backbone's.",
+        "On the test rows it is 0.0033 below the default configuration (p = 0.77) and 0.1967 above the head "
+        "alone (p < 0.001). Above p = 0.05 (Welch's t-test) chance may make such a difference.",
+    ]
+    said = verdict_of(default, worse, head=group("head", 7, 0.70, 0.71, 0.72))
+    assert conclusions(said)[0] == f"trial-0000 is better than trial-0002 ({METHOD})."
+
+
+def test_one_seed_is_said_to_tell_little() -> None:
+    said = verdict_of(group("0000", 9, 0.9), group("0001", 8, 0.8), head=group("head", 7, 0.7))
+    assert "neither a standard deviation nor an interval" in explanation(said)
+    assert "--seeds" in conclusions(said)[0]
+    assert conclusions(said)[-1] == (
+        "On the test rows it is 0.1000 below the default configuration and 0.1000 above the head alone."
+    )
+
+
 def test_welch_by_hand() -> None:
     """t = -2 at 8 degrees of freedom: p = 0.0805, for 1..5 against 3..7."""
     assert p_value([1, 2, 3, 4, 5], [3, 4, 5, 6, 7]) == pytest.approx(0.0805, abs=1e-4)
+    # One of the two does not vary: t = -3.46 at 2 degrees of freedom.
+    assert p_value([1, 1, 1], [2, 3, 4]) == pytest.approx(0.0742, abs=1e-4)
     assert p_value([1, 1], [1, 1]) == 1.0 and p_value([1, 1], [2, 2]) == 0.0 and p_value([1], [2]) == 1.0
 
 
