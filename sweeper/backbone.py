@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -227,6 +228,11 @@ _NO_SAFETENSORS = (
 )
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""transformers changes its own classes while it loads a model: of two threads at once, the one that ends last
+leaves them changed, and tied weights are missing from then on."""
+
+
 def _load(backbone: Backbone, load: Callable[..., Loaded], **options: Any) -> Loaded:
     """Call a ``from_pretrained`` on the directory, or on the hub's name at its revision."""
     source: str | Path = backbone.model
@@ -236,7 +242,7 @@ def _load(backbone: Backbone, load: Callable[..., Loaded], **options: Any) -> Lo
     else:
         options["revision"] = backbone.revision
     try:
-        with quiet():
+        with _ONE_AT_A_TIME, quiet():
             return load(str(source), trust_remote_code=False, **options)
     except Exception as error:  # what these functions raise for bad files is not documented
         if not isinstance(error, OSError | ValueError | KeyError | ImportError) and not _is_safetensors(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread, current_thread
+from time import sleep
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from sweeper.backbone import (
     fingerprint,
@@ -62,6 +67,30 @@ def test_a_backbone_is_frozen_quiet_and_the_saved_one(
     )
     assert load_tokenizer(at(folders[family]))("good")["input_ids"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_threads_that_load_at_once_leave_the_classes_of_transformers_as_they_were(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that overlap, the first to begin ends first: what it restores is not what the other saved."""
+    before, began = PreTrainedModel.tie_weights, Event()
+    init = PreTrainedModel.__init__
+
+    def slow(model: PreTrainedModel, *arguments: Any, **named: Any) -> None:
+        if current_thread() is second:
+            first.join(5.0)
+        elif not began.is_set():
+            began.set()
+            sleep(0.5)  # time for the second to come this far, if it can
+        init(model, *arguments, **named)
+
+    monkeypatch.setattr(PreTrainedModel, "__init__", slow)
+    load = partial(load_backbone, at(folders["gpt2"]), language_head=True)
+    first, second = Thread(target=load), Thread(target=lambda: began.wait(5.0) and load())
+    first.start(), second.start()
+    first.join(), second.join()
+    assert PreTrainedModel.tie_weights is before
+    load()  # its head is tied to its words, and no weight is missing
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
