@@ -133,6 +133,8 @@ def test_a_pack_gives_what_the_model_gives_and_each_what_it_is_alone(
     alone = pack.forward([(1, own)])[0]
     torch.testing.assert_close(alone, expected, rtol=1e-9, atol=1e-9)
     gradients = gradients_of(alone, adapter)
+    first = own.sequences.offsets[:-1]
+    torch.testing.assert_close(pack.forward([(1, own)], "cls")[0], expected[first], rtol=1e-9, atol=1e-9)
     other = fill(build(AdapterConfig(bottleneck_dim=3, layers=(2,)), model.config, generator()), 1).double()
     if not shares_step(config):
         with pytest.raises(ValueError, match="alone in its pack"):
@@ -147,10 +149,8 @@ def test_a_pack_gives_what_the_model_gives_and_each_what_it_is_alone(
         alone = pack.forward([(1, own)], pooled)[0]
         torch.testing.assert_close(packed[1], alone, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(packed[2], pack.forward(parts[2:], pooled)[0], rtol=1e-9, atol=1e-9)
-        first = own.sequences.offsets[:-1]
         wanted = gradients
         if pooled is not None:
-            torch.testing.assert_close(alone, expected[first], rtol=1e-9, atol=1e-9)
             wanted = gradients_of(pack.forward([(1, own)])[0][first], adapter)
         for mine, theirs in zip(gradients_of(pack.forward(parts, pooled)[1], adapter), wanted, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
