@@ -102,7 +102,7 @@ class Run:
         self.is_pooled = self.alone and index == len(self.layers) - 1
         if hidden is not None and self.sequences is not None:
             own = self._read(hidden[0], self.sequences, self.is_pooled).unsqueeze(0)
-            told = self._told(hidden)
+            told = self._told(hidden)  # of those who attend, before others join behind it
         residual, known = self._residual(own, self.join(Depth(index, ATTENTION)), self.is_pooled)
         if residual is None:
             return

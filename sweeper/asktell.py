@@ -159,8 +159,9 @@ class Trials:
         def draw() -> Params:
             # Drawn from (seed, number): a worker that starts again does not repeat another trial's draws.
             # And by a study that was just opened: one that has drawn before sees the trials of that time.
-            refused = self._study.sampler.name == "gp" and self._was_refused(trial_id)
-            sampler = sampler_of(self._study, self._study.seed, number, was_refused=refused)
+            # A Gaussian process learns from complete trials alone, and would be refused for the same again.
+            at_random = self._study.sampler.name == "gp" and self._was_refused(trial_id)
+            sampler = sampler_of(self._study, self._study.seed, number, at_random=at_random)
             own = optuna.Study(self._study.name, self._storage, sampler=sampler)
             return suggest(optuna.Trial(_with_earlier_trials(own, self._earlier), trial_id), self._study)
 

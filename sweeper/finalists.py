@@ -162,12 +162,12 @@ def p_value(one: Sequence[float], other: Sequence[float]) -> float:
         return 1.0
     if statistics.pvariance(one) == statistics.pvariance(other) == 0:
         return 1.0 if one[0] == other[0] else 0.0
-    from scipy.stats import t  # not its ttest_ind, which warns where one of the two does not vary
+    from scipy.stats import ttest_ind_from_stats  # ttest_ind warns where one of the two does not vary
 
-    a, b = (statistics.variance(values) / len(values) for values in (one, other))
-    freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
-    apart = abs(statistics.fmean(one) - statistics.fmean(other)) / math.sqrt(a + b)
-    return 2.0 * float(t.sf(apart, freedom))
+    first, second = (
+        (statistics.fmean(values), statistics.stdev(values), len(values)) for values in (one, other)
+    )
+    return float(ttest_ind_from_stats(*first, *second, equal_var=False).pvalue)
 
 
 def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:

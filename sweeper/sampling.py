@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 
 def sampler_of(
-    study: Study, seed: int, number: int, *, was_refused: bool = False
+    study: Study, seed: int, number: int, *, at_random: bool = False
 ) -> optuna.samplers.BaseSampler:
     """The sampler of a study for one trial.
 
     Args:
         seed: the study's.
         number: the trial's.
-        was_refused: what was drawn for the same place before was past a limit. Optuna's Gaussian process
-            learns from complete trials alone, and would come to the same again: then it is drawn at random.
+        at_random: draw this one at random, whatever the study's sampler.
     """
-    if was_refused and study.sampler.name == "gp":
+    if at_random:
         return build(Sampler("random"), seed, number, conditional=False)
     return build(study.sampler, seed, number, conditional=isinstance(study.search.get("method"), Choice))
 

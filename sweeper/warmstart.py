@@ -70,13 +70,10 @@ def take(ledger: Ledger, study: Study) -> Taken:
     Raises:
         UsageError: as :func:`find_earlier`.
     """
-    taken = Taken()
+    taken, config = Taken(), cache(partial(_config, study))
     for name, row in zip(study.warm_start, find_earlier(ledger, study), strict=True):
         old = from_dict(row.spec, row.path)
-        layers, known = (
-            cache(partial(_layer_count, old)),
-            partial(_excess, study, cache(partial(_config, study))),
-        )
+        layers = cache(partial(_layer_count, old))
         left: Counter[str] = Counter()
         before = len(taken.trials)
         for view in ledger.trials(name):
@@ -86,7 +83,7 @@ def take(ledger: Ledger, study: Study) -> Taken:
             if isinstance(found, str):
                 left[found] += 1
             else:
-                taken.trials.append({**found, "excess": known(found["params"], view)})
+                taken.trials.append({**found, "excess": _excess(study, config, found["params"], view)})
         why = "".join(f"; left {count}: {reason}" for reason, count in left.most_common())
         taken.notes.append(f"warm start from {name}: {len(taken.trials) - before} trials taken{why}")
     return taken
@@ -109,7 +106,7 @@ def _excess(study: Study, config: Callable[[], Any], params: space.Params, view:
     from adapters.count import parameters_in
     from adapters.flops import flops_per_token
 
-    limits = {name: limit for name, limit in study.limits.to_dict().items() if limit is not None}
+    limits = study.limits.given
     if not limits:
         return {}
     adapter = space.configuration(study, params).adapter

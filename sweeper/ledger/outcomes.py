@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, func, insert, literal, select, true, up
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
-from sweeper.ledger.places import release
+from sweeper.ledger.places import release, runs_with
 from sweeper.ledger.records import Claim, MetricRow, Result, Untold
 from sweeper.ledger.schema import ENDED, attempts, metrics, places, results, studies
 
@@ -243,13 +243,7 @@ def _wait_for_running(connection: Connection, claim: Claim, configuration: str) 
     """Free a place while another trial of its configuration runs; returns the number of that one."""
     twin = connection.execute(
         select(places.c.trial_number)
-        .where(
-            places.c.study == claim.study,
-            places.c.kind == "search",
-            places.c.configuration == configuration,
-            places.c.state == "running",
-            places.c.id != claim.place_id,
-        )
+        .where(runs_with(places, claim.study, configuration), places.c.id != claim.place_id)
         .order_by(places.c.trial_number)
         .limit(1)
     ).scalar()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql import ColumnElement, FromClause
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.failing import expire
@@ -101,20 +101,20 @@ def _first_has_its_number(study: str) -> ColumnElement[bool]:
     return ~on_its_way.exists()
 
 
+def runs_with(table: FromClause, study: str, configuration: str | ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a place, of the table or an alias of it, is a trial of a configuration that runs."""
+    return and_(
+        table.c.study == study,
+        table.c.kind == "search",
+        table.c.state == "running",
+        table.c.configuration == configuration,
+    )
+
+
 def _runs_alike(study: str) -> ColumnElement[bool]:
     """Whether a trial of the same configuration runs; of a place that never was a trial, none does."""
     twin = places.alias("twin")
-    return (
-        select(twin.c.id)
-        .where(
-            twin.c.study == study,
-            twin.c.kind == "search",
-            twin.c.state == "running",
-            twin.c.configuration == places.c.configuration,
-        )
-        .correlate(places)
-        .exists()
-    )
+    return select(twin.c.id).where(runs_with(twin, study, places.c.configuration)).correlate(places).exists()
 
 
 def _wants_repeats(study: str) -> ColumnElement[bool]:

@@ -214,6 +214,11 @@ class Limits:
     trainable_parameters: int | None = None
     flops_per_token: int | None = None
 
+    @property
+    def given(self) -> dict[str, int]:
+        """Those that the study file gives."""
+        return {name: limit for name, limit in self.to_dict().items() if limit is not None}
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -158,7 +158,7 @@ class Beginner:
         the head alone is trained as a reference in any case.
         """
         study = self._session.study
-        limits = {name: limit for name, limit in study.limits.to_dict().items() if limit is not None}
+        limits = study.limits.given
         known = self.known_before(adapter, tuple(limits))
         excess = {name: known[name] - limit for name, limit in limits.items()}
         missing = space.layers_missing(study, attached.params)
