@@ -257,7 +257,9 @@ def export(
     home = Home.from_environment()
     exported = export_study(ledger, home, study, out, top=top, trial=trial, pareto=pareto, format=format)
     if top is not None and len(exported) < top:
-        output.note(f"--top {top}: {len(exported)} trials have succeeded, and all of them are written")
+        output.note(
+            f"--top {top}: {len(exported)} configurations have succeeded, and all of them are written"
+        )
     if trial is None:
         output.note(said_beside(verdict(ledger, study), study, ledger.study(study).spec))
     if json:

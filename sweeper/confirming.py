@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.finalists import DEFAULT, FULL, HEAD, LATENCY, distinct, label_of, parse_label, verdict
+from sweeper.finalists import DEFAULT, FULL, HEAD, LATENCY, label_of, parse_label, verdict
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
 
@@ -77,7 +77,7 @@ def confirm_study(
             study.path,
             study.line("data"),
         )
-    finalists = distinct(ledger.best(name, count=None), top)
+    finalists = _finalists(ledger, name, top)
     if not finalists:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded: there is nothing to confirm"
@@ -101,6 +101,15 @@ def confirm_study(
         why = "" if failed is None else f": {failed.label} {failed.state} ({failed.reason})"
         raise SweeperError(f"nothing of the study {name} could be confirmed{why}")
     return said
+
+
+def _finalists(ledger: Ledger, name: str, top: int) -> list[TrialView]:
+    """The best configurations, each by its first complete trial: a better repeat later does not rename it."""
+    first: dict[str | None, TrialView] = {}
+    for view in ledger.trials(name):
+        if view.kind == "search" and view.state == "complete":
+            first.setdefault(view.configuration, view)
+    return [first[view.configuration] for view in ledger.best(name, top)]
 
 
 def _wanted(

@@ -38,16 +38,6 @@ def parse_label(label: str) -> tuple[str, str]:
     return what, seed
 
 
-def distinct(best: Iterable[TrialView], count: int) -> list[TrialView]:
-    """The first ``count`` configurations among the best trials, a trial each: the earliest that was of it."""
-    found: dict[str | None, TrialView] = {}
-    for view in best:
-        held = found.get(view.configuration)
-        if held is None or (view.number or 0) < (held.number or 0):
-            found[view.configuration] = view  # at the place of the first
-    return list(found.values())[:count]
-
-
 @dataclass(frozen=True)
 class Group:
     """One configuration under several seeds.
@@ -225,7 +215,7 @@ def preferred(ledger: Ledger, study: str, count: int = 1) -> tuple[list[TrialVie
     winner = next((view for view in ledger.trials(study) if view.number == said["winner"]["number"]), None)
     if winner is None or winner.state != "complete":
         return views, said
-    rest = [view for view in views if view.place_id != winner.place_id]
+    rest = [view for view in views if view.configuration != winner.configuration]
     return [winner, *rest][:count], said
 
 

@@ -135,14 +135,17 @@ def best(
 ) -> list[TrialView]:
     """The best complete trials of the search, best first; of equals the smaller one, then the earlier.
 
-    With several objectives those of the front come first, in the order of the first objective, and then those
-    that only they dominate, and so on.
+    Of the trials of one configuration the best stands for all. With several objectives those of the front
+    come first, in the order of the first objective, and then those that only they dominate, and so on.
     """
     done = _by_first(views, objectives)
     if len(objectives) > 1:
         sorted_fronts = fronts(_points(done, objectives))
         done = [done[position] for front in sorted_fronts for position in front]
-    return done[:count]
+    by_configuration: dict[str | None, TrialView] = {}
+    for view in done:
+        by_configuration.setdefault(view.configuration, view)
+    return list(by_configuration.values())[:count]
 
 
 def front(views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]]) -> list[TrialView]:

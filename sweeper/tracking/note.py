@@ -1,7 +1,8 @@
 """The result of a study as Markdown: on the page of its experiment in MLflow, and on that of its parent run.
 
 The page shows the first line above the table of runs, in one line that is cut at the edge of the window; the
-rest unfolds. So the first line says which adapter won, at what size, and what it is compared with.
+rest unfolds. So the first line says which adapter won, at what size, and what it is compared with: once it is
+confirmed, under fresh seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def note(
         confirmed: what ``finalists.verdict`` says, once all that was to be confirmed has ended.
     """
     best = summary["best"]
-    first = headline(summary).replace("_", "\\_")  # of a metric's name
+    first = headline(summary) if confirmed is None else confirmed_headline(confirmed)
+    first = first.replace("_", "\\_")  # of a metric's name
     ways = " · ".join(f"[{what}]({address})" for what, address in (links or {}).items())
     parts = [
         f"### {first}",
@@ -72,6 +74,24 @@ def headline(summary: Mapping[str, Any]) -> str:
             parts.append(f"is the {word}")
         elif reference is not None:
             parts.append(f"{word} {_short(reference['objective'])}")
+    return " · ".join(parts)
+
+
+def confirmed_headline(said: Mapping[str, Any]) -> str:
+    """Which finalist won, what it is worth under fresh seeds, at what size, in one line of plain text."""
+    winner = said["winner"]
+    test, seeds = winner["test"], winner["seeds"]
+    spread = "one seed" if test["sd"] is None else f"± {_short(test['sd'])}, {seeds} seeds"
+    parts = [
+        f"Confirmed: {winner['name']}",
+        f"test {said['metric']} {_short(test['mean'])} ({spread})",
+        f"{number(winner['trainable_parameters'])} parameters ({percent(winner['trainable_percent'])})",
+    ]
+    for word in ("default", "head", "full"):
+        if said[word] is not None and said[word]["what"] == winner["what"]:
+            parts.append(f"is the {word}")
+        elif said[word] is not None:
+            parts.append(f"{word} {_short(said[word]['test']['mean'])}")
     return " · ".join(parts)
 
 

@@ -136,7 +136,7 @@ def test_fewer_than_the_top_k_is_said(sweeper):
     done = sweeper("export", "tiny", "--out", "many", "--top", "50")
     written = len(names(sweeper.folder / "many"))
     assert done.returncode == 0
-    assert f"--top 50: {written} trials have succeeded, and all of them are written" in done.stderr
+    assert f"--top 50: {written} configurations have succeeded, and all of them are written" in done.stderr
 
 
 def test_a_trial_by_its_number_replaces_an_earlier_export(sweeper):

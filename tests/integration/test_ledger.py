@@ -407,6 +407,14 @@ def test_the_best_is_complete_and_the_first_of_equals(url: str) -> None:
     assert "label" not in json
 
 
+def test_a_configuration_is_listed_among_the_best_once(url: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    for number, (objective, configuration) in enumerate([(0.5, "a"), (0.7, "b"), (0.7, "b"), (0.6, "a")]):
+        complete(ledger, number, objective, configuration)
+    assert [view.number for view in ledger.best("one", 3)] == [1, 3]
+    assert [view.number for view in ledger.best("one", 1)] == [1]
+
+
 def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

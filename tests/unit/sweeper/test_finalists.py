@@ -10,6 +10,7 @@ import pytest
 from sweeper.confirmed import conclusions, explanation, said_beside, table_of
 from sweeper.finalists import METHOD, Group, alike, label_of, p_value, parse_label, spread
 from sweeper.metrics import METRICS, RANGES
+from sweeper.tracking.note import confirmed_headline
 
 
 def group(what: str, parameters: int, *validation: float) -> Group:
@@ -90,6 +91,19 @@ def test_what_was_confirmed_is_said_in_words() -> None:
     ]
     said = verdict_of(default, worse, head=group("head", 7, 0.70, 0.71, 0.72))
     assert conclusions(said)[0] == f"trial-0000 is better than trial-0002 ({METHOD})."
+
+
+def test_the_first_line_in_mlflow_is_the_confirmed_winner() -> None:
+    default, close = group("0000", 900, 0.90, 0.91, 0.92), group("0004", 100, 0.89, 0.91, 0.92)
+    said = verdict_of(default, close, head=group("head", 7, 0.70, 0.71, 0.72))
+    assert confirmed_headline(said) == (
+        "Confirmed: trial-0004 · test accuracy 0.9067 (± 0.0153, 3 seeds) · 100 parameters (1 %) · "
+        "default 0.9100 · head 0.7100"
+    )
+    alone = verdict_of(group("0000", 9, 0.9), head=group("head", 7, 0.7))
+    assert confirmed_headline(alone).endswith(
+        "0.9000 (one seed) · 9 parameters (1 %) · is the default · head 0.7000"
+    )
 
 
 def test_one_seed_is_said_to_tell_little() -> None:
