@@ -62,6 +62,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pip --disable-pip-version-check check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive adapters sweeper benchmarks docs
 	$(BIN)/python docs/commands.py --check
 	$(BIN)/python docs/adapter_tables.py --check
