@@ -1,17 +1,27 @@
-"""The command line as a user has it: a process of its own, in a folder of its own."""
+"""The command line as a user has it: a process of its own, in a folder of its own.
+
+What is waited for is forked from a server that has imported what commands import, which is most of what they
+take; what is started, or is given settings of Python's, is a process from nothing.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fork_server import fork_server
+
 ROOT = Path(__file__).parents[1]
 OURS = ("SWEEPER_", "MLFLOW_")
+PATIENCE_SECONDS = 240
 
 
 @dataclass
@@ -35,16 +45,33 @@ class CommandLine:
 
     def __call__(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs to the end and returns what it said, whatever its exit code."""
+        command, variables = self.arguments(*arguments), {**self.variables(), **environment}
+        if all(name.startswith(OURS) for name in {**self.environment, **environment}):
+            return self._forked(command, variables)
         return subprocess.run(
-            self.arguments(*arguments),
+            command,
             cwd=self.folder,
-            env={**self.variables(), **environment},
+            env=variables,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=240,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
+
+    def _forked(self, command: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            said = [Path(folder) / name for name in ("stdout", "stderr")]
+            process = fork_server().Process(target=_command, args=(command[3:], self.folder, variables, said))
+            process.start()
+            process.join(PATIENCE_SECONDS)
+            if process.is_alive():
+                process.kill()
+                raise subprocess.TimeoutExpired(command, PATIENCE_SECONDS)
+            assert process.exitcode is not None
+            return subprocess.CompletedProcess(
+                command, process.exitcode, *(file.read_text(encoding="utf-8") for file in said)
+            )
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Starts it and comes back; what it says is read from its pipes."""
@@ -64,3 +91,25 @@ class CommandLine:
         done = self(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+def _command(arguments: list[str], folder: Path, variables: Mapping[str, str], said: list[Path]) -> None:
+    """What ``python -m sweeper`` does, in a forked process."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    for number, file in enumerate(said, start=1):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
+    sys.argv = [str(ROOT / "sweeper" / "__main__.py"), *arguments]
+    import torch
+
+    from sweeper.cli import main
+
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    code = main()
+    atexit._run_exitfuncs()
+    raise SystemExit(code)

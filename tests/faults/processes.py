@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
@@ -16,12 +15,6 @@ from sweeper.session import Session, open_study
 from sweeper.study import load_study
 
 PATIENCE_SECONDS = 120
-
-
-def fork_server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.preload"])
-    return context
 
 
 def begin(folder: Path, root: Path, store: str | None = None, tracking: str | None = None) -> Session:

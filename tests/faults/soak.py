@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import outages, scenarios
-from tests.faults.processes import fork_server
 from tests.faults.servers import Postgres, postgres
 from tests.faults.tally import Tally
+from tests.fork_server import fork_server
 
 Run = Callable[[Path], Tally]
 

@@ -20,7 +20,8 @@ from sweeper.home import Home
 from sweeper.session import join_study, open_study
 from sweeper.study import load_study
 from tests.agreement import check_agrees
-from tests.faults.processes import begin, ended, fork_server, results, start
+from tests.faults.processes import begin, ended, results, start
+from tests.fork_server import fork_server
 from tests.tiny_folder import write_study
 
 TRIALS = 3

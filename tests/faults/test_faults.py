@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults import outages, scenarios
-from tests.faults.processes import begin, ended, fork_server, start
+from tests.faults.processes import begin, ended, start
 from tests.faults.servers import Postgres, postgres
+from tests.fork_server import fork_server
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ledger.end_if_done("tiny")
     Tracker(home, "tiny", ledger).show()
     before = ledger.trials("tiny")
-    assert [view.number for view in ledger.best("tiny", 2)] == [best.number, 3]
+    first, second = ledger.best("tiny", 2)
+    assert first == best and second.number != 3
     assert preferred(ledger, "tiny") == ([best], None)
     said = sweeper.json("confirm", "tiny", "--top", "2", "--seeds", "2", "--references", "--workers", "1")
     numbers = [row["number"] for row in said["finalists"]]

@@ -1,11 +1,13 @@
-"""What a worker imports, imported once in the server that workers are forked from. Starts no thread."""
+"""What commands and workers import, imported once in the server that tests fork from. Starts no thread."""
 
 import datasets
+import mlflow
 import optuna
 import transformers
 from sklearn import metrics
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+import sweeper.cli
 import sweeper.worker.process
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "AutoTokenizer",
     "datasets",
     "metrics",
+    "mlflow",
     "optuna",
     "sweeper",
     "transformers",
