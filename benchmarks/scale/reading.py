@@ -81,7 +81,8 @@ def _fill(connection: Connection, study: Study, chunk: list[Filled]) -> None:
     )  # fmt: skip
     rows = []
     for number, (params, curve), is_over in chunk:
-        place_id, token, state = by_position[number], f"{number:032x}", "complete" if is_over else "running"
+        place_id, state = by_position[number], "complete" if is_over else "running"
+        token = f"{place_id:032x}"  # of all studies in the store
         values = (
             state, 1, token, None if is_over else now + 86_400.0, _SIMULATED.name, number, ids[number],
             params, f"{number:064x}", 18_816, HEAD_PARAMETERS, is_over, EVALUATIONS + 2 if is_over else 2,

@@ -73,7 +73,8 @@ def test_every_view_and_both_samplers_are_timed(tmp_path: Path) -> None:
     found = {" ".join(line.split()[2:5]) for line in lines}
     assert len(lines) == 11 and all(line.startswith("20 trials") for line in lines), found
     other = f"sqlite:///{tmp_path / 'other.db'}"
-    study = fill(other, "few", 2)
+    fill(other, "fewer", 1)
+    study = fill(other, "few", 2)  # two in one store, as the sizes of a run are
     assert {key: len(times) for key, times in views(other, "few", 2).items()} == {
         "status": 2, "trials": 2, "best": 2, "a pruner's curves": 2,
     }  # fmt: skip
