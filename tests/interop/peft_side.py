@@ -33,6 +33,9 @@ _MADE = {
     ),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=9, token_dim=None),
     "prefix": peft.PrefixTuningConfig(num_virtual_tokens=9),
+    "prefix, with its network": peft.PrefixTuningConfig(
+        num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24
+    ),
 }
 _PREFIX = ("roberta", "electra", "gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "phi3")
 _SEQUENCE = {

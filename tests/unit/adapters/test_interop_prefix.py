@@ -22,15 +22,18 @@ def heads(model):
     return getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
 
 
-def theirs(folder, model):
-    """A folder that PEFT could have written, and its vectors: keys and values of each layer in turn."""
+def theirs(folder, model, network=False):
+    """A folder that PEFT could have written, and its vectors: keys and values of each layer in turn.
+
+    Where a network made them, the file holds what it put out.
+    """
     width = heads(model) * 8
     vectors = 0.5 * torch.randn(LENGTH, 2 * LAYERS * width, generator=torch.Generator().manual_seed(3))
     folder.mkdir()
     values = {
         "peft_type": "PREFIX_TUNING", "task_type": "FEATURE_EXTRACTION", "num_virtual_tokens": LENGTH,
         "token_dim": width, "num_transformer_submodules": 1, "num_attention_heads": heads(model),
-        "num_layers": LAYERS, "encoder_hidden_size": 32, "prefix_projection": False, "inference_mode": True,
+        "num_layers": LAYERS, "encoder_hidden_size": 32, "prefix_projection": network, "inference_mode": True,
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(values))
     save_file({"prompt_embeddings": vectors}, folder / WEIGHTS)
@@ -73,7 +76,7 @@ def with_rope(**rope):
 @pytest.mark.parametrize("family", [*LEARNED, *ROTARY])
 def test_a_prefix_of_theirs_computes_here_what_it_computes_there_and_goes_back(family, tmp_path):
     model = tiny_model(family)
-    folder, vectors = theirs(tmp_path / "theirs", model)
+    folder, vectors = theirs(tmp_path / "theirs", model, network=family == "gpt2")
     adapter = adapters.load(folder, backbone=model)
     assert adapter.config.positions == ("after_prefix" if family in LEARNED else "from_start")
     expected = with_cache(model, vectors, *texts())
