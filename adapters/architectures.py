@@ -8,6 +8,7 @@ from typing import Any
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.families import ARCHITECTURES
+from adapters.fields import AFTER_PREFIX, FROM_START
 from adapters.forward import Forward
 from adapters.placements import Sublayer, Wiring, wirings_of
 from adapters.row import Architecture, Hook, HookPoint, Site, linears
@@ -191,10 +192,19 @@ def check_fits(config: AdapterConfig, backbone_config: Any) -> tuple[Site, ...]:
 
     Raises:
         AdapterError: unknown family, a placement that the family has no sites for, a layer index out of
-            range, or a bottleneck wider than the hidden size.
+            range, a bottleneck wider than the hidden size, or positions after a prefix where none are
+            learned.
     """
     wirings = () if config.placement is None else wirings_of(config.placement)
-    architecture_of(backbone_config).check(config.method, wirings)
+    row = architecture_of(backbone_config)
+    row.check(config.method, wirings)
+    if config.positions == AFTER_PREFIX and row.position_table is None:
+        raise AdapterError(
+            f"positions {AFTER_PREFIX!r} are taken from a table of learned ones, and the row of "
+            f"{row.model_type!r} names none: use {FROM_START!r}. Where positions are rotary, it comes to the "
+            "same: a prefix learns how far away it is",
+            "positions",
+        )
     width = hidden_size(backbone_config)
     if config.bottleneck_dim is not None and config.bottleneck_dim > width:
         message = f"bottleneck_dim {config.bottleneck_dim} is wider than the backbone's hidden size {width}"

@@ -70,6 +70,8 @@ class AdapterConfig:
         alpha: the low-rank change is multiplied by alpha / rank; finite and above 0.
         targets: which linears of a layer: one of `TARGET_SETS`, or names of `LINEARS` joined by "+".
         prefix_length: trained keys and values in front of each layer's own.
+        positions: where those of a text begin: "from_start", as without a prefix, or "after_prefix", counted
+            on behind it; the latter in families with a table of learned positions.
         prompt_length: trained vectors in front of each text's word embeddings.
         phm_dim: Kronecker factors of a projection; divides the hidden size and bottleneck_dim.
         phm_rank: rank of each factor's larger half.
@@ -96,6 +98,7 @@ class AdapterConfig:
     alpha: float = _NOT_GIVEN
     targets: str = _NOT_GIVEN
     prefix_length: int = _NOT_GIVEN
+    positions: str = _NOT_GIVEN
     prompt_length: int = _NOT_GIVEN
     phm_dim: int = _NOT_GIVEN
     phm_rank: int = _NOT_GIVEN

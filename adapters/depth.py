@@ -9,25 +9,28 @@ from torch import Tensor
 
 from adapters.architectures import Site, is_flat, layer_count, layer_indices, sites
 from adapters.config import AdapterConfig
+from adapters.fields import AFTER_PREFIX
 
 States = tuple[Tensor, ...]
 """What the backbone computes up to a depth, ``[tokens, hidden_size]`` each; see :class:`Depth`."""
 
 
-INPUT, ATTENTION, FFN = range(3)
-"""The parts of a layer that lie below a cut: none, its attention, its attention and its FFN."""
+TOKENS, INPUT, ATTENTION, FFN = range(-1, 3)
+"""The parts of a layer that lie below a cut: none, its attention, its attention and its FFN. Behind TOKENS
+not even the embedding of the words does."""
 
 
 class Depth(NamedTuple):
     """A cut through a backbone: everything below it is frozen and the same for all adapters above it.
 
-    Behind INPUT there is one tensor, what the layer reads. Behind ATTENTION and FFN the cut lies at the last
-    projection of that sublayer, and there are two: the residual that is added to it, and what the projection
-    put out. Depths compare: a deeper one is larger. The layer behind the last one is the end of the backbone.
+    Behind TOKENS nothing is computed. Behind INPUT there is one tensor, what the layer reads. Behind
+    ATTENTION and FFN the cut lies at the last projection of that sublayer, and there are two: the residual
+    that is added to it, and what the projection put out. Depths compare: a deeper one is larger. The layer
+    behind the last one is the end of the backbone.
 
     Args:
         layer: from 0.
-        behind: INPUT, ATTENTION or FFN.
+        behind: TOKENS (of layer 0 alone), INPUT, ATTENTION or FFN.
     """
 
     layer: int
@@ -36,21 +39,23 @@ class Depth(NamedTuple):
     @property
     def tensors(self) -> int:
         """How many tensors the states at this depth are."""
-        return 1 if self.behind == INPUT else 2
+        return (0, 1, 2, 2)[self.behind - TOKENS]
 
     @property
     def layers(self) -> float:
         """What lies below it, in layers; attention counts as a third of one, as it does by its weights."""
-        return self.layer + (0.0, 1 / 3, 1.0)[self.behind]
+        return self.layer + (0.0, 0.0, 1 / 3, 1.0)[self.behind - TOKENS]
 
     @property
     def key(self) -> str:
         """A name for files, such as ``layer_3_ffn`` or ``layer_6``."""
-        return f"layer_{self.layer}{('', '_attention', '_ffn')[self.behind]}"
+        return f"layer_{self.layer}{('_tokens', '', '_attention', '_ffn')[self.behind - TOKENS]}"
 
 
 EMBEDDED = Depth(0, INPUT)
 """The input of the first layer: above it lies all that costs anything."""
+FROM_TOKENS = Depth(0, TOKENS)
+"""Of an adapter that changes how texts are embedded: it takes tokens, and no states."""
 
 
 _FROM_LAYERS = {
@@ -70,8 +75,8 @@ def depth_of(config: AdapterConfig | None, backbone_config: Any) -> Depth:
     if config is not None and config.parts:
         inside = [part.config for part in config.parts] + [own for own in [config.own] if own is not None]
         return min(depth_of(own, backbone_config) for own in inside)
-    if config is not None and config.method == "prompt":
-        return EMBEDDED
+    if config is not None and (config.method == "prompt" or config.positions == AFTER_PREFIX):
+        return FROM_TOKENS
     if config is not None and config.method in _FROM_LAYERS:
         return Depth(layer_indices(config.layers, layers)[0], _FROM_LAYERS[config.method])
     used = sites(config, layers) if config is not None else ()

@@ -31,6 +31,9 @@ _ENCODER_DECODER = {
 }
 
 
+_TABLE = "embeddings.position_embeddings"
+
+
 def _bert_like(
     model_type: str,
     *,
@@ -62,6 +65,7 @@ def _bert_like(
         forward=forward,
         layer_end=layer_end,
         positions_after_padding=positions_after_padding,
+        position_table=None if "prefix" in refuses else _TABLE,
         refuses=refuses,
     )
 
@@ -129,6 +133,7 @@ def _fairseq_like(
     last_norm: str | None = None,
     count: str = "num_hidden_layers",
     causal: bool = False,
+    position_table: str | None = None,
     decoder: Architecture | None = None,
 ) -> Architecture:
     return Architecture(
@@ -149,6 +154,7 @@ def _fairseq_like(
         last_norm=last_norm,
         count=count,
         causal=causal,
+        position_table=position_table,
         refuses={} if decoder is None else _ENCODER_DECODER,
         decoder=decoder,
     )
@@ -189,6 +195,7 @@ _ROWS = (
             ffn_down="albert_layers.0.ffn_output",
         ),
         ffn_norm="albert_layers.0.full_layer_layer_norm",
+        position_table=_TABLE,
         count="num_hidden_groups",
         refuses={
             "ladder": "it reads every layer once, and the layers of this family are passed several times"
@@ -209,6 +216,7 @@ _ROWS = (
         ),
         parallel=HookPoint("ffn", "beside"),
         ffn_norm="output_layer_norm",
+        position_table=_TABLE,
         forward=DISTILBERT,
     ),
     Architecture(
@@ -236,10 +244,18 @@ _ROWS = (
         ),
         parallel=HookPoint("mlp", "beside"),  # `mlp` reads the output of `ln_2`
         forward=GPT2,
+        position_table="wpe",
         last_norm="ln_f",
         causal=True,
     ),
-    _fairseq_like("opt", "decoder.layers", forward=OPT, last_norm="decoder.final_layer_norm", causal=True),
+    _fairseq_like(
+        "opt",
+        "decoder.layers",
+        forward=OPT,
+        last_norm="decoder.final_layer_norm",
+        causal=True,
+        position_table="decoder.embed_positions",
+    ),
     Architecture(
         model_type="gpt_neox",
         layers="layers",

@@ -31,6 +31,7 @@ INITIALIZATIONS = ("zero_up", "normal", "truncated_normal", "kaiming", "xavier",
 LAYER_SETS = ("all", "upper_half", "upper_third")
 LEARNED_SCALINGS = ("none", "channel")
 VALUE_MATRICES = ("trained", "none")
+FROM_START, AFTER_PREFIX = POSITIONS = ("from_start", "after_prefix")
 
 LINEARS = (
     "query",
@@ -78,7 +79,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ia3": {"targets": "key_value_ffn", "layers": "all"},
     "compacter": {**_BOTTLENECK, "activation": "gelu", "phm_dim": 4, "phm_rank": 1},
     "loreft": {"rank": 8, "layers": "all", "dropout": 0.0},
-    "prefix": {"prefix_length": 30, "layers": "all"},
+    "prefix": {"prefix_length": 30, "positions": FROM_START, "layers": "all"},
     "prompt": {"prompt_length": 20},
     "mam": {
         **{name: value for name, value in _BOTTLENECK.items() if name != "placement"},
@@ -111,6 +112,7 @@ NAME_FIELDS: Mapping[str, tuple[str, ...]] = {
     "initialization": INITIALIZATIONS,
     "learned_scaling": LEARNED_SCALINGS,
     "value_matrix": VALUE_MATRICES,
+    "positions": POSITIONS,
 }
 
 

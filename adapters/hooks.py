@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from adapters.adapter import Adapter
 from adapters.architectures import HookPoint
 from adapters.errors import AdapterError
+from adapters.positions import register_after
 from adapters.prefix import Prefix, PrefixHandle
 
 Delta = Callable[[Tensor], Tensor]
@@ -54,6 +55,8 @@ def register(
     Args:
         reads: of the hook "across", the module whose input the adapter's module takes.
     """
+    if point.hook == "positions":
+        return register_after(adapter.config.prefix_length, module)
     if point.hook == "prefix":
         assert isinstance(own, Prefix)
         return PrefixHandle(module, own, backbone)

@@ -11,6 +11,7 @@ from adapters.adapter import Adapter
 from adapters.architectures import Architecture, Hook, HookPoint, Site, architecture_of, layer_indices
 from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
+from adapters.fields import AFTER_PREFIX
 from adapters.hooks import Handle, Segment, register, register_ladder, register_routed
 from adapters.points import Point, hook_point, is_in_ffn
 from adapters.prompt import register_prompt
@@ -42,7 +43,7 @@ class Rungs(NamedTuple):
 Places: TypeAlias = tuple[Place, ...] | Rungs
 
 _ORDER: tuple[Hook, ...] = (
-    "prefix", "input", "norm", "change", "residual", "beside", "across", "after", "layer",
+    "positions", "prefix", "input", "norm", "change", "residual", "beside", "across", "after", "layer",
 )  # fmt: skip
 """Hooks of one module act in this order, whoever put them there: what an adapter computes depends on no
 other. A LayerNorm is computed anew before its output is changed, and what is behind reads all that was
@@ -163,6 +164,10 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
         last = site.layer == adapter.layer_count - 1
         pooled = _pooled(part, site) if last else None
         places.append(Place(modules[site.key].to(device), hooked, point, reads, pooled))
+    if adapter.config.positions == AFTER_PREFIX:
+        assert row.position_table is not None  # or it was refused
+        table = _submodule(backbone, row.position_table, row.model_type)
+        places.append(Place(adapter, table, HookPoint(row.position_table, "positions"), None, None))
     if adapter.shared is not None:
         adapter.shared.to(next(backbone.parameters()).device)
     return tuple(places)

@@ -17,12 +17,12 @@ from transformers import PreTrainedModel
 
 from adapters.architectures import Site, architecture_of, hidden_size, is_flat, layer_count
 from adapters.config import shares_step
-from adapters.depth import Depth, States, enters
+from adapters.depth import EMBEDDED, FROM_TOKENS, Depth, States, enters
 from adapters.flat import Sequences, prepare
 from adapters.insert import Adapter, activate, active, attach, remove, route
 from adapters.layerwise import Entry, Pooled, asks_alone, rows_read
 from adapters.padded import padded_forward
-from adapters.run import Readings, climb, frozen_states, prompted, run
+from adapters.run import Readings, climb, embed, frozen_states, prompted, run
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,8 @@ class Pack:
         inside: list[tuple[int, int, Entry]] = []
         for part, (slot, batch) in enumerate(parts):
             adapter = self._adapters[slot]
-            if adapter is not None and adapter.prompt is not None:
-                if not isinstance(batch, FlatBatch):
-                    raise ValueError(f"slot {slot} holds a prompt, which takes tokens")
-                text = (batch.input_ids, batch.token_type_ids, batch.sequences)
-                with self._through([slot], [], []):
-                    found[part] = prompted(self.backbone, adapter.prompt, *text, pooled)
+            if adapter is not None and self.depth(slot) == FROM_TOKENS:
+                found[part] = self._from_tokens(slot, adapter, batch, pooled)
             elif adapter is not None and adapter.side is not None:
                 found[part] = climb(self.backbone, adapter, self._readings(slot, batch), pooled)
             else:
@@ -146,6 +142,17 @@ class Pack:
             own, slots, entries = zip(*inside, strict=True)
             found |= zip(own, self._run(list(slots), list(entries), pooled), strict=True)
         return [found[part] for part in range(len(parts))]
+
+    def _from_tokens(self, slot: int, adapter: Adapter, batch: Batch, pooled: Pooled | None) -> Tensor:
+        """A part whose adapter acts where texts are embedded, alone."""
+        if not isinstance(batch, FlatBatch):
+            raise ValueError(f"slot {slot} changes how texts are embedded: it takes tokens, and no states")
+        text = (batch.input_ids, batch.token_type_ids, batch.sequences)
+        with self._through([slot], [], []):
+            if adapter.prompt is not None:
+                return prompted(self.backbone, adapter.prompt, *text, pooled)
+            entry = Entry(EMBEDDED, (embed(self.backbone, *text),), batch.sequences)
+            return run(self.backbone, [entry], pooled, alone=asks_alone(self.backbone, pooled))
 
     def _padded(self, slot: int, batch: Batch, pooled: Pooled | None) -> Tensor:
         """A part through the whole backbone, padded, alone."""

@@ -3,8 +3,8 @@
 It follows Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation": every query of a
 layer sees `prefix_length` more keys and values, the same for all texts. Where it differs: they are parameters
 themselves, drawn from N(0, 0.02), not the output of a network that is thrown away after training; positions
-of the texts stay what they are; and the cross-attention of an encoder-decoder has none. It promises no
-identity at the start.
+of the texts stay what they are, unless they are asked to begin behind it (`positions.py`); and the
+cross-attention of an encoder-decoder has none. It promises no identity at the start.
 
 The attention of the model is told through `transformers.AttentionInterface`: by a name of its own, or by that
 of flat runs where the model was prepared for them. While a prefix is active, the name is set; afterwards it

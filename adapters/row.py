@@ -17,7 +17,9 @@ from adapters.fields import LINEARS
 from adapters.forward import Forward
 from adapters.placements import Sublayer, Wiring, Wirings
 
-Hook = Literal["after", "beside", "residual", "norm", "across", "change", "input", "layer", "prefix"]
+Hook = Literal[
+    "after", "beside", "residual", "norm", "across", "change", "input", "layer", "prefix", "positions"
+]
 
 
 class Site(NamedTuple):
@@ -77,6 +79,8 @@ class Architecture:
         layer_end: path, inside a layer, of the module whose output is the layer's, where the layer itself
             puts out a tuple.
         positions_after_padding: positions are counted from `pad_token_id + 1`, as in RoBERTa, not from 0.
+        position_table: path, from `model.base_model`, of the embedding of learned positions; None where
+            positions are rotary, or a model has several such tables, or none.
         count: the name, in the model's configuration, of the number of layers.
         causal: a token sees only those before it.
         refuses: methods that the family cannot take, and why.
@@ -95,6 +99,7 @@ class Architecture:
     last_norm: str | None = None
     layer_end: str | None = None
     positions_after_padding: bool = False
+    position_table: str | None = None
     count: str = "num_hidden_layers"
     causal: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)

@@ -96,7 +96,7 @@ class Layout:
         worth = {
             reads: count * reads[-1].layers / sum(depth.tensors for depth in reads)
             for reads, count in uses.items()
-            if reads[-1] != EMBEDDED
+            if reads[-1] > EMBEDDED
         }
         chosen: set[Depth] = set()
         left = budget_bytes

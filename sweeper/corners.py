@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.fields import DEFAULTS
+from adapters.fields import AFTER_PREFIX, DEFAULTS
 from sweeper import space
 from sweeper.errors import UsageError
 from sweeper.study.layerbits import bits_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SIZES = (
     *("bottleneck_dim", "placement", "layers", "learned_scaling", "rank", "targets", "prefix_length"),
-    *("prompt_length", "phm_dim", "phm_rank", PARTS_FIELD, "value_matrix"),
+    *("positions", "prompt_length", "phm_dim", "phm_rank", PARTS_FIELD, "value_matrix"),
 )
 """The fields that an adapter's size or its sites depend on."""
 
@@ -80,7 +80,7 @@ def check_space(study: Study, backbone_config: Any) -> None:
             line = _line_of(study, config.method, error.field, indices)
             raise UsageError(str(error), study.path, line) from error
     _check_between(study)
-    _check_prompt(study, backbone_config)
+    _check_positions(study, backbone_config)
     smallest, _ = extremes(study, backbone_config)
     limit = study.limits.trainable_parameters
     if limit is not None and smallest > limit:
@@ -121,23 +121,23 @@ def _check_between(study: Study) -> None:
             )
 
 
-def _check_prompt(study: Study, backbone_config: Any) -> None:
-    """A prompt takes positions: the longest text has to have room behind it."""
+def _check_positions(study: Study, backbone_config: Any) -> None:
+    """A prompt takes positions, and so may a prefix: the longest text has to have room behind it."""
     from sweeper.backbone import position_limit
 
     limit = position_limit(getattr(backbone_config, "config", backbone_config))
     for indices, config in _located(study):
-        if (
-            config.method == "prompt"
-            and limit is not None
-            and config.prompt_length + study.train.max_length > limit
-        ):
+        takes = config.method == "prompt" or config.positions == AFTER_PREFIX
+        if not takes or limit is None:
+            continue
+        field = f"{config.method}_length"
+        length = getattr(config, field)
+        if length + study.train.max_length > limit:
             raise UsageError(
-                f"a prompt of {config.prompt_length} and texts of {study.train.max_length} tokens "
-                f"are more than "
-                f"the backbone's {limit} positions: lower prompt_length or train.max_length",
+                f"a {config.method} of {length} and texts of {study.train.max_length} tokens are more than "
+                f"the backbone's {limit} positions: lower {field} or train.max_length",
                 study.path,
-                _line_of(study, "prompt", "prompt_length", indices),
+                _line_of(study, config.method, field, indices),
             )
 
 

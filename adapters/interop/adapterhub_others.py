@@ -20,6 +20,7 @@ from adapters.architectures import layer_indices
 from adapters.bottleneck import activation_of
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
+from adapters.fields import FROM_START
 from adapters.interop.adapterhub_bottleneck import activation_here
 from adapters.interop.common import (
     Folder,
@@ -127,6 +128,8 @@ def prefix_out(adapter: Adapter, names: HubNames, name: str) -> tuple[dict[str, 
     """Their configuration and weights of a prefix of ours."""
     config, shape = adapter.config, adapter.shape
     _check_prefixes(names, shape.model_type)
+    if config.positions != FROM_START:
+        raise AdapterError("AdapterHub leaves positions where they are, and does not count on", "positions")
     modules = [adapter.get_submodule(place.key) for place in adapter.sites]
     pairs: list[Tensor] = [
         tensor for own in modules if isinstance(own, Prefix) for tensor in (own.keys, own.values)

@@ -128,8 +128,16 @@ def shape_from(folder: Folder, method: str, backbone: Any, named: object) -> Sha
         bare = Shape(found["model_type"], *sizes_in(found))
         architecture_of(bare)  # refuses an unknown family
         return with_measured(bare, found["shape"]) if "shape" in found else bare
+    config = config_from(backbone, named)
+    return None if config is None else shape_of(method, config)
+
+
+def config_from(backbone: Any, named: object) -> Any:
+    """The configuration of a backbone; None if nobody says. Arguments as for `shape_from`."""
+    if backbone is not None:
+        return getattr(backbone, "config", backbone)
     if isinstance(named, str) and named and (Path(named) / "config.json").is_file():
-        return shape_of(method, _config_in(named))
+        return _config_in(named)
     return None
 
 

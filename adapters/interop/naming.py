@@ -20,10 +20,12 @@ class Names(NamedTuple):
         prefix: the attribute that holds the backbone (`base_model_prefix`).
         token_head: the attribute that holds the linear head of the class ``…ForTokenClassification``; None
             where there is no such class, or its head has more layers than a linear one.
+        cache: whether its models take keys and values of earlier tokens, as which PEFT hands a prefix over.
     """
 
     prefix: str
     token_head: str | None
+    cache: bool = True
 
 
 PEFT: dict[str, Names] = {
@@ -31,10 +33,10 @@ PEFT: dict[str, Names] = {
     "roberta": Names("roberta", "classifier"),
     "xlm-roberta": Names("roberta", "classifier"),
     "electra": Names("electra", "classifier"),
-    "deberta-v2": Names("deberta", "classifier"),
-    "mpnet": Names("mpnet", "classifier"),
-    "distilbert": Names("distilbert", "classifier"),
-    "modernbert": Names("model", None),
+    "deberta-v2": Names("deberta", "classifier", cache=False),
+    "mpnet": Names("mpnet", "classifier", cache=False),
+    "distilbert": Names("distilbert", "classifier", cache=False),
+    "modernbert": Names("model", None, cache=False),
     "gpt2": Names("transformer", "classifier"),
     "opt": Names("model", None),
     "gpt_neox": Names("gpt_neox", "classifier"),

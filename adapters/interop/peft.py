@@ -60,8 +60,10 @@ def to_peft(
     )
     names = names_of(adapter.model_type)
     front = "" if head is None else f"{names.prefix}."
+    facts = {} if head is None else {"pooling": head.pooling}
     if config.method in ("prefix", "prompt"):
-        fields, tensors = vectors_out(adapter, backbone)
+        fields, tensors, positions = vectors_out(adapter, backbone, names)
+        facts |= positions
     else:
         fields, tensors = linears_out(adapter, backbone, front)
     fields |= {"base_model_name_or_path": backbone_name, "inference_mode": True, "modules_to_save": None}
@@ -72,7 +74,6 @@ def to_peft(
         where = "base_model." if config.method in ("prefix", "prompt") else _FRONT
         tensors |= {f"{where}{name}.weight": weight, f"{where}{name}.bias": bias}
         fields |= {"task_type": "TOKEN_CLS", "modules_to_save": [name]}
-    facts = {} if head is None else {"pooling": head.pooling}
     return {CONFIG: as_json(fields), WEIGHTS: as_safetensors(tensors, adapter, facts)}
 
 
@@ -91,7 +92,7 @@ def from_peft(path: Path, backbone: Any = None) -> Adapter:
     shape, names = _shape(folder, backbone)
     weights = {key: value for key, value in folder.tensors.items() if not _is_head(key)}
     if folder.config["peft_type"] in ("PREFIX_TUNING", "PROMPT_TUNING"):
-        config, tensors = vectors_in(folder, weights, shape)
+        config, tensors = vectors_in(folder, weights, shape, names, backbone)
     else:
         strange = next((key for key in weights if not key.startswith(_FRONT)), None)
         if strange is not None:

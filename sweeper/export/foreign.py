@@ -168,10 +168,12 @@ def _notes(format: str, facts: Mapping[str, Any]) -> list[str]:
     if format == "peft" and adapter["method"] == "prompt":
         length = adapter["prompt_length"]
         notes.append(f"The first {length} of them are of the prompt, and are left out.")
-    if format == "peft" and adapter["method"] == "prefix":
+    if format == "peft" and adapter["method"] == "prefix" and adapter["positions"] == "from_start":
         length = adapter["prefix_length"]
         notes.append(
-            f"PEFT counts positions behind the prefix: call the model with position_ids from -{length} "
-            f"(torch.arange(tokens) - {length}), so that those of the text begin at 0."
+            "PEFT counts positions behind the prefix. Where they are rotary, its keys were turned as far, "
+            "and nothing is left to do. Where they are learned (BERT, GPT-2, OPT, …), call the model with "
+            f"position_ids from -{length} (torch.arange(tokens) - {length}), so that those of the text begin "
+            "at 0."
         )
     return notes

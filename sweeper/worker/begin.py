@@ -26,7 +26,7 @@ from sweeper.space import Configuration, Params
 
 PAST_LIMITS_IN_A_ROW = 100
 """So many configurations past the limits, one after the other, end a study."""
-_LATER_FIELDS = {"learned_scaling": "none", "stochastic_depth": 0.0}
+_LATER_FIELDS = {"learned_scaling": "none", "stochastic_depth": 0.0, "positions": "from_start"}
 """Fields that came after the first stores, with the values under which a configuration trains as without."""
 
 

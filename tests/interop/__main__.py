@@ -113,7 +113,7 @@ def export(side: Side, tokens: dict[str, Any]) -> tuple[list[dict[str, Any]], di
         ours[name] = compute(model, adapter, head, tokens[text])
         config = case.config
         listed.append({"name": name, "folder": str(side.work / name), "model": str(where), "tokens": text,
-                       "head": head is not None, "prefix": config.prefix_length or 0,
+                       "head": head is not None, "count_from": _count_from(config, model),
                        "prompt": config.prompt_length or 0})  # fmt: skip
         back = adapters.load(side.work / name, backbone=model)
         state = back.state_dict()
@@ -122,6 +122,12 @@ def export(side: Side, tokens: dict[str, Any]) -> tuple[list[dict[str, Any]], di
         ):
             raise SystemExit(f"error: {case.row}: what was written is not what is read")
     return listed, ours
+
+
+def _count_from(config: adapters.AdapterConfig, model: Any) -> int | None:
+    """The position at which a text has to begin there; None where the model counts by itself."""
+    learned = adapters.architectures.architecture_of(model).position_table is not None
+    return -config.prefix_length if config.positions == "from_start" and learned else None
 
 
 def compare_out(side: Side, ours: dict[str, torch.Tensor], tokens: dict[str, Any], rows: Rows) -> None:

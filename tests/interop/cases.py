@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters import AdapterConfig
+from adapters.architectures import ARCHITECTURES
 from adapters.interop.adapterhub_bottleneck import ACTIVATIONS
 from adapters.interop.hubnames import ROWS as HUB_FAMILIES
 from adapters.interop.naming import PEFT as PEFT_FAMILIES
@@ -17,6 +18,8 @@ PLACEMENTS = (
     "attention:after+ffn:parallel", "attention:after+ffn:norm_inside", "attention:parallel+ffn:parallel",
     "attention:parallel+ffn:after", "attention:parallel+ffn:norm_inside",
 )  # fmt: skip
+SLIDING = ("mistral",)
+"""Of the tiny models, those of a window so short that a prefix is refused."""
 DIMENSIONS = (1, 2, 3, 5, 7, 13, 16, 24, 48, 77, 100, 128, 191, 192, 193, 255, 256, 300, 383, 384)
 
 
@@ -100,7 +103,9 @@ def peft_cases() -> list[Case]:
     found.append(Case("peft", "IA3", REAL, AdapterConfig(method="ia3", layers=(0, 5))))
     for length in (1, 12):
         config = AdapterConfig(method="prefix", prefix_length=length)
-        found.append(Case("peft", "prefix", REAL, config))
+        found.append(Case("peft", "prefix, called with position ids", REAL, config))
+        behind = AdapterConfig(method="prefix", prefix_length=length, positions="after_prefix")
+        found.append(Case("peft", "prefix, positions after it", REAL, behind))
         found.append(Case("peft", "prompt", REAL, AdapterConfig(method="prompt", prompt_length=length)))
     for pooling, what in (("cls", "first token"), ("mean", "mean of tokens"), ("last", "last token")):
         found.append(_lora("peft", f"head, {what}", pooling=pooling))
@@ -112,4 +117,9 @@ def peft_cases() -> list[Case]:
             found.append(
                 Case("peft", row, family, AdapterConfig(method=method, layers=(0, 2), **ours), pooling)
             )
+        if names.cache and family not in SLIDING:
+            learned = ARCHITECTURES[family].position_table is not None
+            positions = {"positions": "after_prefix"} if learned else {}
+            config = AdapterConfig(method="prefix", prefix_length=5, **positions)
+            found.append(Case("peft", f"prefix, family {family}", family, config, pooling))
     return found

@@ -32,7 +32,12 @@ _MADE = {
         target_modules=r".*(key|value|\d\.output\.dense)", feedforward_modules=r".*\d\.output\.dense"
     ),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=9, token_dim=None),
+    "prefix": peft.PrefixTuningConfig(num_virtual_tokens=9),
+    "prefix, with its network": peft.PrefixTuningConfig(
+        num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24
+    ),
 }
+_PREFIX = ("roberta", "electra", "gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "phi3")
 _SEQUENCE = {
     "real": ["query"], "roberta": ["query"], "electra": ["query"], "distilbert": ["q_lin"],
     "mpnet": ["attn.q"], "gpt2": ["c_attn"], "llama": ["q_proj"], "qwen3": ["q_proj"],
@@ -56,8 +61,8 @@ def load_one(case, tokens):
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         model = peft.PeftModel.from_pretrained(base, case["folder"]).eval()
     given = dict(tokens[case["tokens"]])
-    if case["prefix"]:
-        positions = torch.arange(given["input_ids"].shape[1]) - case["prefix"]
+    if case["count_from"] is not None:
+        positions = torch.arange(given["input_ids"].shape[1]) + case["count_from"]
         given["position_ids"] = positions.expand_as(given["input_ids"])
     return logits(model, given)[:, case["prompt"] :]
 
@@ -71,8 +76,8 @@ def make_one(folder: Path, config, kind, task: str, model_folder: str, tokens, s
     model = peft.get_peft_model(base, config)
     randomise([p for p in model.parameters() if p.requires_grad], seed)
     model.eval().save_pretrained(str(folder))
-    return logits(model, tokens)[:, config.num_virtual_tokens or 0 :] if task == "TOKEN_CLS" and hasattr(
-        config, "num_virtual_tokens") else logits(model, tokens)  # fmt: skip
+    prompt = config.num_virtual_tokens if isinstance(config, peft.PromptTuningConfig) else 0
+    return logits(model, tokens)[:, prompt:] if prompt else logits(model, tokens)
 
 
 def main() -> None:
@@ -101,6 +106,12 @@ def main() -> None:
         results[folder.name] = make_one(folder, *given)
         row = "head for sequences" if family == "real" else f"head for sequences, {family}"
         made.append({"row": row, "folder": folder.name, "model": family})
+    for number, family in enumerate(_PREFIX):
+        folder, config = work / f"made-prefix-{number}", peft.PrefixTuningConfig(num_virtual_tokens=6)
+        where = cases["families"][family]
+        given = (config, AutoModelForTokenClassification, "TOKEN_CLS", where, tokens["tiny"], number)
+        results[folder.name] = make_one(folder, *given)
+        made.append({"row": f"prefix, {family}", "folder": folder.name, "model": family})
     write_json(work / "made.json", made)
     write_tensors(work / "made.safetensors", results)
     write_json(

@@ -51,6 +51,7 @@ def test_what_the_other_side_has_not_is_refused_with_the_reason(format, fields, 
         ("adapterhub", "gpt2", {"bottleneck_dim": 4, "placement": "parallel"}, "normalises first"),
         ("adapterhub", "gpt2", {"method": "lora"}, "does not reach query_key_value"),
         ("peft", "albert", {"method": "lora"}, "not shown for the family 'albert'"),
+        ("adapterhub", "bert", {"method": "prefix", "positions": "after_prefix"}, "does not count on"),
     ],
 )
 def test_families_that_were_not_shown_are_refused(format, family, fields, message):
@@ -160,15 +161,6 @@ def test_layers_that_differ_in_what_they_change_are_refused(tmp_path):
     }
     save_file(renamed, folder / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="names no such linear"):
-        adapters.load(folder, backbone=tiny_config("bert"))
-
-
-def test_a_prefix_that_was_trained_in_peft_is_refused(tmp_path):
-    folder = write_folder(
-        tmp_path / "out", built(method="prefix", prefix_length=3), "peft", backbone=tiny_config("bert")
-    )
-    save_file(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.safetensors")
-    with pytest.raises(AdapterError, match="counts the positions of a text from 3 on"):
         adapters.load(folder, backbone=tiny_config("bert"))
 
 

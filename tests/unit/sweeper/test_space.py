@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from transformers import BertConfig, BloomConfig, GPT2Config
+from transformers import BertConfig, BloomConfig, GPT2Config, LlamaConfig
 
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
@@ -24,6 +24,7 @@ from tests.study_text import STUDY, line_of, replaced
 
 BERT = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12)
 FIRST_DIGEST = "5ff52ffdb7d02a9ba36fe94360cbbc3271715d7924a2e761ea93a5f5e139811b"
+PREFIX_DIGEST = "8866e1f4205bc9b51937a2c555a283152f2a705e1ddd348d000fbdb7c3d16882"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -109,6 +110,10 @@ def test_a_configuration_of_the_first_stores_is_still_known_as_trained() -> None
     for change in ({"learned_scaling": "channel"}, {"stochastic_depth": 0.1}, {"activation": "gelu"}):
         changed = replace(plain, adapter=replace(plain.adapter, **change))
         assert digest_of(changed, None) != FIRST_DIGEST
+    prefix = {"method": "prefix", "prefix_length": 4, "learning_rate": 0.003}
+    assert digest_of(configuration(study_of(search=prefix), {}), None) == PREFIX_DIGEST
+    behind = configuration(study_of(search={**prefix, "positions": "after_prefix"}), {})
+    assert digest_of(behind, None) != PREFIX_DIGEST
 
 
 def test_a_missing_parameter_is_refused() -> None:
@@ -202,6 +207,20 @@ def test_a_placement_that_a_family_lacks() -> None:
     with pytest.raises(UsageError, match="pfeiffer_original") as caught:
         check_space(with_lines(text), GPT2Config(n_embd=384, n_layer=6, n_head=6))
     assert caught.value.line == line_of(text, "- pfeiffer_original")
+
+
+def test_positions_behind_a_prefix_have_to_be_there() -> None:
+    search = {"method": "prefix", "prefix_length": [4, 385], "positions": ["from_start", "after_prefix"]}
+    study = study_of(search=search)
+    assert set(distributions(study)) == {"prefix_length", "positions"} and size(study) == 4
+    assert configuration(study, {"prefix_length": 4, "positions": "after_prefix"}).adapter.positions == (
+        "after_prefix"
+    )
+    with pytest.raises(UsageError, match=r"a prefix of 385 and texts of 128 tokens .* lower prefix_length"):
+        check_space(study, BERT)
+    check_space(study_of(search={**search, "positions": "from_start"}), BERT)
+    with pytest.raises(UsageError, match="the row of 'llama' names none"):
+        check_space(study_of(search={**search, "prefix_length": 4}), LlamaConfig(num_hidden_layers=1))
 
 
 def test_a_family_without_a_row() -> None:
