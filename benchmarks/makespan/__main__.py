@@ -133,7 +133,7 @@ def run(settings: argparse.Namespace) -> None:
         if settings.folder:
             about = measured_for(settings, study, trials, folder)
             kept = Kept(settings.folder, about, columns.their_versions() if hub else {})
-            print(f"{settings.folder} keeps {kept.count} measurements")
+            print(f"measurements kept in {settings.folder}: {kept.count}")
         rounds = measure(columns, trials, settings, kept)
         print("\n" + report(rounds, {name: meaning for name, (meaning, _) in columns.columns.items()}))
         if kept:

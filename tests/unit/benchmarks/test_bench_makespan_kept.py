@@ -126,12 +126,12 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert makespan.main(command) == 130
     stopped = capsys.readouterr()
     assert stopped.err == "stopped: the same command goes on\n"
-    assert "keeps 0 measurements" in stopped.out and "times faster" not in stopped.out
+    assert f"kept in {tmp_path / 'kept'}: 0\n" in stopped.out and "times faster" not in stopped.out
 
     assert makespan.main([*command, "--json", str(tmp_path / "all.json")]) == 0
     assert begun == ["c", "e2", "c", "c", "e2"]
     told = capsys.readouterr().out
-    assert "keeps 2 measurements\nround 1, (c): 40.0 s, kept\nround 1, (e2): 8.0 s, kept\n" in told
+    assert f"kept in {tmp_path / 'kept'}: 2\nround 1, (c): 40.0 s, kept\nround 1, (e2): 8.0 s, kept\n" in told
     assert "round 2 of 2, (c) ...\nround 2, (c): 50.0 s\n" in told
     assert "45.0 (40.0 to 50.0)" in told and "9.0 (8.0 to 10.0)" in told
     assert told.endswith("measured in 2 runs\n")
