@@ -9,6 +9,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.common import ROOT, parse, parser
 
@@ -31,11 +32,14 @@ def main() -> int:
     made = parser(__doc__, rounds=3, rows=1024, validation_rows=256)
     made.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), help="some of them")
     made.add_argument("--makespan", default="", help='more options for it, such as --makespan "--trials 4"')
+    made.add_argument("--folder", type=Path, help="where the makespan keeps its measurements, to go on from")
     arguments = sys.argv[1:]
     settings = parse(made, arguments)
     for name in settings.only:
         module, *own = RUNS[name]
-        own += shlex.split(settings.makespan) if module == "makespan" else []
+        if module == "makespan":
+            own += ["--folder", str(settings.folder.resolve() / name)] if settings.folder else []
+            own += shlex.split(settings.makespan)
         print(f"\n== {name}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{module}", *own, *passed_on(arguments)]
         done = subprocess.run(command, cwd=ROOT)
@@ -50,6 +54,7 @@ def passed_on(arguments: list[str]) -> list[str]:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--only", nargs="+", choices=RUNS)
     own.add_argument("--makespan")
+    own.add_argument("--folder")
     return own.parse_known_args(arguments)[1]
 
 

@@ -20,6 +20,7 @@ from benchmarks.material import write_study
 from benchmarks.processes import Answer, Process
 
 THEIRS = Path(__file__).resolve().parent / "theirs.py"
+HUB = THEIRS.parent.parent / "adapterhub"
 
 
 @dataclass
@@ -84,6 +85,17 @@ class Columns:
         if sorted(results.accuracies) != [trial.number for trial in trials]:
             raise SystemExit(f"error: column {name} trained {sorted(results.accuracies)}")
         return results
+
+    def their_versions(self) -> dict[str, str]:
+        """The versions of AdapterHub's side, asked of its Python."""
+        code = f"import sys; sys.path.insert(0, {str(HUB)!r}); import json, hubside; "
+        code += "print(json.dumps({'versions': hubside.versions()}))"
+        command = [str(self._settings.theirs.absolute()), "-c", code]
+        process = Process("versions", command, self._rows, threads=1, ours=False)
+        try:
+            return dict(process.answer()["versions"])
+        finally:
+            process.close()
 
     def _fresh(self, trials: Sequence[Trial]) -> Results:
         results = Results()
