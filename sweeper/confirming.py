@@ -105,11 +105,12 @@ def confirm_study(
 
 def _finalists(ledger: Ledger, name: str, top: int) -> list[TrialView]:
     """The best configurations, each by its first complete trial: a better repeat later does not rename it."""
+    best = ledger.best(name, top)  # read first: what ends meanwhile is among the trials
     first: dict[str | None, TrialView] = {}
     for view in ledger.trials(name):
         if view.kind == "search" and view.state == "complete":
             first.setdefault(view.configuration, view)
-    return [first[view.configuration] for view in ledger.best(name, top)]
+    return [first[view.configuration] for view in best]
 
 
 def _wanted(

@@ -89,6 +89,9 @@ def vectors_in(
             "are "
             f"{2 * shape.num_hidden_layers * shape.key_width}"
         )
+    for name, size in (("num_layers", shape.num_hidden_layers), ("token_dim", shape.key_width)):
+        if values.get(name, size) != size:
+            raise AdapterError(f"its {name} is {values[name]!r}, and of this backbone it is {size} (PEFT)")
     # Without a shape PEFT wrote it.
     behind = "shape" not in folder.metadata or folder.metadata.get("positions") == AFTER_PREFIX
     parts = [part.clone() for part in vectors.split(shape.key_width, dim=1)]

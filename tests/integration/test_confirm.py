@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.confirming import confirm_study
+from sweeper.confirming import _finalists, confirm_study
 from sweeper.console import Output
 from sweeper.engine.crew import WorkerOptions
 from sweeper.errors import UsageError
@@ -17,12 +17,13 @@ from sweeper.export import export_study
 from sweeper.figures.finalists import headline
 from sweeper.finalists import preferred
 from sweeper.home import Home
-from sweeper.ledger import Attached, this_worker
+from sweeper.ledger import Attached, Result, TrialView, this_worker
 from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
 from sweeper.tracking import Tracker
 from tests.command_line import CommandLine
+from tests.stores import new_ledger
 from tests.tiny_folder import make_data, write_study
 
 ONE = WorkerOptions(workers=1)
@@ -89,6 +90,31 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert results.best is not None and results.best.number == more["winner"]["number"]
     assert headline(results).startswith(more["winner"]["name"])
+
+
+def test_a_trial_that_ends_while_finalists_are_looked_up_waits_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = new_ledger(f"sqlite:///{tmp_path / 'store.db'}", trials=2)
+
+    def complete(number: int) -> None:
+        claim = ledger.reserve("one", this_worker("cpu"))
+        assert claim is not None
+        ledger.attach(claim, Attached(number, number, {"bottleneck_dim": 2}, f"c{number}", 10, 5))
+        ledger.record_result(claim, Result("complete", 0.5 + number, {}, 1.0))
+
+    complete(0)
+    read = ledger.trials
+
+    def trials(study: str) -> list[TrialView]:
+        found = read(study)
+        if len([view for view in found if view.state == "complete"]) == 1:
+            complete(1)
+        return found
+
+    monkeypatch.setattr(ledger, "trials", trials)
+    assert [view.number for view in _finalists(ledger, "one", 2)] == [0]
+    assert [view.number for view in _finalists(ledger, "one", 2)] == [1, 0]
 
 
 def test_without_test_rows_there_is_nothing_to_confirm(

@@ -165,3 +165,18 @@ def test_our_own_rotary_export_asks_for_the_backbone(fill, tmp_path):
         back = adapters.load(folder)
         for key, value in adapter.state_dict().items():
             torch.testing.assert_close(back.state_dict()[key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", ["num_layers", "token_dim"])
+def test_sizes_that_only_together_fit_the_backbone_are_refused(size, tmp_path):
+    """Six layers half as wide hold as many numbers, and no part of them is where this backbone has it."""
+    model = tiny_model("bert")
+    folder, _ = theirs(tmp_path / "theirs", model)
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text())
+    other = {"num_layers": 6, "token_dim": 16}[size]
+    path.write_text(json.dumps({**values, size: other}))
+    with pytest.raises(
+        AdapterError, match=f"its {size} is {other}, and of this backbone it is {values[size]}"
+    ):
+        adapters.load(folder, backbone=model)
