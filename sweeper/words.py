@@ -35,8 +35,14 @@ def short(value: object) -> str:
     return text
 
 
+_LISTED_LETTERS = 250
+
+
 def nearest(value: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: what may have been meant, and all there is."""
+    """The end of a message about an unknown name: what may have been meant, and all there is.
+
+    Beside what was probably meant a long list is left out: it would hide it.
+    """
     known = list(known)
     if not known:
         return "; it has none"
@@ -47,5 +53,6 @@ def nearest(value: object, known: Iterable[str]) -> str:
     if _ELSEWHERE.get(word) in by_lower:
         found = [_ELSEWHERE[word]]
     if found:
-        return f"; did you mean '{by_lower[found[0]]}'? (known: {listed})"
+        meant = f"; did you mean '{by_lower[found[0]]}'?"
+        return f"{meant} (known: {listed})" if len(listed) <= _LISTED_LETTERS else meant
     return f"; known: {listed}"
