@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.fork_server import fork_server
+from tests.fork_server import fork_server, say_into
 
 ROOT = Path(__file__).parents[1]
 OURS = ("SWEEPER_", "MLFLOW_")
@@ -98,12 +98,7 @@ def _command(arguments: list[str], folder: Path, variables: Mapping[str, str], s
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    for number, file in enumerate(said, start=1):
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
+    say_into(*said)
     sys.argv = [str(ROOT / "sweeper" / "__main__.py"), *arguments]
     import torch
 

@@ -13,6 +13,7 @@ from typing import Any
 from sweeper.home import Home
 from sweeper.session import Session, open_study
 from sweeper.study import load_study
+from tests.fork_server import say_into
 
 PATIENCE_SECONDS = 120
 
@@ -84,17 +85,14 @@ def _prepare(
     """Change this process before it works.
 
     Args:
-        log: where stderr goes.
+        log: where what it says goes.
         clock_off: how many seconds its clock is ahead.
         file_bytes: no file can grow past this, as on a disk that is full.
         patience_seconds: how long it waits for a store that is gone.
         barrier: goes on when all others are here, too.
     """
     if log is not None:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        say_into(log, log)
     if clock_off:
         now, now_ns = time.time, time.time_ns
         time.time = lambda: now() + clock_off
