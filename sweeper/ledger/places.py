@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, Double, Text, and_, bindparam, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement, FromClause
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.failing import expire
@@ -35,35 +36,15 @@ def reserve(
     study's own, its places are taken whether or not the study has ended.
     """
     expire(connection, study)
-    if kind is None:
-        goes_on = (
-            select(studies.c.name)
-            .where(studies.c.name == study, studies.c.ended_at.is_(None), studies.c.control.is_(None))
-            .exists()
-        )
-        repeats_now = and_(~_wants_repeats(study), _runs_alike(study))
-        wanted = and_(places.c.kind.in_(IN_STUDY), goes_on, _first_has_its_number(study), ~repeats_now)
-    else:
-        wanted = places.c.kind == kind
-    free = (
-        select(places.c.id)
-        .where(places.c.study == study, places.c.state == "waiting", wanted)
-        .order_by(places.c.budgeted, places.c.position)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
     taken = connection.execute(
-        update(places)
-        .where(places.c.id == free, places.c.state == "waiting")
-        .values(
-            state="running",
-            attempt=places.c.attempt + 1,
-            token=token,
-            lease_expires=now_seconds() + lease_seconds,
-            worker=worker.name,
-        )
-        .returning(*places.c)
+        _TAKE_OF_STUDY if kind is None else _TAKE_OF_KIND,
+        {
+            "of_study": study,
+            "of_kind": kind,
+            "for_seconds": lease_seconds,
+            "token": token,
+            "worker": worker.name,
+        },
     ).first()
     if taken is None:
         return None
@@ -85,23 +66,7 @@ def reserve(
     return _claim(taken, lease_seconds)
 
 
-def _first_has_its_number(study: str) -> ColumnElement[bool]:
-    """Nobody overtakes the first place on its way to a number: the default configuration is trial 0.
-
-    Those that come first otherwise do not, either, while it waits.
-    """
-    first = places.alias("first")
-    on_its_way = select(first.c.id).where(
-        first.c.study == study,
-        first.c.position == 0,
-        or_(first.c.state == "running", and_(first.c.state == "waiting", ~places.c.budgeted)),
-        first.c.trial_number.is_(None),
-        first.c.fixed_params.is_not(None),
-    )
-    return ~on_its_way.exists()
-
-
-def runs_with(table: FromClause, study: str, configuration: str | ColumnElement[str]) -> ColumnElement[bool]:
+def runs_with(table: FromClause, study: Any, configuration: str | ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a place, of the table or an alias of it, is a trial of a configuration that runs."""
     return and_(
         table.c.study == study,
@@ -111,15 +76,78 @@ def runs_with(table: FromClause, study: str, configuration: str | ColumnElement[
     )
 
 
-def _runs_alike(study: str) -> ColumnElement[bool]:
-    """Whether a trial of the same configuration runs; of a place that never was a trial, none does."""
+_STUDY: ColumnElement[str] = bindparam("of_study", type_=Text)
+
+
+def _goes_on() -> ColumnElement[bool]:
+    """The study has neither ended nor been paused or stopped."""
+    return (
+        select(studies.c.name)
+        .where(studies.c.name == _STUDY, studies.c.ended_at.is_(None), studies.c.control.is_(None))
+        .exists()
+    )
+
+
+def _first_has_its_number() -> ColumnElement[bool]:
+    """Nobody overtakes the first place on its way to a number: the default configuration is trial 0.
+
+    Those that come first otherwise do not, either, while it waits.
+    """
+    first = places.alias("first")
+    on_its_way = select(first.c.id).where(
+        first.c.study == _STUDY,
+        first.c.position == 0,
+        or_(first.c.state == "running", and_(first.c.state == "waiting", ~places.c.budgeted)),
+        first.c.trial_number.is_(None),
+        first.c.fixed_params.is_not(None),
+    )
+    return ~on_its_way.exists()
+
+
+def _trained_by_nobody() -> ColumnElement[bool]:
+    """No trial of the same configuration runs, or the budget wants repeats.
+
+    A place that never was a trial has no configuration: none runs with it.
+    """
     twin = places.alias("twin")
-    return select(twin.c.id).where(runs_with(twin, study, places.c.configuration)).correlate(places).exists()
+    alike = select(twin.c.id).where(runs_with(twin, _STUDY, places.c.configuration)).correlate(places)
+    repeats = studies.c.spec["budget"]["repeats"].as_boolean()
+    return or_(~alike.exists(), select(studies.c.name).where(studies.c.name == _STUDY, repeats).exists())
 
 
-def _wants_repeats(study: str) -> ColumnElement[bool]:
-    wanted = studies.c.spec["budget"]["repeats"].as_boolean()
-    return select(studies.c.name).where(studies.c.name == study, wanted).exists()
+def take(*rules: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    """The statement that takes the first free place for which all rules hold."""
+    free = (
+        select(places.c.id)
+        .where(places.c.study == _STUDY, places.c.state == "waiting", *rules)
+        .order_by(places.c.budgeted, places.c.position)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return (
+        update(places)
+        .where(places.c.id == free, places.c.state == "waiting")
+        .values(
+            state="running",
+            attempt=places.c.attempt + 1,
+            token=bindparam("token"),
+            worker=bindparam("worker"),
+            lease_expires=now_seconds() + bindparam("for_seconds", type_=Double),
+        )
+        .returning(*places.c)
+    )
+
+
+# Built once: it takes longer than all the rest of a claim, in which nobody else may write to SQLite.
+RULES = {
+    "kind": places.c.kind.in_(IN_STUDY),
+    "goes on": _goes_on(),
+    "first": _first_has_its_number(),
+    "twin": _trained_by_nobody(),
+}
+_TAKE_OF_STUDY = take(*RULES.values())
+_TAKE_OF_KIND = take(places.c.kind == bindparam("of_kind", type_=Text))
 
 
 def held(connection: Connection, study: str, token: str, lease_seconds: float) -> Claim | None:
