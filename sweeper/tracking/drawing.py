@@ -51,7 +51,7 @@ class Drawing:
         self._steps_drawn = 0
         row = ledger.study(name)
         self._experiment_id, self._experiment_tags = board.experiment(row.name)
-        self._parent = self._open(row, _study(row))
+        self._parent = self._look(row, _study(row))
 
     def draw(self) -> int:
         """Draw what the board does not show; returns how many trials were drawn."""
@@ -75,11 +75,15 @@ class Drawing:
         self._draw_states(trials, best)
         self._draw_confirmed(row, study, confirming)
         self._draw_study(row, study, trials, confirming)
+        if row.ended_at is not None:
+            # A server may make a run after its client has given up, when another was made in its stead.
+            self._parent = self._look(row, study)
         self._last = now
         return len(changed)
 
-    def _open(self, row: StudyRow, study: Study) -> Run:
-        """Find or make the parent run, and see which child runs there are."""
+    def _look(self, row: StudyRow, study: Study) -> Run:
+        """Find or make the parent run, and see which child runs there are; what is there twice is binned."""
+        self._children.clear()
         mine = picture.own_tags(row)
         found = {run.run_id: run for run in self._board.search(self._experiment_id, mine)}
         places = [*self._ledger.trials(row.name), *self._ledger.confirmations(row.name)]

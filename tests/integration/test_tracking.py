@@ -424,6 +424,22 @@ def test_two_at_once_draw_each_run_once(study: MadeStudy) -> None:
     picture_of(study.home.tracking_uri)  # fails if a run is there twice
 
 
+def test_a_run_that_a_slow_server_made_too_late_is_gone_in_the_end(study: MadeStudy) -> None:
+    from mlflow import MlflowClient
+
+    tracker = Tracker(study.home, "films", study.ledger)
+    study.run_next()
+    tracker.show()
+    client = MlflowClient(tracking_uri=study.home.tracking_uri)
+    for run in client.search_runs([study.ledger.study("films").experiment_id]):
+        client.create_run(run.info.experiment_id, run.info.start_time, run.data.tags, run.info.run_name)
+    while study.ledger.study("films").ended_at is None:
+        study.run_next()
+        study.ledger.end_if_done("films")
+    tracker.show()
+    picture_of(study.home.tracking_uri)  # fails if a run is there twice
+
+
 def test_a_real_server_shows_the_same(finished, tmp_path: Path) -> None:
     made, wanted = finished
     made.ledger.close()
