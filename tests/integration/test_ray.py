@@ -57,7 +57,7 @@ def until(holds: Callable[[], Any], run: subprocess.Popen[str] | None = None) ->
     while not (found := holds()):
         assert run is None or run.poll() is None, run.communicate() if run else None
         assert time.monotonic() < end
-        time.sleep(0.1)
+        time.sleep(0.5)  # each look reads the study anew
     return found
 
 
