@@ -140,3 +140,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def megabytes(count: float) -> str:
     """Bytes as ``1,234 MB`` of a million bytes each."""
     return f"{count / 1e6:,.0f} MB"
+
+
+def three_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The quartiles; of a single value, it three times."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.table.replay import three_quartiles
+from benchmarks.common import three_quartiles
 
 
 def draw(

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import cores, processor, table
+from benchmarks.common import cores, processor, table, three_quartiles
 from benchmarks.table.make import HERE
 from benchmarks.table.rows import read_rows
 from benchmarks.table.simulate import Found, Table, run
@@ -203,14 +203,6 @@ def quartiles(values: Sequence[float], digits: int = 2) -> str:
     """Median and quartiles in hundredths: ``1.20 (0.70 to 2.10)``."""
     points = [f"{100 * value:.{digits}f}" for value in three_quartiles(values)]
     return f"{points[1]} ({points[0]} to {points[2]})"
-
-
-def three_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The quartiles; of a single value, it three times."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 if __name__ == "__main__":
