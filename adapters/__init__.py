@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from adapters.config import AdapterConfig, Part
     from adapters.count import adapter_parameters, module_parameters
     from adapters.errors import AdapterError
-    from adapters.files import digest, load, load_into, save
+    from adapters.files import digest, save
     from adapters.insert import activate, active, attach, get, names, remove, route
     from adapters.merge import merged, unmerge
+    from adapters.reading import load, load_into
 
 _HOMES = {
     "Adapter": "adapter",
@@ -39,8 +40,8 @@ _HOMES = {
     "get": "insert",
     "hidden_size": "architectures",
     "layer_count": "architectures",
-    "load": "files",
-    "load_into": "files",
+    "load": "reading",
+    "load_into": "reading",
     "merged": "merge",
     "module_parameters": "count",
     "names": "insert",

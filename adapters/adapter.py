@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adapters.architectures import architecture_of
-from adapters.compose import parts_of
+from adapters.composition import parts_of
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from adapters.architectures import layer_indices
-from adapters.compose import is_frozen
+from adapters.composition import is_frozen
 from adapters.config import AdapterConfig
 from adapters.methods import state_shapes
 from adapters.shape import Shape, is_measured, measuring, shape_of

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,7 @@ from adapters.architectures import ARCHITECTURES
 from adapters.config import AdapterConfig
 from adapters.depth import reads
 from adapters.errors import AdapterError, one_of
-from adapters.insert import active, attach, get
+from adapters.insert import active, get
 from adapters.ladder import ladder_shapes
 from adapters.methods import check, state_shapes
 from adapters.shape import Shape, is_measured, measuring, with_measured
@@ -88,24 +88,8 @@ def _content(adapter: Adapter) -> bytes:
     return _in_fixed_order(to_bytes(tensors, metadata))
 
 
-def load(path: str | Path, backbone: Any = None) -> Adapter:
-    """Read one adapter, on the CPU, in the dtype in which it was saved, in eval mode.
-
-    Args:
-        path: a file that `save` wrote; or a folder that `sweeper export`, AdapterHub's `adapters` or PEFT
-            wrote.
-        backbone: the model that an adapter of PEFT is for, or its configuration: PEFT does not say.
-
-    Raises:
-        AdapterError: the file is missing, damaged, of another format, or its tensors are not those that its
-            configuration asks for; or a folder holds what this library has no equal of. The message names
-            the file and says which.
-    """
-    path = Path(path)
-    if path.is_dir():
-        from adapters.interop.folders import load_folder  # it reads with this file
-
-        return load_folder(path, backbone)
+def load_file(path: Path) -> Adapter:
+    """Read the adapter of a file that `save` wrote; see `reading.load`."""
     if not path.is_file():
         raise AdapterError(f"{path}: no such file")
     try:
@@ -117,15 +101,6 @@ def load(path: str | Path, backbone: Any = None) -> Adapter:
         raise AdapterError(f"{path}: not a readable safetensors file: {error}") from None
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}", error.field) from None
-
-
-def load_into(model: nn.Module, path: str | Path, name: str = "default") -> Adapter:
-    """Read one adapter and attach it to a model as the active one.
-
-    Raises:
-        AdapterError: see `load` and `insert.attach`.
-    """
-    return attach(model, load(path), name)
 
 
 def _chosen(source: Adapter | nn.Module, name: str | None) -> Adapter:

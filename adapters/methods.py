@@ -18,7 +18,7 @@ from adapters.architectures import check_fits
 from adapters.bitfit import BitFit
 from adapters.bottleneck import Bottleneck
 from adapters.compacter import Compacter, PHMLinear, Rule
-from adapters.compose import Composition
+from adapters.composition import Composition
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.ia3 import IA3

@@ -9,7 +9,7 @@ import torch
 
 from adapters.adapter import Adapter
 from adapters.errors import AdapterError, one_of
-from adapters.files import load
+from adapters.files import load_file
 from adapters.interop import adapterhub, peft
 from adapters.interop.adapterhub_heads import hub_head_in, hub_head_out
 from adapters.interop.common import CONFIG, read_json
@@ -46,7 +46,7 @@ def load_folder(folder: str | Path, backbone: Any = None) -> Adapter:
     path = Path(folder)
     kind = kind_of(path)
     if kind == "sweeper":
-        return load(path / "adapter.safetensors")
+        return load_file(path / "adapter.safetensors")
     try:
         if kind == "peft":
             return peft.from_peft(path, backbone)

@@ -8,14 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.backbone import sha256
+from sweeper.data.split import Split
 
-if TYPE_CHECKING:
-    from sweeper.data import Split
-
-Built = tuple[dict[str, "Split"], dict[str, Any]]
+Built = tuple[dict[str, Split], dict[str, Any]]
 _TENSORS, _ABOUT = "tokens.safetensors", "about.json"
 _FIELDS = ("input_ids", "token_type_ids", "offsets", "labels")
 
@@ -42,8 +40,6 @@ def cached(folder: Path, fingerprint: str, build: Callable[[], Built]) -> Built:
 def _read(place: Path) -> Built | None:
     """What is kept at a place, or None if nothing is, or not all of it."""
     from safetensors.torch import load_file
-
-    from sweeper.data import Split
 
     try:
         about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.files import load, load_into, save
+from adapters.files import save
 from adapters.insert import activate, active, build, insert, names, remove
+from adapters.reading import load, load_into
 from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
 
 CONFIG = AdapterConfig(bottleneck_dim=4, placement="houlsby", layers=(0, 2), activation="gelu", scaling=4.0)
