@@ -23,7 +23,7 @@ from tests.ray_cluster import Nodes, autoscaled_ray_cluster, ray_cluster
 from tests.stores import postgresql_url
 from tests.tiny_folder import write_study
 
-SECONDS = 200.0
+SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def states(sweeper: CommandLine) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_study_runs_to_its_end_while_nodes_come_and_die(nodes: Nodes, sweeper: CommandLine) -> None:
     write_study(sweeper.folder, budget={"trials": 5}, train={"epochs": 24}, ray={"max_workers": 2})
     first = nodes.add()
@@ -106,7 +106,7 @@ def test_a_study_runs_to_its_end_while_nodes_come_and_die(nodes: Nodes, sweeper:
     assert not [text for text in written if database.encode() in text]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
     nodes: Nodes, sweeper: CommandLine
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_autoscaler_adds_nodes_for_a_study_and_takes_them_away(tmp_path: Path, postgresql: Path) -> None:
     with autoscaled_ray_cluster(2) as cluster:
         ours = {"SWEEPER_STORE": postgresql_url(postgresql), "SWEEPER_RAY_ADDRESS": cluster.address}
