@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from sweeper import cli
+from sweeper.errors import SweeperError
 from sweeper.home import Home
+from sweeper.ledger import Ledger
 from sweeper.session import Session, join_study
 from tests.agreement import check_agrees
 from tests.command_line import CommandLine
@@ -57,18 +59,18 @@ def until(holds: Callable[[], Any], run: subprocess.Popen[str] | None = None) ->
     while not (found := holds()):
         assert run is None or run.poll() is None, run.communicate() if run else None
         assert time.monotonic() < end
-        time.sleep(0.5)  # each look reads the study anew
+        time.sleep(0.5)
     return found
 
 
 def states(sweeper: CommandLine) -> list[str]:
+    ledger = Ledger(sweeper.environment["SWEEPER_STORE"])
     try:
-        session = session_of(sweeper)
-    except Exception:  # it has not begun yet
+        return [view.state for view in ledger.trials("tiny")]
+    except SweeperError:  # it has not begun yet
         return []
-    found = [view.state for view in session.ledger.trials("tiny")]
-    session.ledger.close()
-    return found
+    finally:
+        ledger.close()
 
 
 @pytest.mark.timeout(900)
