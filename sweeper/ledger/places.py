@@ -66,7 +66,9 @@ def reserve(
     return _claim(taken, lease_seconds)
 
 
-def runs_with(table: FromClause, study: Any, configuration: str | ColumnElement[str]) -> ColumnElement[bool]:
+def runs_with(
+    table: FromClause, study: str | ColumnElement[str], configuration: str | ColumnElement[str]
+) -> ColumnElement[bool]:
     """Whether a place, of the table or an alias of it, is a trial of a configuration that runs."""
     return and_(
         table.c.study == study,

@@ -83,7 +83,6 @@ class Drawing:
 
     def _look(self, row: StudyRow, study: Study) -> Run:
         """Find or make the parent run, and see which child runs there are; what is there twice is binned."""
-        self._children.clear()
         mine = picture.own_tags(row)
         found = {run.run_id: run for run in self._board.search(self._experiment_id, mine)}
         places = [*self._ledger.trials(row.name), *self._ledger.confirmations(row.name)]
@@ -91,8 +90,10 @@ class Drawing:
         if not noted <= set(found):
             # MLflow was lost, or is another one: what the ledger takes for shown is not there.
             self._ledger.hide_all(row.name)
-        # Those that the ledger knows first: of two of the same kind, the other came back from the bin.
-        runs = sorted(found.values(), key=lambda run: (run.run_id not in noted, run.run_id))
+        # Those that were drawn in first: of two of one kind, the other came back from the bin, or too late.
+        drawn = noted | {run.run_id for run in self._children.values()}
+        runs = sorted(found.values(), key=lambda run: (run.run_id not in drawn, run.run_id))
+        self._children.clear()
         parent = next((run for run in runs if picture.PARENT_TAG not in run.tags), None)
         if parent is None:
             tags = {**picture.common_tags(row, study), **mine, picture.KIND_TAG: "study"}

@@ -424,20 +424,37 @@ def test_two_at_once_draw_each_run_once(study: MadeStudy) -> None:
     picture_of(study.home.tracking_uri)  # fails if a run is there twice
 
 
-def test_a_run_that_a_slow_server_made_too_late_is_gone_in_the_end(study: MadeStudy) -> None:
+def make_all_twice(study: MadeStudy) -> None:
+    """Beside each run of a study an empty one for the same, as a slow server makes it too late."""
     from mlflow import MlflowClient
 
-    tracker = Tracker(study.home, "films", study.ledger)
-    study.run_next()
-    tracker.show()
     client = MlflowClient(tracking_uri=study.home.tracking_uri)
     for run in client.search_runs([study.ledger.study("films").experiment_id]):
         client.create_run(run.info.experiment_id, run.info.start_time, run.data.tags, run.info.run_name)
+
+
+def test_a_run_that_a_slow_server_made_too_late_is_gone_in_the_end(study: MadeStudy) -> None:
+    tracker = Tracker(study.home, "films", study.ledger)
+    study.run_next()
+    tracker.show()
+    make_all_twice(study)
     while study.ledger.study("films").ended_at is None:
         study.run_next()
         study.ledger.end_if_done("films")
     tracker.show()
     picture_of(study.home.tracking_uri)  # fails if a run is there twice
+
+
+def test_of_a_run_that_is_there_twice_the_one_that_was_drawn_in_stays(study: MadeStudy) -> None:
+    study.run_all()
+    study.confirm(finalists=2, seeds=2)
+    tracker = Tracker(study.home, "films", study.ledger)
+    tracker.show()
+    wanted = picture_of(study.home.tracking_uri)
+    make_all_twice(study)
+    study.ledger.hide_all("films")
+    tracker.show()
+    assert picture_of(study.home.tracking_uri) == wanted
 
 
 def test_a_real_server_shows_the_same(finished, tmp_path: Path) -> None:
