@@ -176,7 +176,7 @@ def _any_held(root: Path) -> bool:
 def _checkpoints(ledger: Ledger, home: Home, dry_run: bool) -> Iterator[Leftover]:
     from sweeper.checkpoint import files_of_trial
 
-    root = home.checkpoints
+    root, store = home.checkpoints, ledger.store_id()
     if root.is_symlink():
         yield Leftover("checkpoints", root, 0, "it was not looked into", _LINK)
         return
@@ -189,11 +189,11 @@ def _checkpoints(ledger: Ledger, home: Home, dry_run: bool) -> Iterator[Leftover
             files = files_of_trial(folder)
             if files and not known:
                 why = f"the store has no study {study.name}"
-                others = why_not_ours(home, study.name)
+                others = why_not_ours(study, home, store)
                 yield _removed("checkpoints", folder, files, why, dry_run, others)
             elif files and folder.name in ended:
                 yield _removed("checkpoints", folder, files, "its trial has ended", dry_run)
-        if not dry_run and not known and why_not_ours(home, study.name) is None:
+        if not dry_run and not known and why_not_ours(study, home, store) is None:
             if {path.name for path in study.rglob("*") if not path.is_dir()} <= {MARK}:
                 (study / MARK).unlink(missing_ok=True)
             _remove_empty(study)

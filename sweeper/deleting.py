@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import SweeperError, UnreachableError, UsageError
+from sweeper.owner import folders_of, why_not_ours
 
 if TYPE_CHECKING:
     from sweeper.home import Home
@@ -41,7 +42,12 @@ class Deleted:
 def what_is_deleted(ledger: Ledger, home: Home, name: str) -> str:
     """The question that is asked before, as one sentence."""
     trials = sum(view.number is not None for view in ledger.trials(name))
-    folders = [str(folder) for folder in _folders(home, name) if folder.exists()]
+    store = ledger.store_id()
+    folders = [
+        str(folder)
+        for folder in folders_of(home, name)
+        if folder.exists() and why_not_ours(folder, home, store) is None
+    ]
     files = f", and all files in {' and '.join(folders)}" if folders else ""
     return f"Delete the study {name} with {'1 trial' if trials == 1 else f'{trials} trials'}{files}?"
 
@@ -63,8 +69,13 @@ def delete_study(ledger: Ledger, home: Home, name: str) -> Deleted:
     _refuse_if_running(ledger, name, ledger.close_study(name))
     deleted = Deleted(name, sum(view.kind == "search" for view in ledger.trials(name)))
     in_mlflow = _delete_drawn(ledger, home, name, deleted.notes)
-    for folder in _folders(home, name):
-        _delete_folder(home, folder, deleted)
+    store = ledger.store_id()
+    for folder in folders_of(home, name):
+        others = why_not_ours(folder, home, store)
+        if others is None:
+            _delete_folder(home, folder, deleted)
+        elif folder.exists():
+            deleted.notes.append(f"{folder} is left: it {others}")
     with alone(home):
         _refuse_if_running(ledger, name, ledger.close_study(name))
         delete_optuna_study(home, name)
@@ -94,11 +105,6 @@ def _delete_drawn(ledger: Ledger, home: Home, name: str, notes: list[str]) -> bo
     except (UnreachableError, UsageError) as error:
         notes.append(f"the experiment {name} in MLflow is left there: {error}")
         return False
-
-
-def _folders(home: Home, name: str) -> list[Path]:
-    """The folders of weights and checkpoints. The name of a study holds no separator and is never ``..``."""
-    return [home.artifacts / name, home.checkpoints / name]
 
 
 def _delete_folder(home: Home, folder: Path, deleted: Deleted) -> None:

@@ -1,67 +1,69 @@
-"""Which store a folder of checkpoints belongs to, where several stores share an artifact folder.
+"""Which store the folders of a study belong to: stores may share them, and each have a study of one name.
 
-A file beside the checkpoints of a study holds the id of its store. A SQLite store keeps its id in a file
-beside it; a server's is made of where it is, so that one reached by another name is taken for another:
-then something is left that could go, and never the other way round.
+A file in the folder of its weights and in that of its checkpoints holds the id of the store. The id is in the
+store's own tables: whoever reaches it, under whatever name, sees the same one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-import socket
-from contextlib import suppress
 from pathlib import Path
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
-from sweeper.ledger import server_place, store_file
 
 MARK = ".store"
-"""In the folder of a study's checkpoints."""
-_HERE = ("", "localhost", "127.0.0.1", "::1")
+"""The file's name."""
 
 
-def store_id(home: Home) -> str:
-    """The id of the store, 32 hex digits.
-
-    Raises:
-        SweeperError: it can be neither read nor made.
-    """
-    file = store_file(home.store_url)
-    if file is None:
-        host, place = server_place(home.store_url)
-        near = socket.gethostname() if host in _HERE or host.startswith("/") else ""
-        return hashlib.sha256(f"{near}|{place}".encode()).hexdigest()[:32]
-    kept = Path(f"{file}.id")
-    try:
-        with suppress(FileExistsError), open(kept, "x", encoding="ascii") as new:
-            new.write(secrets.token_hex(16))
-        return kept.read_text(encoding="ascii")
-    except OSError as error:
-        raise SweeperError(f"the id of the store cannot be kept: {error}") from error
+def folders_of(home: Home, study: str) -> list[Path]:
+    """The folders of weights and checkpoints. The name of a study holds no separator and is never ``..``."""
+    return [home.artifacts / study, home.checkpoints / study]
 
 
-def mark(home: Home, study: str) -> None:
-    """Say that the checkpoints of a study are of this store.
+def refuse_others(home: Home, study: str, store: str) -> None:
+    """Refuse to write where a study of the same name in another store writes.
+
+    Args:
+        store: the id of the store.
 
     Raises:
-        SweeperError: the folder cannot be written.
+        UsageError: a folder of the study belongs to another store.
     """
-    folder = home.checkpoints / study
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARK).write_text(store_id(home), encoding="ascii")
-    except OSError as error:
-        raise SweeperError(f"the folder of checkpoints cannot be written: {error}") from error
+    for folder in folders_of(home, study):
+        if _mark_of(folder) not in (None, store):
+            raise UsageError(
+                f"{folder} has the files of a study {study} of another store: give this study another name, "
+                "or set SWEEPER_ARTIFACTS (or SWEEPER_HOME) to another folder; if that store is gone for "
+                "good, move the folder away"
+            )
 
 
-def why_not_ours(home: Home, study: str) -> str | None:
-    """Why the checkpoints of a study may be those of another store; None if they are of this one."""
-    try:
-        found = (home.checkpoints / study / MARK).read_text(encoding="ascii")
-    except (OSError, ValueError):
+def mark(home: Home, study: str, store: str) -> None:
+    """Say that the folders of a study are of this store.
+
+    Raises:
+        SweeperError: a folder cannot be written.
+    """
+    for folder in folders_of(home, study):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MARK).write_text(store, encoding="ascii")
+        except OSError as error:
+            raise SweeperError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
+
+
+def why_not_ours(folder: Path, home: Home, store: str) -> str | None:
+    """Why one of a study's folders may be that of another store; None if it is of this one."""
+    found = _mark_of(folder)
+    if found is None:
         # In its own folder nobody else writes; in one that is shared, anybody may have.
-        own = home.checkpoints.is_relative_to(home.root)
-        return None if own else "carries no mark of a store"
-    return None if found == store_id(home) else "belongs to another store"
+        return None if folder.is_relative_to(home.root) else "carries no mark of a store"
+    return None if found == store else "belongs to another store"
+
+
+def _mark_of(folder: Path) -> str | None:
+    """The id that a folder is marked with; None without one, or if a process died writing it."""
+    try:
+        return (folder / MARK).read_text(encoding="ascii") or None
+    except (OSError, ValueError):
+        return None

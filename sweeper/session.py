@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
-from sweeper.owner import mark, why_not_ours
+from sweeper.owner import mark, refuse_others, why_not_ours
 from sweeper.study import Study, difference, from_dict, only_budget_grew
 from sweeper.study.search import TRAIN_FIELDS
 
@@ -70,7 +70,8 @@ def open_study(study: Study, home: Home) -> Session:
 
     Raises:
         UsageError: the study, its backbone or its data is wrong; or the store has a study of this name that
-            differs in more than a larger budget, or whose data or backbone have changed since.
+            differs in more than a larger budget, or whose data or backbone have changed since; or the folders
+            of another store's study of this name are here.
         UnreachableError: the store or a hub cannot be reached.
     """
     ledger = Ledger(home.store_url)
@@ -80,12 +81,14 @@ def open_study(study: Study, home: Home) -> Session:
     facts = _Facts.of(study, home)
     with alone(home):
         ledger.create()
+        store = ledger.store_id()
+        refuse_others(home, study.name, store)
         there = ledger.find_study(study.name)
         if there is None:
             _begin(ledger, home, study, facts)
         else:
             _go_on(ledger, home, there, study, facts)
-        mark(home, study.name)
+        mark(home, study.name, store)
     # It could be reached: from now on, a server that restarts ends nothing.
     return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
 
@@ -110,7 +113,7 @@ def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
     """A study that the store has, for a worker.
 
     Raises:
-        UsageError: there is none of this name.
+        UsageError: there is none of this name, or its folders here are of another store.
         SweeperError: the store has tables of another version.
         UnreachableError: the store cannot be reached.
     """
@@ -118,6 +121,7 @@ def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
     row = ledger.find_study(name)
     if row is None:
         raise UsageError(f"the store has no study {name!r}: `sweeper status` lists those that it has")
+    refuse_others(home, name, ledger.store_id())
     return Session(from_dict(row.spec, row.path, row.text), home, ledger)
 
 
@@ -226,8 +230,9 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
     from sweeper.warmstart import take
 
     # What an earlier study of this name left is nobody's any more.
-    if why_not_ours(home, study.name) is None:
-        shutil.rmtree(home.checkpoints / study.name, ignore_errors=True)
+    left = home.checkpoints / study.name
+    if why_not_ours(left, home, ledger.store_id()) is None:
+        shutil.rmtree(left, ignore_errors=True)
     language_head = task_of(study.task.kind).language_head
     parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))
     first = space.default_params(study, facts.hidden_size)

@@ -1,6 +1,6 @@
 """Places, leases, attempts, metrics and results in SQL: the truth that all else can be replayed from."""
 
-from sweeper.ledger.database import server_place, shown_url, store_file
+from sweeper.ledger.database import shown_url, store_file
 from sweeper.ledger.history import AttemptRow, Evaluation
 from sweeper.ledger.ledger import LEASE_SECONDS, Ledger
 from sweeper.ledger.processes import this_worker
@@ -34,7 +34,6 @@ __all__ = [
     "TrialView",
     "Untold",
     "WorkerIdentity",
-    "server_place",
     "shown_url",
     "store_file",
     "this_worker",

@@ -96,13 +96,6 @@ def store_file(url: str | URL) -> Path | None:
     return Path(parsed.database).absolute() if parsed.drivername == "sqlite" and parsed.database else None
 
 
-def server_place(url: str) -> tuple[str, str]:
-    """The host of a server, and host, port and database in one: no user, no password."""
-    parsed = parse_url(url)
-    host = parsed.host or str(parsed.query.get("host", ""))
-    return host, f"{host}:{parsed.port or ''}/{parsed.database}"
-
-
 def shown_url(url: str) -> str:
     """The store's URL without its password, nor those among its options."""
     parsed = parse_url(url)

@@ -71,6 +71,10 @@ class Ledger:
         self._database.check_version()
         return VERSION
 
+    def store_id(self) -> str:
+        """The id of the store, 32 hex digits: the same for all who reach it."""
+        return self._database.read(studyrows.store_id)
+
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""
         self._database.engine.dispose()

@@ -23,7 +23,7 @@ from sqlalchemy import (
     true,
 )
 
-VERSION = "0002"
+VERSION = "0003"
 """The revision of the migrations that these tables are."""
 VERSION_TABLE = "sweeper_alembic_version"
 
@@ -37,6 +37,12 @@ metadata = MetaData()
 # SQLite numbers rows by itself only where the key is an INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 _Json = JSON(none_as_null=True)
+
+store = Table(
+    "sweeper_store",
+    metadata,
+    Column("id", String(32), primary_key=True),  # one row
+)
 
 studies = Table(
     "sweeper_studies",

@@ -10,7 +10,12 @@ from sqlalchemy import Connection, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
-from sweeper.ledger.schema import IN_STUDY, places, studies
+from sweeper.ledger.schema import IN_STUDY, places, store, studies
+
+
+def store_id(connection: Connection) -> str:
+    """The id of the store, 32 hex digits; it was made with the tables."""
+    return str(connection.execute(select(store.c.id)).scalar_one())
 
 
 def add(connection: Connection, new: NewStudy) -> None:

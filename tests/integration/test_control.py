@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
 from sweeper.errors import UsageError
 from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
-from sweeper.ledger import StudyGone, this_worker
+from sweeper.ledger import Ledger, StudyGone, this_worker
+from sweeper.session import join_study, open_study
+from sweeper.study import load_study
 from sweeper.worker import Options, work
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
 from tests.integration.test_worker import begin, folder, parts, run
-from tests.stores import new_ledger
+from tests.stores import new_ledger, sqlite_url
 from tests.tiny_folder import make_data
 
 __all__ = ["folder", "parts"]
@@ -247,6 +250,33 @@ def test_a_deleted_study_leaves_nothing_and_can_be_begun_anew(folder: Path) -> N
     assert [[view.to_json()[key] for key in same] for view in trials_of(again)] == [
         [trial[key] for key in same] for trial in before
     ]
+
+
+def test_two_stores_do_not_write_over_the_files_of_each_other(folder: Path) -> None:
+    first = begin(folder, budget={"trials": 1})
+    run(first)
+    kept = {path: path.read_bytes() for path in first.home.artifacts.rglob("*") if path.is_file()}
+    second = replace(first.home, store_url=sqlite_url(folder))
+    study = load_study(folder / "study.yaml")
+    with pytest.raises(
+        UsageError, match="tiny has the files of a study tiny of another store: give this study"
+    ):
+        open_study(study, second)
+    assert {path: path.read_bytes() for path in first.home.artifacts.rglob("*") if path.is_file()} == kept
+    assert Ledger(second.store_url).studies() == []
+    # One that had begun before in a folder of its own is not joined here either, and deletes nothing here.
+    open_study(
+        study, replace(second, artifacts=folder / "moved", checkpoints=folder / "moved" / "checkpoints")
+    )
+    with pytest.raises(UsageError, match="of another store"):
+        join_study("tiny", second)
+    deleted = delete_study(Ledger(second.store_url), second, "tiny")
+    assert (
+        deleted.folders == []
+        and [note.split(" is left: ")[1] for note in deleted.notes] == ["it belongs to another store"] * 2
+    )
+    assert {path: path.read_bytes() for path in first.home.artifacts.rglob("*") if path.is_file()} == kept
+    assert join_study("tiny", first.home).name == "tiny"
 
 
 def test_what_a_link_leads_to_is_not_deleted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

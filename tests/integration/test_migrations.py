@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from sweeper.errors import SweeperError
 from sweeper.ledger import Attached, Ledger, Result, this_worker
 from sweeper.ledger.database import Database
 from sweeper.ledger.migrate import upgrade
-from tests.stores import SPEC
+from tests.stores import SPEC, sqlite_url
 
 TABLES = ("sweeper_studies", "places", "attempts", "metrics", "results")
 # A study of three trials under version 0001: one is complete, one runs on a lost worker, one waits.
@@ -71,7 +73,7 @@ def test_a_store_of_version_0001_keeps_all_it_has_and_goes_on(url: str) -> None:
             for row in ROWS[name]:
                 connection.execute(tables.tables[name].insert(), row)
     before = rows_of(database)
-    with pytest.raises(SweeperError, match="has tables of version 0001, this program of 0002: `sweeper run`"):
+    with pytest.raises(SweeperError, match="has tables of version 0001, this program of 0003: `sweeper run`"):
         Ledger(url).studies()
     database.engine.dispose()
 
@@ -100,3 +102,14 @@ def test_a_store_of_version_0001_keeps_all_it_has_and_goes_on(url: str) -> None:
         ledger.attach(claim, Attached(number, 100 + number, {"bottleneck_dim": 2}, f"c{number}", 10, 5))
         ledger.record_result(claim, Result("complete", 0.5))
     assert ledger.end_if_done("one") and ledger.study("one").ended_because == "all 4 trials are done"
+
+
+def test_a_store_has_one_id_for_all_who_reach_it(url: str, tmp_path: Path) -> None:
+    ledger = Ledger(url)
+    ledger.create()
+    found = ledger.store_id()
+    ledger.create()
+    assert re.fullmatch("[0-9a-f]{32}", found) and Ledger(url).store_id() == found
+    other = Ledger(sqlite_url(tmp_path / "other"))
+    other.create()
+    assert other.store_id() != found

@@ -12,7 +12,7 @@ from sweeper.cache import Layout
 from sweeper.checkpoint import read_checkpoint, write_checkpoint
 from sweeper.collect import Collected, collect
 from sweeper.ledger import Claim
-from sweeper.owner import mark, store_id
+from sweeper.owner import mark
 from sweeper.slot import SlotState
 from tests.made_study import MadeStudy, home_in
 from tests.unit.sweeper.test_train import job
@@ -135,13 +135,14 @@ def test_checkpoints_of_a_study_that_is_gone_go_and_nothing_else_beside_them(stu
     home = home_in(study.home.root, SWEEPER_ARTIFACTS=str(study.home.root / "moved"))
     assert home.checkpoints == home.artifacts / "checkpoints"
     path = write_checkpoint(home.checkpoints, claim("gone", 0), job(), SlotState({}, {"step": 1}))
-    mark(home, "gone")
+    mark(home, "gone", study.ledger.store_id())
     # A study of this name would have its weights among the checkpoints.
     weights = put(home.artifacts / "checkpoints" / "trial-0000" / "attempt-1" / "adapter.safetensors")
     notes = put(home.checkpoints / "gone" / "notes.txt")
     size = path.stat().st_size
     assert gone(collect(study.ledger, home)) == {("checkpoints", "trial-0000"): size}
-    assert files(home.artifacts) == {weights, notes, notes.with_name(".store")}
+    marks = {home.artifacts / "gone" / ".store", home.checkpoints / "gone" / ".store"}
+    assert files(home.artifacts) == {weights, notes, *marks}
 
 
 def test_checkpoints_of_another_store_in_a_shared_folder_stay_and_are_said(
@@ -149,12 +150,11 @@ def test_checkpoints_of_another_store_in_a_shared_folder_stay_and_are_said(
 ) -> None:
     """Two stores, one artifact folder: a study that this store does not have may run in the other."""
     ours = home_in(study.home.root, SWEEPER_ARTIFACTS=str(tmp_path / "shared"))
-    theirs = home_in(tmp_path / "other", SWEEPER_ARTIFACTS=str(tmp_path / "shared"))
-    theirs.root.mkdir()
-    for home, name in ((theirs, "theirs"), (ours, "gone"), (None, "unmarked")):
+    ids = {"theirs": "a" * 32, "gone": study.ledger.store_id(), "unmarked": None}
+    for name, store in ids.items():
         write_checkpoint(ours.checkpoints, claim(name, 0), job(), SlotState({}, {"step": 1}))
-        if home is not None:
-            mark(home, name)
+        if store is not None:
+            mark(ours, name, store)
     before = files(ours.checkpoints / "theirs") | files(ours.checkpoints / "unmarked")
     collected = collect(study.ledger, ours)
     assert {entry.path.parent.name: entry.kept_because for entry in collected.leftovers} == {
@@ -163,15 +163,6 @@ def test_checkpoints_of_another_store_in_a_shared_folder_stay_and_are_said(
         "gone": None,
     }
     assert files(ours.checkpoints) == before and not (ours.checkpoints / "gone").exists()
-
-
-def test_the_mark_of_a_server_is_of_its_database_and_not_of_who_asks() -> None:
-    def of(url: str) -> str:
-        return store_id(home_in("/nowhere", SWEEPER_STORE=url))
-
-    one = of("postgresql://a:secret@host:5432/sweeper")
-    assert one == of("postgresql+psycopg://b@host:5432/sweeper") != of("postgresql://a@host:5432/other")
-    assert of("postgresql://a@localhost/sweeper") != of("postgresql://a@host/sweeper")
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(study: MadeStudy) -> None:
