@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.data.draw import draw_fractions, draw_subset
 from sweeper.data.enough import check_evaluations, check_objective
-from sweeper.data.rows import Rows, read_source
+from sweeper.data.rows import Rows
+from sweeper.data.sources import read_source
 from sweeper.errors import UsageError
 from sweeper.tasks import task_of
 from sweeper.words import nearest, short

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.data.rows import SUFFIXES, Rows, read_file
+from sweeper.data.rows import Rows
+from sweeper.data.sources import SUFFIXES, read_file
 from sweeper.errors import UsageError
 from sweeper.tasks import task_of
 from sweeper.words import nearest, short

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> Rows:
-    """The rows of a parquet file; see ``rows.read_file``."""
+    """The rows of a parquet file; see ``sources.read_file``."""
     import datasets
     import pyarrow.parquet
 
@@ -47,7 +47,7 @@ def read_hub(
     study_file: Path | None,
     line: int | None,
 ) -> Rows:
-    """The rows of a split of a hub data set at its revision; see ``rows.read_source``."""
+    """The rows of a split of a hub data set at its revision; see ``sources.read_source``."""
     import datasets
 
     from sweeper.backbone import hub_error, quiet

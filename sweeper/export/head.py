@@ -149,3 +149,27 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
     if not all(own.is_floating_point() and own.isfinite().all() for own in (weight, bias)):
         raise UsageError("holds weights that are not finite numbers: export it again", path)
     return linear(weight, bias).eval(), facts
+
+
+def adapter_folder(folder: Path) -> Path:
+    """The folder of one exported adapter: this one, or the only ``trial-0007`` in it.
+
+    Raises:
+        UsageError: it holds none, or several, or one in the format of another library.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such folder", folder)
+    if (folder / "head.safetensors").exists():
+        return folder
+    if (folder / "adapter_config.json").exists():
+        raise UsageError(
+            "is in the format of AdapterHub or PEFT, which does not say how texts become predictions: export "
+            "the trial once more without --format, or load it in Python as docs/interop.md shows",
+            folder,
+        )
+    inside = sorted(entry for entry in folder.glob("trial-*") if (entry / "head.safetensors").is_file())
+    if not inside:
+        raise UsageError("holds no exported adapter: is this a folder that `sweeper export` wrote?", folder)
+    if len(inside) > 1:
+        raise UsageError(f"holds several adapters: name one of {', '.join(map(str, inside))}", folder)
+    return inside[0]

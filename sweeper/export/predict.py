@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.data.tokens import row_fault
 from sweeper.errors import UsageError
-from sweeper.export.head import HeadFacts, load_head
+from sweeper.export.head import HeadFacts, adapter_folder, load_head
 from sweeper.tasks import TaskKind, Tokens, task_of
 
 if TYPE_CHECKING:
@@ -206,30 +206,6 @@ def load_exported(
     except adapters.AdapterError as error:
         raise UsageError(f"its adapter does not fit the backbone: {error}", place) from error
     return Predictor(pack, head.to(where), load_tokenizer(source), facts)
-
-
-def adapter_folder(folder: Path) -> Path:
-    """The folder of one exported adapter: this one, or the only ``trial-0007`` in it.
-
-    Raises:
-        UsageError: it holds none, or several, or one in the format of another library.
-    """
-    if not folder.is_dir():
-        raise UsageError("there is no such folder", folder)
-    if (folder / "head.safetensors").exists():
-        return folder
-    if (folder / "adapter_config.json").exists():
-        raise UsageError(
-            "is in the format of AdapterHub or PEFT, which does not say how texts become predictions: export "
-            "the trial once more without --format, or load it in Python as docs/interop.md shows",
-            folder,
-        )
-    inside = sorted(entry for entry in folder.glob("trial-*") if (entry / "head.safetensors").is_file())
-    if not inside:
-        raise UsageError("holds no exported adapter: is this a folder that `sweeper export` wrote?", folder)
-    if len(inside) > 1:
-        raise UsageError(f"holds several adapters: name one of {', '.join(map(str, inside))}", folder)
-    return inside[0]
 
 
 def _backbone(facts: HeadFacts, moved: Path | None) -> Any:

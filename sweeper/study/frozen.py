@@ -74,8 +74,7 @@ def _read(node: Node, backbone: Backbone) -> FrozenAdapter:
     """One folder, which holds an export or the folder of one: ``trial-0007``."""
     import adapters
     from sweeper.backbone import load_config
-    from sweeper.export.head import load_head
-    from sweeper.export.predict import adapter_folder
+    from sweeper.export.head import adapter_folder, load_head
 
     folder = local_path(node, node.text())
     if not folder.is_dir():

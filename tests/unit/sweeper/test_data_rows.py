@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.data.rows import Rows, read_file
+from sweeper.data.rows import Rows
+from sweeper.data.sources import read_file
 from sweeper.errors import UsageError
 
 
