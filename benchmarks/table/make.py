@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--study", type=Path, default=HERE / "trec.yaml", help="study file of the grid (default: TREC's)")
     add("--model", type=Path, default=QUICKSTART / "backbone", help="directory of the backbone")
     add("--seeds", type=int, default=3, help="how often each configuration is trained (default: 3)")
-    add("--rows", type=int, default=600, help="training rows (default: 600)")
-    add("--validation-rows", type=int, default=500, help="(default: 500)")
+    add("--rows", type=int, default=1800, help="training rows (default: 1800)")
+    add("--validation-rows", type=int, default=1000, help="(default: 1000)")
     add("--workers", type=int, default=None, help="worker processes (default: as `sweeper run`)")
     settings = made.parse_args(arguments)
     for needed in (settings.data / "train.jsonl", settings.model / "config.json", settings.study):

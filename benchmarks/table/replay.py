@@ -61,7 +61,7 @@ def parse(
     )
     add = made.add_argument
     add("--table", type=Path, default=HERE / "trec.csv", help="the CSV file that make wrote")
-    add("--study", type=Path, default=HERE / "trec.yaml", help="study file of its grid")
+    add("--study", type=Path, help="study file of its grid (default: the YAML file beside the table)")
     add("--seeds", type=int, default=100, help="repeats of each search (default: 100)")
     add(
         "--parallel",
@@ -79,6 +79,9 @@ def parse(
             made.error(f"--{name} must be 1 or more, not {getattr(settings, name)}")
     if not settings.table.is_file():
         made.error(f"{settings.table}: no such file; `python -m benchmarks.table.make` makes it")
+    settings.study = settings.study or settings.table.with_suffix(".yaml")
+    if not settings.study.is_file():
+        made.error(f"{settings.study}: no such file; name the study file of the grid with --study")
     return settings
 
 

@@ -39,7 +39,8 @@ SEED = 5
 """Under which a draw without any layer is among the first."""
 
 
-def test_own_placements_and_bits_from_check_to_export(folder: Path) -> None:
+def test_own_placements_and_bits_from_check_to_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPER_HOME", str(folder / "sweeps"))
     path = write_study(folder, search=SEARCH, placements=OWN, budget={"trials": 1}, **SHORT)
     checked = check_study(path, measure=False, device="cpu")
     assert checked["space"]["size"] == 2 * 7
