@@ -304,6 +304,16 @@ def budget_bytes(given: int | None, cache: Path) -> int:
     """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free without it."""
     if given is not None:
         return given
-    kept = sum(file.stat().st_size for file in cache.glob("frozen/*/*/*.safetensors"))
+    kept = _tensor_bytes(cache / "frozen")
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     return min(DEFAULT_BYTES, (shutil.disk_usage(there).free + kept) // 2)
+
+
+def _tensor_bytes(folder: Path) -> int:
+    """Of all tensors below a folder; what another worker renames or removes meanwhile may be left out."""
+    found = 0
+    for inside, _, names in os.walk(folder):  # which skips folders that are gone
+        for name in (name for name in names if name.endswith(".safetensors")):
+            with suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(inside, name)).st_size
+    return found

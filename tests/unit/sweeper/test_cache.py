@@ -181,3 +181,25 @@ def test_a_stop_ends_the_waiting_for_another_builder(tmp_path: Path) -> None:
         FrozenCache(tmp_path, layout()).attach(DATA, Pack(tiny_model("bert")), lambda _: None, stop)
     waiting.join()
     assert attached(tmp_path).train.frozen
+
+
+def test_the_budget_is_found_while_others_build_and_remove(tmp_path: Path) -> None:
+    places = [tmp_path / "frozen" / "key" / name for name in (".building-abc", "train-layer_1")]
+    places[0].mkdir(parents=True)
+    for number in range(50):
+        (places[0] / f"{number}.safetensors").write_bytes(b"bytes")
+    stop = threading.Event()
+
+    def rename() -> None:
+        while not stop.is_set():
+            places[0].rename(places[1])
+            places[1].rename(places[0])
+
+    builder = threading.Thread(target=rename)
+    builder.start()
+    try:
+        found = [cache.budget_bytes(None, tmp_path) for _ in range(300)]
+    finally:
+        stop.set()
+        builder.join()
+    assert all(budget > 0 for budget in found)
