@@ -34,6 +34,7 @@ from adapters.pack import FlatBatch, Pack
 from sweeper.batches import evaluation_batches, gather
 from sweeper.data import Split, TaskData
 from sweeper.device import DTYPES
+from sweeper.disk import bytes_below, free_bytes
 from sweeper.evaluate import EVALUATION_TOKENS
 
 DEFAULT_BYTES = 8 * 2**30
@@ -304,16 +305,5 @@ def budget_bytes(given: int | None, cache: Path) -> int:
     """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free without it."""
     if given is not None:
         return given
-    kept = _tensor_bytes(cache / "frozen")
-    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    return min(DEFAULT_BYTES, (shutil.disk_usage(there).free + kept) // 2)
-
-
-def _tensor_bytes(folder: Path) -> int:
-    """Of all tensors below a folder; what another worker renames or removes meanwhile may be left out."""
-    found = 0
-    for inside, _, names in os.walk(folder):  # which skips folders that are gone
-        for name in (name for name in names if name.endswith(".safetensors")):
-            with suppress(FileNotFoundError):
-                found += os.lstat(os.path.join(inside, name)).st_size
-    return found
+    kept = bytes_below(cache / "frozen", ".safetensors")
+    return min(DEFAULT_BYTES, (free_bytes(cache) + kept) // 2)

@@ -11,7 +11,6 @@ empty, and who waits for one must not be left with a file that others no longer 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.disk import bytes_below
 from sweeper.home import Home
 from sweeper.ledger import Ledger, StudyRow
 from sweeper.ledger.schema import ENDED
@@ -203,7 +203,7 @@ def _removed(
     kind: str, place: Path, parts: list[Path], why: str, dry_run: bool, kept_because: str | None = None
 ) -> Leftover:
     """Take parts of a place away, unless something is against it; what is already gone is no error."""
-    size = sum(_size(part) for part in parts)
+    size = sum(bytes_below(part) for part in parts)
     if kept_because is None and not dry_run:
         try:
             for part in parts:
@@ -248,14 +248,6 @@ def _entries(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if not path.is_symlink())
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if not path.is_dir():
-        return path.lstat().st_size if path.exists() else 0
-    inside = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in inside)
 
 
 @contextmanager

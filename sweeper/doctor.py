@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from sweeper import __version__, foreign_adapters
-from sweeper.writable import nearest, why_not_writable
+from sweeper.disk import free_bytes, why_not_writable
 
 LIBRARIES = ("torch", "transformers", "datasets", "optuna", "mlflow", "sqlalchemy", "safetensors")
 LOW_DISK_BYTES = 1 << 30
@@ -118,7 +117,7 @@ def _home() -> Iterator[Finding]:
             yield Finding(
                 name, "good", str(folder) if folder.exists() else f"{folder} (made by the first run)"
             )
-    free = shutil.disk_usage(nearest(home.root)).free
+    free = free_bytes(home.root)
     state = "good" if free > LOW_DISK_BYTES else "note"
     yield Finding("disk", state, f"{free / (1 << 30):.1f} GiB free")
 

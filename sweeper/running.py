@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.console import InterruptedByUser, Output
+from sweeper.disk import why_not_writable
 from sweeper.errors import NothingSucceededError, UsageError
 from sweeper.live import View, display
 from sweeper.report import print_summary
-from sweeper.writable import why_not_writable
 
 if TYPE_CHECKING:
     from sweeper.engine.crew import WorkerOptions

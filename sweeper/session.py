@@ -85,7 +85,7 @@ def open_study(study: Study, home: Home) -> Session:
         refuse_others(home, study.name, store)
         there = ledger.find_study(study.name)
         if there is None:
-            _begin(ledger, home, study, facts)
+            _begin(ledger, home, study, facts, store)
         else:
             _go_on(ledger, home, there, study, facts)
         mark(home, study.name, store)
@@ -220,7 +220,7 @@ def _shown(value: Any) -> str:
     return "absent" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
+def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) -> None:
     """Write down a new study: Optuna's first, so that whoever finds ours finds both."""
     from sweeper import space
     from sweeper.asktell import create_optuna_study
@@ -231,7 +231,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts) -> None:
 
     # What an earlier study of this name left is nobody's any more.
     left = home.checkpoints / study.name
-    if why_not_ours(left, home, ledger.store_id()) is None:
+    if why_not_ours(left, home, store) is None:
         shutil.rmtree(left, ignore_errors=True)
     language_head = task_of(study.task.kind).language_head
     parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))

@@ -7,7 +7,6 @@ a module; a pruner ends trials early. So it is an upper estimate.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +23,11 @@ from adapters.pack import Pack
 from sweeper import corners, space, task
 from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
+from sweeper.disk import free_bytes
 from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.evaluate import predict_logits
 from sweeper.frozen import named_frozen
+from sweeper.home import Home
 from sweeper.slot import Job, Problem, Slot, start
 from sweeper.train import step
 
@@ -119,7 +120,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
         seconds=seconds,
         memory_bytes=peak_memory_bytes(where),
         disk_bytes=_disk_bytes(study, backbone, problem.outputs) + layout.bytes,
-        disk_free_bytes=_disk_free_bytes(),
+        disk_free_bytes=free_bytes(Home.from_environment().root),
     )
 
 
@@ -221,16 +222,7 @@ def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
 
 def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:
     """What the workers would keep of the frozen states."""
-    from sweeper.home import Home
-
     dtype = str(backbone.dtype).removeprefix("torch.")
     budget = budget_bytes(None, Home.from_environment().cache)
     uses = corners.depths(study, backbone.config)
     return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses)
-
-
-def _disk_free_bytes() -> int:
-    from sweeper.home import Home
-    from sweeper.writable import nearest
-
-    return shutil.disk_usage(nearest(Home.from_environment().root)).free
