@@ -60,7 +60,7 @@ soak: $(VENV)/installed-dev
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(JOBS)
 	$(BIN)/lint-imports
 	$(BIN)/pip --disable-pip-version-check check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive adapters sweeper benchmarks docs

@@ -334,5 +334,5 @@ def _version(connection: Connection) -> str | None:
 
 def _what_to_do(found: str) -> str:
     if found < VERSION:
-        return "`sweeper run` brings it up to date once no older worker uses it"
+        return "`sweeper migrate` brings it up to date once no older worker uses it; so does `sweeper run`"
     return "install the version of adapter-sweeper that the other workers have"

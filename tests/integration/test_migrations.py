@@ -73,7 +73,9 @@ def test_a_store_of_version_0001_keeps_all_it_has_and_goes_on(url: str) -> None:
             for row in ROWS[name]:
                 connection.execute(tables.tables[name].insert(), row)
     before = rows_of(database)
-    with pytest.raises(SweeperError, match="has tables of version 0001, this program of 0003: `sweeper run`"):
+    with pytest.raises(
+        SweeperError, match="has tables of version 0001, this program of 0003: `sweeper migrate`"
+    ):
         Ledger(url).studies()
     database.engine.dispose()
 
