@@ -7,33 +7,19 @@ then, where references are asked for, the backbone itself is fine-tuned, one run
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.finalists import DEFAULT, FULL, HEAD, LATENCY, label_of, parse_label, verdict
+from sweeper.finalists import DEFAULT, HEAD, label_of, verdict
 from sweeper.ledger.confirmation import CONFIRM
-from sweeper.ledger.confirmation import FULL as FULL_PLACE
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from adapters.pack import Pack
     from sweeper.console import Output
-    from sweeper.data import Split, TaskData
     from sweeper.engine.crew import WorkerOptions
-    from sweeper.ledger import Claim, Ledger, TrialView
+    from sweeper.ledger import Ledger, TrialView
     from sweeper.session import Session
-    from sweeper.slot import Problem
-
-TIMED_TEXTS, WARM_UP_TEXTS = 50, 5
-FULL_LEASE_SECONDS = 600.0
-"""Of a run of the whole backbone, which shows no sign of life while it is evaluated."""
-_TRAINING = "rate"
 
 
 def confirm_study(
@@ -66,6 +52,7 @@ def confirm_study(
     from sweeper.engine.showing import Showing
     from sweeper.home import Home
     from sweeper.session import join_study
+    from sweeper.testbench import Bench
     from sweeper.tracking import Tracker
 
     session = join_study(name, Home.from_environment())
@@ -145,217 +132,3 @@ def _train(out: Output, session: Session, devices: Sequence[str], options: Worke
         if ended != told:
             told = ended
             out.note(f"confirming {session.name}: {ended} of {len(moment.trials)} trained", trained=ended)
-
-
-@dataclass
-class Bench:
-    """Reads what was trained on the test rows, alone on its device.
-
-    Args:
-        pack: of one slot, over the study's backbone.
-    """
-
-    session: Session
-    device: str
-    data: TaskData
-    problem: Problem
-    pack: Pack
-
-    @classmethod
-    def of(cls, session: Session, device: str) -> Bench:
-        from adapters.pack import Pack
-        from sweeper.backbone import fingerprint, load_backbone
-        from sweeper.session import check_same, load_data
-        from sweeper.slot import Problem
-        from sweeper.task import outputs
-        from sweeper.tasks import task_of
-
-        study, row = session.study, session.row
-        data = load_data(study, session.home)
-        check_same(row, fingerprint(study.backbone), data.fingerprint)
-        problem = Problem(
-            study.task.kind,
-            study.task.pooling,
-            outputs(study.task.kind, data.label_names),
-            study.objective.metric,
-            study.objective.direction == "maximize",
-        )
-        language_head = task_of(study.task.kind).language_head
-        model = load_backbone(study.backbone, row.dtype, device, language_head)
-        return cls(session, device, data, problem, Pack(model))
-
-    @property
-    def _test(self) -> Split:
-        assert self.data.test is not None
-        return self.data.test
-
-    def read(self, out: Output) -> None:
-        """Every trained place on the test rows, once; the first of each configuration is timed as well."""
-        timed: set[str] = set()
-        for view in self.session.ledger.confirmations(self.session.name):
-            what, _ = parse_label(str(view.label))
-            if view.kind != CONFIRM or view.state != "complete":
-                if view.kind == CONFIRM:
-                    out.note(f"{view.label} is {view.state} ({view.reason}): it is not counted")
-                continue
-            is_first = what not in timed
-            timed.add(what)
-            if f"test/{self.problem.metric}" not in view.metrics:
-                adapter, head = self._weights(view)
-                self.pack.put(0, adapter)
-                measured = self._measured(self.pack, head, time_it=is_first)
-                self.pack.clear(0)
-                self.session.ledger.note_measured(view.place_id, measured)
-
-    def _weights(self, view: TrialView) -> tuple[Any, nn.Linear]:
-        """Adapter (None for a head alone) and head as they were recorded.
-
-        Raises:
-            SweeperError: the files are not those that the ledger recorded.
-        """
-        import torch
-        from safetensors.torch import load
-
-        import adapters
-        from sweeper.export.folders import verified
-        from sweeper.task import linear
-
-        artifacts = self.session.home.artifacts
-        adapter = head = None
-        for path, digest in view.files.items():
-            content = verified(artifacts, path, digest)
-            if path.endswith("adapter.safetensors"):
-                adapter = adapters.load(artifacts / path).to(self.device).eval()
-            elif path.endswith("head.safetensors"):
-                tensors = load(content)
-                head = linear(tensors["weight"], tensors["bias"])
-        if head is None:
-            raise SweeperError(f"{view.label} has no head.safetensors in the ledger: it cannot be confirmed")
-        with torch.no_grad():
-            return adapter, head.to(self.device)
-
-    def _measured(self, pack: Pack, head: nn.Linear, time_it: bool) -> dict[str, float]:
-        from sweeper.evaluate import predict_logits
-        from sweeper.task import measure
-
-        logits = predict_logits(pack, 0, head, self._test, self.problem.pooling)
-        found = measure(self.problem.kind, logits, self._test, self.data.label_names)
-        measured = {f"test/{name}": value for name, value in found.items() if value == value}
-        return measured | ({LATENCY: self._latency_ms(pack, head)} if time_it else {})
-
-    def _latency_ms(self, pack: Pack, head: nn.Linear) -> float:
-        """Milliseconds for one text, alone on the device: the median over some, from tokens to outputs."""
-        import torch
-
-        from sweeper.batches import gather, gather_labels
-        from sweeper.device import synchronize
-        from sweeper.evaluate import kept_outputs
-
-        device = torch.device(self.device)
-        taken = []
-        texts = min(len(self._test), WARM_UP_TEXTS + TIMED_TEXTS)
-        with torch.no_grad():
-            for index in torch.arange(texts).split(1):
-                synchronize(device)
-                started = time.perf_counter()
-                batch = gather(self._test, index, device, pack.reads(0))
-                labels = gather_labels(self._test, index, device)
-                kept_outputs(pack, [(0, head, batch)], [labels], self.problem.pooling)
-                synchronize(device)
-                taken.append(1000.0 * (time.perf_counter() - started))
-        return statistics.median(taken[WARM_UP_TEXTS:] or taken)
-
-    def fine_tune(self, out: Output, seeds: int) -> None:
-        """The whole backbone: a run for each learning rate, then the seeds at the best of them."""
-        from sweeper.finetune import RATES
-
-        ledger, name = self.session.ledger, self.session.name
-        rates = [
-            (FULL_PLACE, label_of(FULL, f"{_TRAINING}{n}"), {"learning_rate": r}) for n, r in enumerate(RATES)
-        ]
-        ledger.confirm(name, rates)
-        self._run_all(out)
-        sign = 1.0 if self.problem.maximize else -1.0
-        tried = [
-            view
-            for view in ledger.confirmations(name)
-            if view.kind == FULL_PLACE and _TRAINING in str(view.label) and view.objective is not None
-        ]
-        if not tried:
-            out.note("full fine-tuning failed at every learning rate: it is left out")
-            return
-        best = max(tried, key=lambda view: sign * (view.objective or 0.0))
-        ledger.confirm(
-            name, [(FULL_PLACE, label_of(FULL, seed), best.params) for seed in range(1, seeds + 1)]
-        )
-        self._run_all(out)
-
-    def _run_all(self, out: Output) -> None:
-        from sweeper.ledger import LeaseLost, this_worker
-        from sweeper.worker.heartbeat import Heartbeat
-
-        ledger, name = self.session.ledger, self.session.name
-        ledger.reap_dead(name, "handed_back")
-        with Heartbeat(ledger, FULL_LEASE_SECONDS) as heartbeat:
-            worker = this_worker(self.device)
-            while (claim := ledger.reserve(name, worker, FULL_LEASE_SECONDS, FULL_PLACE)) is not None:
-                heartbeat.add(claim)
-                out.note(f"fine-tuning the whole backbone: {claim.label}")
-                try:
-                    self._run(claim, heartbeat.advance)
-                except BaseException:
-                    with suppress(LeaseLost):
-                        ledger.release(claim)
-                    raise
-                finally:
-                    heartbeat.drop(claim)
-
-    def _run(self, claim: Claim, advance: Any) -> None:
-        """One run of the whole backbone, read on the validation rows; on the test rows if its seed counts."""
-        import torch
-
-        from adapters.pack import Pack
-        from sweeper import space
-        from sweeper.backbone import load_backbone
-        from sweeper.evaluate import predict_logits
-        from sweeper.finetune import fine_tune
-        from sweeper.ledger import Attached, Result
-        from sweeper.task import measure
-        from sweeper.tasks import task_of
-
-        study, ledger, params = self.session.study, self.session.ledger, claim.fixed_params or {}
-        _, seed = parse_label(str(claim.label))
-        parameters = self.session.row.backbone_parameters
-        ledger.attach(claim, Attached(None, None, params, str(claim.label)[:64], parameters, self._head_size))
-        default = space.default_params(study, self.pack.hidden_size)
-        config = replace(space.configuration(study, default).train, learning_rate=params["learning_rate"])
-        dtype = "float64" if self.session.row.dtype == "float64" else "float32"
-        language_head = task_of(study.task.kind).language_head
-        model = load_backbone(study.backbone, dtype, self.device, language_head)
-        started = time.perf_counter()
-        try:
-            head = fine_tune(
-                model,
-                self.data.train,
-                self.problem,
-                config,
-                space.trial_seed(study, f"confirm-{seed}"),
-                advance,
-                half=self.session.row.dtype == "bfloat16",
-            )
-        except (FloatingPointError, torch.OutOfMemoryError) as error:
-            ledger.record_result(claim, Result("failed", reason=str(error).splitlines()[0]))
-            return
-        pack = Pack(model)
-        pack.put(0, None)
-        logits = predict_logits(pack, 0, head, self.data.validation, self.problem.pooling)
-        found = measure(self.problem.kind, logits, self.data.validation, self.data.label_names)
-        values = {name: value for name, value in found.items() if value == value}
-        if seed.isdigit():
-            values |= self._measured(pack, head, time_it=seed == "1")
-        seconds = time.perf_counter() - started
-        ledger.record_result(claim, Result("complete", values.get(self.problem.metric), values, seconds))
-
-    @property
-    def _head_size(self) -> int:
-        return (self.pack.hidden_size + 1) * self.problem.outputs

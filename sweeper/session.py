@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
 from sweeper.owner import mark, refuse_others, why_not_ours
+from sweeper.provenance import git_commit, versions
 from sweeper.study import Study, difference, from_dict, only_budget_grew
 from sweeper.study.search import TRAIN_FIELDS
 
@@ -31,7 +30,6 @@ REFERENCE_HEAD = "reference-head"
 """The label of the reference that trains the head alone."""
 PATIENCE_SECONDS = 120.0
 """How long those who work on a study wait for a store that is gone."""
-LIBRARIES = ("adapter-sweeper", "torch", "transformers", "optuna", "mlflow", "datasets", "sqlalchemy")
 
 
 @dataclass(frozen=True)
@@ -291,36 +289,6 @@ def _dtype(study: Study) -> str:
     from sweeper.device import devices, measure_dtype
 
     return study.dtype if study.dtype != "auto" else measure_dtype(devices()[0])
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that results depend on."""
-    found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit of the repository of a folder, with ``-dirty`` if files differ from it; None without one."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.confirmed import conclusions, print_confirmation
-from sweeper.confirming import Bench, _wanted
+from sweeper.confirming import _wanted
 from sweeper.console import Output
 from sweeper.figures.finalists import finalists
 from sweeper.finalists import verdict
@@ -19,6 +19,7 @@ from sweeper.page import report_page
 from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
+from sweeper.testbench import Bench
 from sweeper.tracking.confirmations import confirmed
 from sweeper.worker import Options, work
 from tests.integration.test_tasks_cli import TASKS
