@@ -60,7 +60,7 @@ def fine_tune(
     problem: Problem,
     config: TrainConfig,
     seed: int,
-    advance: Callable[[], None],
+    advance: Callable[[int, int], None],
     *,
     half: bool = False,
 ) -> nn.Linear:
@@ -75,7 +75,7 @@ def fine_tune(
         split: what is trained on.
         config: epochs, batch size, learning rate and the like.
         seed: of head, order and dropout.
-        advance: called after each step.
+        advance: called after each step, with the number of steps done and that of all.
         half: products in bfloat16 (torch's autocast).
 
     Returns:
@@ -103,7 +103,7 @@ def fine_tune(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # the library's dropout draws from the global generator
         torch.manual_seed(seed % 2**63)
-        for rate in learning_rates(config, steps):
+        for done, rate in enumerate(learning_rates(config, steps), start=1):
             indices = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 vectors = _vectors(model, Padded.of(split, indices, device), problem.pooling)
@@ -117,7 +117,7 @@ def fine_tune(
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            advance()
+            advance(done, steps)
     model.requires_grad_(False).eval()
     return head
 

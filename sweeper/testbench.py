@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from sweeper.errors import SweeperError
 from sweeper.finalists import FULL, LATENCY, label_of, parse_label
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
+from sweeper.report import duration, number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from sweeper.ledger import Claim, TrialView
     from sweeper.session import Session
     from sweeper.slot import Problem
+    from sweeper.worker.heartbeat import Heartbeat
 
 TIMED_TEXTS, WARM_UP_TEXTS = 50, 5
 FULL_LEASE_SECONDS = 600.0
 """Of a run of the whole backbone, which shows no sign of life while it is evaluated."""
+TELL_SECONDS = 60.0
+"""How often it is said how far such a run is."""
 _TRAINING = "rate"
 
 
@@ -186,9 +191,8 @@ class Bench:
             worker = this_worker(self.device)
             while (claim := ledger.reserve(name, worker, FULL_LEASE_SECONDS, FULL_PLACE)) is not None:
                 heartbeat.add(claim)
-                out.note(f"fine-tuning the whole backbone: {claim.label}")
                 try:
-                    self._run(claim, heartbeat.advance)
+                    self._run(claim, _advancing(out, claim, heartbeat))
                 except BaseException:
                     with suppress(LeaseLost):
                         ledger.release(claim)
@@ -196,7 +200,7 @@ class Bench:
                 finally:
                     heartbeat.drop(claim)
 
-    def _run(self, claim: Claim, advance: Any) -> None:
+    def _run(self, claim: Claim, advance: Callable[[int, int], None]) -> None:
         """One run of the whole backbone, read on the validation rows; on the test rows if its seed counts."""
         import torch
 
@@ -245,3 +249,22 @@ class Bench:
     @property
     def _head_size(self) -> int:
         return (self.pack.hidden_size + 1) * self.problem.outputs
+
+
+def _advancing(out: Output, claim: Claim, heartbeat: Heartbeat) -> Callable[[int, int], None]:
+    """Say that a run of the whole backbone begins; what is returned keeps it alive and says how far it is."""
+    rate = number((claim.fixed_params or {})["learning_rate"])
+    out.note(f"fine-tuning the whole backbone: {claim.label}, learning rate {rate}")
+    started = told = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal told
+        heartbeat.advance()
+        heartbeat.step(claim, done, total)
+        now = time.monotonic()
+        if now - told >= TELL_SECONDS:
+            told = now
+            left = duration((now - started) / done * (total - done))
+            out.note(f"{claim.label}: {done} of {total} steps, about {left} left", steps=done, of=total)
+
+    return advance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 
@@ -29,7 +30,9 @@ from tests.tiny_folder import make_data, write_study
 ONE = WorkerOptions(workers=1)
 
 
-def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_finalists_are_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_data(tmp_path / "data", (48, 16, 16))
     write_study(tmp_path, budget={"trials": 3}, train={"epochs": 1})
     sweeper = CommandLine(tmp_path)
@@ -73,8 +76,13 @@ def test_the_finalists_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     attempts = {view.label: view.attempts for view in ledger.confirmations("tiny")}
     assert set(attempts.values()) == {1}
     # More seeds go on from those that are there.
-    more = confirm_study(Output(), "tiny", 2, 3, False, ["cpu"], ONE)
-    assert [row["seeds"] for row in more["finalists"]] == [3, 3]
+    monkeypatch.setattr("sweeper.testbench.TELL_SECONDS", 0.0)
+    more = confirm_study(Output(), "tiny", 2, 3, True, ["cpu"], ONE)
+    assert [row["seeds"] for row in [*more["finalists"], more["full"]]] == [3, 3, 3]
+    told = capsys.readouterr().err
+    assert re.search(r"whole backbone: confirm-full-3, learning rate (2e-05|5e-05|0\.0001)\n", told)
+    assert "confirm-full-3: 1 of 3 steps, about " in told and "confirm-full-3: 3 of 3 steps" in told
+    assert "confirm-full-1" not in told and "confirm-full-rate" not in told
     for old, new in zip(said["finalists"], more["finalists"], strict=True):
         assert new["test"]["values"][:2] == old["test"]["values"]
     assert {v.label: v.attempts for v in ledger.confirmations("tiny") if v.label in attempts} == attempts

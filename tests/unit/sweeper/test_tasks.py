@@ -284,7 +284,9 @@ def test_the_whole_backbone_is_fine_tuned(kind: str) -> None:
     before = measure(kind, predict_logits(pack, 0, head, split, pooling), split, names)["loss"]
     pack.backbone.set_attn_implementation("sdpa")
     settings = TrainConfig(learning_rate=5e-3, epochs=4, batch_size=8)
-    head = fine_tune(pack.backbone, split, problem, settings, 1, lambda: None)
+    told: list[tuple[int, int]] = []
+    head = fine_tune(pack.backbone, split, problem, settings, 1, lambda *step: told.append(step))
+    assert told == [(done, 12) for done in range(1, 13)]  # three batches in each of four epochs
     pack = Pack(pack.backbone)
     pack.put(0, None)
     assert measure(kind, predict_logits(pack, 0, head, split, pooling), split, names)["loss"] < before
