@@ -78,6 +78,9 @@ def print_status(out: Output, status: Mapping[str, Any]) -> None:
         out.data(f"      {configuration(best['params'])}")
     for trial in status.get("front", ()):
         out.data(f"front: {trial_name(trial)}, {objectives_line(trial)}")
+    confirming = status.get("confirming")
+    if confirming and confirming["ended"] < confirming["of"]:
+        out.data(f"confirming: {confirming['ended']} of {confirming['of']} trainings done")
 
 
 def objectives_line(trial: Mapping[str, Any]) -> str:

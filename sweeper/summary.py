@@ -22,7 +22,8 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     ``references`` holds the trials that the best is compared with, by what they are: the default
     configuration (trial 0) and the head without an adapter; each None if it has no result.
     """
-    objective = objectives_of(ledger.study(study).spec)[0]
+    spec = ledger.study(study).spec
+    objective = objectives_of(spec)[0]
     trials = ledger.trials(study)
     default = next((trial for trial in trials if trial.number == 0), None)
     head = next((trial for trial in trials if trial.label == REFERENCE_HEAD), None)
@@ -36,16 +37,21 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
             what: trial.to_json() if trial is not None and trial.objective is not None else None
             for what, trial in found.items()
         },
-        "next": ways_on(study) if status["best"] is not None else {},
+        "next": ways_on(study, spec["data"].get("test") is not None) if status["best"] is not None else {},
     }
 
 
-def ways_on(study: str) -> dict[str, str]:
-    """The commands to go on with, and what each does."""
+def ways_on(study: str, has_test: bool) -> dict[str, str]:
+    """The commands to go on with, and what each does; ``has_test``: there are test rows to confirm on."""
     command = this_command()
+    confirm = {
+        f"{command} confirm {study}": "whether it holds: the best anew, under fresh seeds, on the test rows"
+    }
     return {
         f"{command} ui {study}": "see every trial in MLflow",
+        f"{command} report {study}": "every figure, on one page",
         f"{command} best {study}": "the best trial, whole",
+        **(confirm if has_test else {}),
         f"{command} export {study} --out {study}-best": "its files, a card, and how to load them",
     }
 

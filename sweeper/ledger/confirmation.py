@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from sweeper.ledger.schema import places, results
 from sweeper.ledger.studyrows import next_position
@@ -39,6 +39,15 @@ def is_through(connection: Connection, study: str, kind: str) -> bool:
         places.c.study == study, places.c.kind == kind, places.c.state.in_(("waiting", "running"))
     )
     return connection.execute(going.limit(1)).first() is None
+
+
+def progress(connection: Connection, study: str) -> dict[str, int]:
+    """How many places ended, ``ended``, ``of`` how many; without any, empty."""
+    going = places.c.state.in_(("waiting", "running"))
+    both = (places.c.kind.in_((CONFIRM, FULL)), places.c.study == study)
+    counted = select(func.count(), func.count().filter(~going)).where(*both)
+    asked_for, ended = connection.execute(counted).one()
+    return {"ended": ended, "of": asked_for} if asked_for else {}
 
 
 def note(connection: Connection, place_id: int, measured: Mapping[str, float]) -> None:

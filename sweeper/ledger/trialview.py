@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, func, select
 
 from sweeper.front import Point, front_of, fronts, objectives_of, upward, values_of
+from sweeper.ledger import confirmation
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import PAUSED, StudyGone, TrialView
 from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places, results, studies
@@ -172,7 +173,10 @@ def _points(views: Sequence[TrialView], objectives: Sequence[Mapping[str, str]])
 
 
 def status(connection: Connection, study: str) -> dict[str, Any]:
-    """What ``status --json`` prints. References are in none of its counts. Raises StudyGone."""
+    """What ``status --json`` prints. References are in none of its counts. Raises StudyGone.
+
+    ``confirming`` stands there once `confirm` was run: how many of its trainings ended, of how many.
+    """
     row = connection.execute(select(studies).where(studies.c.name == study)).first()
     if row is None:
         raise StudyGone(study)
@@ -185,6 +189,7 @@ def status(connection: Connection, study: str) -> dict[str, Any]:
     views = trials(connection, study) if several else _first(connection, study, objectives[0])
     found = best(views, objectives)
     state = "running" if at_work else "waiting" if row.ended_at is None else "ended"
+    confirming = confirmation.progress(connection, study)
     return {
         "study": study,
         "state": PAUSED if row.control == PAUSED else state,
@@ -193,6 +198,7 @@ def status(connection: Connection, study: str) -> dict[str, Any]:
         "best": found[0].to_json() if found else None,
         **_front_json(views, objectives),
         "ended_because": row.ended_because,
+        **({"confirming": confirming} if confirming else {}),
     }
 
 

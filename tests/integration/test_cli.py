@@ -63,6 +63,8 @@ def test_run_tells_each_trial_in_plain_lines_on_stderr(sweeper):
 
 def test_the_commands_to_go_on_with_work(sweeper):
     commands = [line.strip() for line in sweeper.first.stdout.partition("Go on with:")[2].splitlines()]
+    named = ("ui", "report", "best", "confirm", "export")
+    assert [line.partition(" tiny")[0].split()[-1] for line in commands if line] == list(named)
     export = next(line for line in commands if " export " in line)
     arguments = shlex.split(export)[: shlex.split(export).index("tiny-best") + 1]
     done = subprocess.run(

@@ -98,6 +98,11 @@ def test_the_finalists_are_confirmed(
     ]
     assert results.best is not None and results.best.number == more["winner"]["number"]
     assert headline(results).startswith(more["winner"]["name"])
+    count = len(ledger.confirmations("tiny"))
+    assert sweeper.json("status", "tiny")["confirming"] == {"ended": count, "of": count}
+    assert "confirming" not in sweeper("status", "tiny").stdout
+    ledger.confirm("tiny", [("confirm", "confirm-head-9", best.params)])
+    assert f"\nconfirming: {count} of {count + 1} trainings done\n" in sweeper("status", "tiny").stdout
 
 
 def test_a_trial_that_ends_while_finalists_are_looked_up_waits_for_the_next_time(
