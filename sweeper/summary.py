@@ -44,9 +44,7 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
 def ways_on(study: str, has_test: bool) -> dict[str, str]:
     """The commands to go on with, and what each does; ``has_test``: there are test rows to confirm on."""
     command = this_command()
-    confirm = {
-        f"{command} confirm {study}": "whether it holds: the best anew, under fresh seeds, on the test rows"
-    }
+    confirm = {f"{command} confirm {study}": "whether that holds under fresh seeds"}
     return {
         f"{command} ui {study}": "see every trial in MLflow",
         f"{command} report {study}": "every figure, on one page",
