@@ -159,7 +159,10 @@ def status(
 
 @app.command(epilog=example("sweeper trials sst2", "sweeper trials sst2 --json | jq '.[].objective'"))
 def trials(study: StudyName, json: Json = False) -> None:
-    """All trials of a study, in the order of their numbers; the reference runs come first."""
+    """All trials of a study, in the order of their numbers; the reference runs come first.
+
+    The table leaves out those that only wait for a worker, and says how many these are.
+    """
     from sweeper.lookup import open_ledger, study_name
     from sweeper.report import print_trials
 

@@ -14,7 +14,7 @@ COUNTED = ("complete", "running", "waiting", "pruned", "failed", "cancelled")
 
 
 def trial_name(trial: Mapping[str, Any]) -> str:
-    """``trial-0007``, or the label of a reference run, or ``waiting`` for a place without a number."""
+    """``trial-0007``, or the label of a reference run, or ``-`` for a place that has neither."""
     if trial["number"] is not None:
         return f"trial-{trial['number']:04d}"
     return str(trial.get("label") or "-")
@@ -134,7 +134,15 @@ def print_trials(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
     """Trials, one a row, with a column for every parameter that any of them has.
 
     On a terminal that is too narrow for it, the configuration of a trial stands on lines below its row.
+    Places of which nothing is known yet are counted.
     """
+    listed = [trial for trial in trials if trial_name(trial) != "-" or trial["params"]]
+    _print_rows(out, listed)
+    if left := len(trials) - len(listed):
+        out.note(f"{left} more {'trial waits' if left == 1 else 'trials wait'} for a worker", waiting=left)
+
+
+def _print_rows(out: Output, trials: Sequence[Mapping[str, Any]]) -> None:
     # A reference has some of the parameters only: the order is that of the trials of the search.
     by_kind = sorted(trials, key=lambda trial: trial["number"] is None)
     keys = list(dict.fromkeys(key for trial in by_kind for key in trial["params"]))

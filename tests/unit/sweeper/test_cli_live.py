@@ -164,6 +164,15 @@ def test_the_table_of_trials_has_a_column_for_every_parameter(capsys):
     assert lines[3][5:8] == ["-", "-", "[0, 2]"]
 
 
+def test_the_table_counts_the_trials_that_only_wait(capsys):
+    enqueued = {**waiting(), "params": {"bottleneck_dim": 8}}
+    print_trials(Output(), [reference("waiting", None), trial(0), enqueued, waiting(), waiting()])
+    said = capsys.readouterr()
+    named = [line.split("\t")[0] for line in said.out.splitlines()]
+    assert named == ["trial", "reference-head", "trial-0000", "-"]
+    assert said.err == "2 more trials wait for a worker\n"
+
+
 def test_the_summary_names_the_best_what_it_is_compared_with_and_the_commands(capsys):
     summary = {
         "study": "sst2",
