@@ -1,7 +1,7 @@
 # make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
 # make test         every test
 # make soak         the fault tests for hours: kills, stops, outages, and a table of what was lost (SCALE=0.1)
-# make bench        every benchmark, one after the other: benchmarks/README.md
+# make bench        the benchmarks that need no environment of their own: benchmarks/README.md
 # make interop      adapters to AdapterHub and PEFT and back, and how far apart they compute: docs/interop.md
 # make check        formatting, lint, types, rules between packages, insecure code, generated pages
 # make audit        known vulnerabilities of the pinned packages; asks a service on the network
@@ -31,7 +31,7 @@ endef
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(need_python)
 	@echo "installing the pinned packages into $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[postgres]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -15,7 +15,7 @@ HEADER = """\
 # Commands
 
 Made by `make docs` from the command line itself: what `sweeper COMMAND --help` says, on one page.
-A flag wins over its environment variable, the environment over the study file.
+A flag wins over its environment variable.
 """
 
 

@@ -236,7 +236,7 @@ def best(
     epilog=example(
         "sweeper export sst2 --out best",
         "sweeper export sst2 --out three --top 3",
-        "sweeper export sst2 --out for-peft --format peft",
+        "sweeper export sst2 --out for-adapterhub --format adapterhub",
     )
 )
 def export(

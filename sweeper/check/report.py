@@ -83,9 +83,10 @@ def _space(result: Mapping[str, Any]) -> list[str]:
     low, high = number(sizes["smallest"]), number(sizes["largest"])
     shares = f"{percent(sizes['smallest_percent'])} to {percent(sizes['largest_percent'])} of the backbone"
     lines.append(f"sizes      {low} to {high} adapter parameters ({shares})")
-    limit = result["limits"]["trainable_parameters"]
-    if limit is not None:
-        lines.append(f"limit      {number(limit)} trainable parameters; larger ones are never trained")
+    for name, limit in result["limits"].items():
+        if limit is not None:
+            words = name.replace("_", " ").replace("flops", "FLOPs")
+            lines.append(f"limit      {number(limit)} {words}; configurations past it are never trained")
     return lines
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +19,8 @@ from sweeper.data.rows import Rows
 from sweeper.errors import UsageError
 
 Read = tuple[dict[str, list[Any]], list[int]]
+_OTHER_SEPARATOR = re.compile("[;\t]")
+"""What separates the columns of files that are called .csv and hold no commas."""
 
 
 def read_plain(path: Path, suffix: str, name: str) -> Rows:
@@ -71,6 +74,13 @@ def _by_column(path: Path, records: Iterator[tuple[int, list[str]]], separators:
     header_line, header = next(records, (1, []))
     if not any(header):
         raise UsageError("the file has no header that names its columns", file=path, line=header_line)
+    if separators == "commas" and len(header) == 1 and (other := _OTHER_SEPARATOR.search(header[0])):
+        what = "semicolons: save it with commas" if other.group() == ";" else "tabs: call it .tsv"
+        raise UsageError(
+            f"columns of a .csv are separated by commas, and its header has {what}",
+            file=path,
+            line=header_line,
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise UsageError(f"two columns have the name '{twice[0]}'", file=path, line=header_line)

@@ -184,7 +184,10 @@ def connected(address: str | None) -> Iterator[RayCluster]:
     try:
         import ray
     except ImportError:
-        raise UsageError("--engine ray needs Ray: pip install 'adapter-sweeper[ray]'") from None
+        raise UsageError(
+            "--engine ray needs Ray, in the version that constraints.txt pins: "
+            "pip install -c constraints.txt '.[ray]'"
+        ) from None
     if address is not None and not is_local:
         _check_reachable(address)
     options: dict[str, Any] = {"address": "local" if is_local else address}

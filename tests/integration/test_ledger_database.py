@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -95,6 +96,12 @@ def test_urls_that_cannot_be_a_store(url: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         Ledger(url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UsageError, match=r"psycopg cannot be loaded .*: pip install 'psycopg\[binary\]'"):
+        Ledger("postgresql://me@host/db")
 
 
 def test_passwords_are_not_shown() -> None:

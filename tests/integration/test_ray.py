@@ -208,4 +208,4 @@ def test_without_ray_it_is_said_how_to_install_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     study = write_study(tmp_path, budget={"trials": 1})
     assert cli.main(["run", str(study), "--engine", "ray"]) == 2
-    assert "--engine ray needs Ray: pip install 'adapter-sweeper[ray]'" in capfd.readouterr().err
+    assert "--engine ray needs Ray, in the version that constraints.txt pins" in capfd.readouterr().err

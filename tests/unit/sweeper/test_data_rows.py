@@ -85,6 +85,8 @@ def test_a_field_may_be_long(tmp_path: Path) -> None:
         ("a.tsv", "text\ttext\nx\ty\n", 1, "two columns have the name 'text'"),
         ("a.tsv", "text\tlabel\nx\t1\n\ny\t1\t2\n", 4, "3 fields where the header has 2: tabs"),
         ("a.csv", "text,label\nx,1\ny\n", 3, "1 field where the header has 2: commas"),
+        ("a.csv", "text;label\nx, y;1\n", 1, "its header has semicolons: save it with commas"),
+        ("a.csv", "text\tlabel\nx\t1\n", 1, "its header has tabs: call it .tsv"),
         ("a.csv", 'text,label\nx,1\n"never ends,2\nz,3\n', 3, "not a CSV record"),
         ("a.csv", 'text,label\nx,1\n"a"b,2\n', 3, "not a CSV record"),
         ("a.tsv", b"text\tlabel\nx\t1\n\xff\xfe\t2\n", 3, "not UTF-8"),
