@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.architectures import Site, architecture_of, hidden_size, is_flat, layer_count
+from adapters.architectures import architecture_of, hidden_size, is_flat, layer_count
 from adapters.config import shares_step
 from adapters.depth import EMBEDDED, FROM_TOKENS, Depth, States, enters
 from adapters.flat import Sequences, prepare
@@ -169,8 +169,7 @@ class Pack:
         rows = tokens
         if pooled is not None:
             rows = _ranges(order, [_rows(entry.sequences, pooled) for entry in entries])
-        present = [self._adapters[slot] for slot in slots]
-        alone = asks_alone(self.backbone, pooled) and not any(map(_reads_last_attention, present))
+        alone = asks_alone(self.backbone, pooled)
         with self._through(slots, tokens, rows, alone):
             hidden = run(self.backbone, [entries[part] for part in order], pooled, alone=alone)
         return [hidden[slice(*own)] for own in rows]
@@ -220,15 +219,6 @@ class Pack:
         here = [part for part, slot in enumerate(slots) if self._adapters[slot] is not None]
         routes = [(_name(slots[part]), *tokens[part]) for part in here]
         return route(self.backbone, routes, {_name(slots[part]): at_the_end[part] for part in here}, alone)
-
-
-def _reads_last_attention(adapter: Adapter | None) -> bool:
-    """Whether a module adds to the last attention what it makes of all tokens that this one reads."""
-    return adapter is not None and any(
-        isinstance(place, Site) and place.layer == adapter.layer_count - 1
-        and (place.sublayer, place.wiring) == ("attention", "parallel")
-        for place in adapter.sites
-    )  # fmt: skip
 
 
 def _rows(sequences: Sequences, pooled: Pooled) -> int:

@@ -150,8 +150,11 @@ class Architecture:
             return HookPoint(self.ffn_norm, "norm")
         if site.sublayer == "ffn" and self.parallel is not None:
             return self.parallel
-        # The value's, not the query's: DeBERTa asks that one once more, for what it makes of distances.
-        names = ("value", "query_key_value") if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
+        # Elsewhere than where the last query is asked by some rows alone, the value's: DeBERTa asks its query
+        # once more, for what it makes of distances.
+        asks_alone = self.forward is not None and self.forward.attend_alone is not None
+        of_attention = ("query",) if asks_alone else ("value", "query_key_value")
+        names = of_attention if site.sublayer == "attention" else ("ffn_up", "ffn_gate_up")
         reads = next((self.linears[name] for name in names if name in self.linears), None)
         if reads is None:
             raise AdapterError(

@@ -52,6 +52,38 @@ def test_packed_equals_alone_forward_and_backward(family: str) -> None:
                 torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "llama"])
+@pytest.mark.parametrize("method", ["lora", "houlsby", "attention:parallel"])
+@pytest.mark.parametrize("pooled", ["cls", "last"])
+def test_dropout_draws_the_same_whatever_the_neighbour(family: str, method: str, pooled: str) -> None:
+    config = AdapterConfig(method="lora", dropout=0.3) if method == "lora" else _placed(method, dropout=0.3)
+
+    def first(neighbour: AdapterConfig | None) -> tuple[torch.Tensor, torch.Tensor]:
+        model = tiny_model(family).double()
+        pack = Pack(model, slots=2)
+        for slot, own in enumerate((config, neighbour)):
+            if own is not None:
+                adapter = adapters.build(own, model.config, torch.Generator().manual_seed(slot)).double()
+                adapter.generator = torch.Generator().manual_seed(slot)
+                with torch.no_grad():
+                    for parameter in adapter.parameters():
+                        parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(7))
+                pack.put(slot, adapter.train())
+        parts = [(0, batch((3, 5), 0)), *([] if neighbour is None else [(1, batch((4,), 1))])]
+        drawn = pack._adapters[0].generator
+        return pack.forward(parts, pooled)[0], drawn.get_state()
+
+    alone, state = first(None)
+    for placement in ("pfeiffer", "houlsby", "attention:parallel", "attention:parallel+ffn:parallel"):
+        packed, drawn = first(_placed(placement))
+        torch.testing.assert_close(packed, alone, rtol=1e-9, atol=1e-9)
+        assert torch.equal(drawn, state)
+
+
+def _placed(placement: str, dropout: float = 0.0) -> AdapterConfig:
+    return AdapterConfig(bottleneck_dim=4, placement=placement, dropout=dropout)
+
+
 def test_an_empty_pack_leaves_the_backbone_as_it_was() -> None:
     model = tiny_model("bert")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
