@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
@@ -91,6 +92,12 @@ class Inserted(nn.Module):
             self.handles.append(register(*hooked))
         if adapter.prompt is not None:
             self.handles.extend(register_prompt(adapter.prompt, backbone))
+        if adapter.config.dropout or adapter.config.stochastic_depth:
+            first = f"{architecture_of(backbone).layers}.0"
+            layer = backbone.base_model.get_submodule(first)  # type: ignore[union-attr]
+            self.handles.append(
+                layer.register_forward_pre_hook(partial(_refuse_recomputing, adapter, backbone))
+            )
 
     def hook_routes(
         self, routes: Sequence[Route], pooled: Mapping[str, tuple[int, int]], alone: bool
@@ -137,6 +144,17 @@ class Inserted(nn.Module):
         adapter = self.adapters[name]
         assert isinstance(adapter, Adapter)
         return adapter
+
+
+def _refuse_recomputing(
+    adapter: Adapter, backbone: Any, layer: nn.Module, arguments: tuple[Any, ...]
+) -> None:
+    if adapter.training and backbone.is_gradient_checkpointing:
+        raise AdapterError(
+            "gradient checkpointing computes layers again, and dropout would draw another mask then: train "
+            "without the checkpointing, or with dropout and stochastic_depth 0",
+            "dropout",
+        )
 
 
 def _rank(place: Place) -> int:

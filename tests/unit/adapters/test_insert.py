@@ -318,6 +318,24 @@ def test_dropout_in_a_model_draws_from_the_adapters_generator(tokens, fill):
     assert torch.equal(hidden(model, tokens), hidden(model, tokens))
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.parametrize("field", ["dropout", "stochastic_depth"])
+def test_dropout_is_refused_where_layers_are_computed_again(family, field, tokens, fill):
+    model = tiny_model(family)
+    adapter = insert(model, config_of(**{field: 0.3}), generator=generator())
+    adapter.generator = generator(3)
+    inputs = {"input_ids": tokens} | ({"decoder_input_ids": tokens} if family == "t5" else {})
+    model.gradient_checkpointing_enable()
+    model.train()
+    with pytest.raises(AdapterError, match="gradient checkpointing computes layers again"):
+        model(**inputs)
+    adapter.eval()
+    model(**inputs)
+    adapter.train()
+    model.gradient_checkpointing_disable()
+    model(**inputs)
+
+
 @pytest.mark.parametrize("placement", ["houlsby", "parallel"])
 def test_gpt2_generates_with_a_cache_as_without(placement, tokens, fill):
     model = tiny_model("gpt2", auto_class=AutoModelForCausalLM).double()
