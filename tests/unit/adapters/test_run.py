@@ -238,9 +238,7 @@ def test_one_token_of_each_text_asks_the_last_attention(placement: str) -> None:
             linear = layer.attention.self.get_submodule(name)
             linear.register_forward_hook(lambda module, _, output, rows=rows: rows.append(output.shape[1]))
     pack.forward([(0, batch())], "cls")
-    # A module that adds to the attention what it makes of all that this one reads asks for all of it.
-    asking = sum(LENGTHS) if placement == "attention:parallel" else len(LENGTHS)
-    assert seen["query"][-1] == asking and set(seen["query"][:-1]) == {sum(LENGTHS)}
+    assert seen["query"][-1] == len(LENGTHS) and set(seen["query"][:-1]) == {sum(LENGTHS)}
     assert set(seen["key"]) == {sum(LENGTHS)}
 
 
