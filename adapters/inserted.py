@@ -90,7 +90,9 @@ class Inserted(nn.Module):
             hooked = (place.hooked, place.point, adapter, place.module, backbone, place.reads)
             self.handles.append(register(*hooked))
         if adapter.prompt is not None:
-            self.handles.extend(register_prompt(adapter.prompt, backbone))
+            row = architecture_of(backbone)
+            reader = _submodule(backbone, row.reader, row.model_type)
+            self.handles.extend(register_prompt(adapter.prompt, reader))
 
     def hook_routes(
         self, routes: Sequence[Route], pooled: Mapping[str, tuple[int, int]], alone: bool
