@@ -134,6 +134,7 @@ def _fairseq_like(
     count: str = "num_hidden_layers",
     causal: bool = False,
     position_table: str | None = None,
+    reader: str = "",
     decoder: Architecture | None = None,
 ) -> Architecture:
     return Architecture(
@@ -155,6 +156,7 @@ def _fairseq_like(
         count=count,
         causal=causal,
         position_table=position_table,
+        reader=reader,
         refuses={} if decoder is None else _ENCODER_DECODER,
         decoder=decoder,
     )
@@ -255,6 +257,7 @@ _ROWS = (
         last_norm="decoder.final_layer_norm",
         causal=True,
         position_table="decoder.embed_positions",
+        reader="decoder",  # OPTForCausalLM passes OPTModel by
     ),
     Architecture(
         model_type="gpt_neox",

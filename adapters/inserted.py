@@ -82,7 +82,7 @@ class Inserted(nn.Module):
         self.unhook()
         if self.active is None:
             return
-        adapter = self._adapter(self.active)
+        adapter, row = self._adapter(self.active), architecture_of(backbone)
         places = self.places[self.active]
         if isinstance(places, Rungs):
             self.handles.extend(register_ladder(adapter, *places))
@@ -91,10 +91,10 @@ class Inserted(nn.Module):
             hooked = (place.hooked, place.point, adapter, place.module, backbone, place.reads)
             self.handles.append(register(*hooked))
         if adapter.prompt is not None:
-            self.handles.extend(register_prompt(adapter.prompt, backbone))
+            reader = _submodule(backbone, row.reader, row.model_type)
+            self.handles.extend(register_prompt(adapter.prompt, reader))
         if adapter.config.dropout or adapter.config.stochastic_depth:
-            first = f"{architecture_of(backbone).layers}.0"
-            layer = backbone.base_model.get_submodule(first)  # type: ignore[union-attr]
+            layer = _submodule(backbone, f"{row.layers}.0", row.model_type)
             self.handles.append(
                 layer.register_forward_pre_hook(partial(_refuse_recomputing, adapter, backbone))
             )

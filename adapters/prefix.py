@@ -108,7 +108,7 @@ def prefix_attention(
         causal = arguments.pop("is_causal", None)
         causal = bool(getattr(module, "is_causal", False) if causal is None else causal)
         tokens, known = query.shape[2], key.shape[2]
-        if attention_mask is None and causal and tokens > 1:
+        if attention_mask is None and causal and tokens > 1:  # then nothing was in the cache before
             attention_mask = causal_mask(tokens, known, query.device)
         key, value = prefix.in_front(key, value)
         if attention_mask is not None:
@@ -123,8 +123,11 @@ def prefix_attention(
 
 
 def causal_mask(tokens: int, known: int, device: torch.device, prefix: int = 0) -> Tensor:
-    """Which of the keys each of the last tokens sees, ``[tokens, prefix + known]``: itself, all before."""
-    mask = torch.ones(tokens, known, dtype=torch.bool, device=device).tril(known - tokens)
+    """Which keys each token of a text sees, ``[tokens, prefix + known]``: its own, and all before.
+
+    Keys behind those of the text, the empty places of a static cache, are seen by none.
+    """
+    mask = torch.ones(tokens, known, dtype=torch.bool, device=device).tril()
     return mask if prefix == 0 else torch.cat([mask.new_ones(tokens, prefix), mask], dim=1)
 
 

@@ -2,20 +2,23 @@
 
 It follows Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning": `prompt_length`
 vectors, the same for all texts, are put in front of the embedded words, and nothing else of the model is
-trained. Positions count them. Where it differs: the vectors are drawn from N(0, 0.02), not from the
-vocabulary or from the names of the classes; what the model puts out for them is taken off again, so that the
-first hidden state is that of the text's own first token; and a head may be trained beside them, where theirs
-writes its answers.
+trained. Positions count them: position ids that a model is called with are moved on by them. Where it
+differs: the vectors are drawn from N(0, 0.02), not from the vocabulary or from the names of the classes; the
+hidden states that the model puts out for them are taken off again, so that the first one is that of the
+text's own first token (attention weights keep them); and a head may be trained beside them, where theirs
+writes its answers. A static cache is refused: it has no room for them.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from threading import get_ident
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import StaticCache
 
 from adapters.errors import AdapterError
 
@@ -43,12 +46,28 @@ class Prompt(nn.Module):
         nn.init.normal_(self.vectors, std=0.02, generator=generator)
 
 
-def register_prompt(prompt: Prompt, backbone: Any) -> list[RemovableHandle]:
-    """Put a prompt in front of what a backbone is called with, and take it off what it puts out."""
-    began: list[bool] = []  # from one hook to the other: whether this call has the prompt in front
+class _Call(NamedTuple):
+    """What is kept of one call of a model, from the hook before it to the one behind.
+
+    Args:
+        first: it has the prompt in front; later calls find it in their cache.
+        as_tuple: the caller wants a tuple.
+    """
+
+    first: bool
+    as_tuple: bool
+
+
+def register_prompt(prompt: Prompt, reader: Any) -> list[RemovableHandle]:
+    """Put a prompt in front of what a model is called with, and take it off what it puts out.
+
+    Args:
+        reader: the module of a backbone that reads the words.
+    """
+    calls: dict[int, _Call] = {}  # by thread, so that several may run the model at once
     return [
-        backbone.register_forward_pre_hook(partial(_put_in_front, prompt, began), with_kwargs=True),
-        backbone.register_forward_hook(partial(_take_off, prompt, began)),
+        reader.register_forward_pre_hook(partial(_put_in_front, prompt, calls), with_kwargs=True),
+        reader.register_forward_hook(partial(_take_off, prompt, calls)),
     ]
 
 
@@ -65,7 +84,7 @@ def flat_vectors(prompt: Prompt, words: Tensor, lengths: tuple[int, ...]) -> Ten
 
 
 def _put_in_front(
-    prompt: Prompt, began: list[bool], backbone: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+    prompt: Prompt, calls: dict[int, _Call], reader: Any, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if arguments:
         named = {**named, "input_ids": arguments[0]}
@@ -73,44 +92,69 @@ def _put_in_front(
             raise AdapterError("with a prompt, give the backbone its arguments by name")
     named = dict(named)
     cache = named.get("past_key_values")
+    if isinstance(cache, StaticCache):
+        raise AdapterError("a static cache has no room for a prompt; take a dynamic one, the default")
     first = cache is None or cache.get_seq_length() == 0
-    began.append(first)
+    calls[get_ident()] = _Call(first, _wants_tuple(reader, named))
+    named["return_dict"] = True
     words = named.pop("inputs_embeds", None)
     ids = named.pop("input_ids", None)
-    words = backbone.get_input_embeddings()(ids) if words is None else words
-    texts, length = words.shape[0], prompt.length
-    for name in ("position_ids", "cache_position"):
-        if first:
-            named.pop(name, None)  # counted anew, with the prompt
-        elif named.get(name) is not None:
-            named[name] = named[name] + length
+    words = reader.get_input_embeddings()(ids) if words is None else words
+    _make_room(named, len(words), prompt.length, first)
+    if first:
+        vectors = prompt.vectors.to(words).expand(len(words), -1, -1)
+        words = torch.cat([vectors, words], dim=1)
+    return (), {**named, "inputs_embeds": words}
+
+
+def _make_room(named: dict[str, Any], texts: int, length: int, first: bool) -> None:
+    """Let positions, mask and token types count the prompt."""
     mask = named.get("attention_mask")
+    if named.get("position_ids") is not None:
+        named["position_ids"] = _moved(named["position_ids"], length, first, mask)
+    if first:
+        named.pop("cache_position", None)  # counted anew, with the prompt
+    elif named.get("cache_position") is not None:
+        named["cache_position"] = named["cache_position"] + length
     if isinstance(mask, Tensor):
         if mask.ndim != 2:
             raise AdapterError("with a prompt, the attention mask is [texts, tokens]")
         named["attention_mask"] = torch.cat([mask.new_ones(texts, length), mask], dim=1)
         if first and bool((mask[:, :1] == 0).any()):
             raise AdapterError("with a prompt, texts are padded on the right, or not at all")
-    if first:
-        vectors = prompt.vectors.to(words).expand(texts, -1, -1)
-        words = torch.cat([vectors, words], dim=1)
-        types = named.get("token_type_ids")
-        if types is not None:
-            named["token_type_ids"] = torch.cat([types.new_zeros(texts, length), types], dim=1)
-    return (), {**named, "inputs_embeds": words}
+    types = named.get("token_type_ids")
+    if first and types is not None:
+        named["token_type_ids"] = torch.cat([types.new_zeros(texts, length), types], dim=1)
+
+
+def _wants_tuple(reader: Any, named: dict[str, Any]) -> bool:
+    asked = named.get("return_dict")
+    return not (getattr(reader.config, "return_dict", True) if asked is None else asked)
+
+
+def _moved(positions: Tensor, length: int, first: bool, mask: Any) -> Tensor:
+    """Position ids of a text that go on behind the prompt, which begins where the text would have begun."""
+    moved = positions + length
+    if not first:
+        return moved
+    if mask is None and bool((positions.diff(dim=-1) != 1).any()):
+        # A decoder would take them for several texts in one row, and the prompt for the first of them.
+        raise AdapterError("with a prompt, position ids that do not go up by one need an attention mask")
+    front = positions[..., :1] + torch.arange(length, device=positions.device)
+    return torch.cat([front, moved], dim=-1)
 
 
 def _take_off(
-    prompt: Prompt, began: list[bool], backbone: Any, arguments: tuple[Any, ...], output: Any
+    prompt: Prompt, calls: dict[int, _Call], reader: Any, arguments: tuple[Any, ...], output: Any
 ) -> Any:
-    first = began.pop()
-    began.clear()
-    if not first:
-        return output
-    if isinstance(output, tuple):
-        return (output[0][:, prompt.length :], *output[1:])
-    output.last_hidden_state = output.last_hidden_state[:, prompt.length :]
-    pooler = getattr(backbone, "pooler", None)
-    if getattr(output, "pooler_output", None) is not None and pooler is not None:
-        output.pooler_output = pooler(output.last_hidden_state)
-    return output
+    call = calls.pop(get_ident())
+    if call.first:
+        output.last_hidden_state = output.last_hidden_state[:, prompt.length :]
+        pooler = getattr(reader, "pooler", None)
+        if getattr(output, "pooler_output", None) is not None and pooler is not None:
+            output.pooler_output = pooler(output.last_hidden_state)
+        if getattr(output, "hidden_states", None) is not None:
+            output.hidden_states = tuple(
+                None if states is None else states[:, prompt.length :] for states in output.hidden_states
+            )
+    return output.to_tuple() if call.as_tuple else output

@@ -83,6 +83,8 @@ class Architecture:
             positions are rotary, or a model has several such tables, or none.
         count: the name, in the model's configuration, of the number of layers.
         causal: a token sees only those before it.
+        reader: path, from `model.base_model`, of the module that reads the words in every model of the
+            family, with a head or without; empty for the base model itself.
         refuses: methods that the family cannot take, and why.
         decoder: the row of the decoder's layers, which are counted on from the encoder's; None without one.
             Cross-attention has no sites.
@@ -102,6 +104,7 @@ class Architecture:
     position_table: str | None = None
     count: str = "num_hidden_layers"
     causal: bool = False
+    reader: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
     decoder: Architecture | None = None
 
