@@ -53,7 +53,7 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         The path of the file.
 
     Raises:
-        AdapterError: the model has no such adapter, or its weights are not finite.
+        AdapterError: the model has no such adapter, its weights are not finite, or not of one floating dtype.
         OSError: the file cannot be written; what was there before is unharmed.
     """
     path = Path(path)
@@ -65,7 +65,7 @@ def digest(adapter: Adapter) -> str:
     """The sha256 of the file that `save` writes of an adapter, as 64 hex digits: equal for equal adapters.
 
     Raises:
-        AdapterError: its weights are not finite.
+        AdapterError: its weights are not finite, or not of one floating dtype.
     """
     return hashlib.sha256(_content(adapter)).hexdigest()
 
@@ -78,6 +78,7 @@ def _content(adapter: Adapter) -> bytes:
             raise AdapterError(f"{key} holds values that are not finite; such an adapter is not saved")
     metadata = {
         "format": FORMAT,
+    _check_dtypes(tensors)
         "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
         "model_type": adapter.model_type,
         "hidden_size": str(adapter.hidden_size),
@@ -228,7 +229,7 @@ def _check_shapes(expected: dict[str, list[int]], tensors: dict[str, Tensor]) ->
             )
 
 
-def _check_values(tensors: dict[str, Tensor]) -> None:
+def _check_dtypes(tensors: dict[str, Tensor]) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if not tensors:
         return  # a head alone
@@ -238,3 +239,7 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"its tensor {key!r} holds values that are not finite")
+
+
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    _check_dtypes(tensors)

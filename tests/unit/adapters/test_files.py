@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.files import save
+from adapters.files import digest, save
 from adapters.insert import activate, active, build, insert, names, remove
 from adapters.reading import load, load_into
 from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
@@ -159,6 +159,15 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(value, saved, 
     with torch.no_grad():
         adapter.modules_by_site["layer_2_ffn"].up.bias[3] = value
     with pytest.raises(AdapterError, match=r"layer_2_ffn\.up\.bias.*not finite"):
+def test_an_adapter_of_several_dtypes_is_not_saved(tmp_path):
+    adapter = build(CONFIG, tiny_config("bert"), generator())
+    adapter.modules_by_site["layer_0_ffn"].double()
+    for refused in (lambda: save(adapter, tmp_path / "adapter.safetensors"), lambda: digest(adapter)):
+        with pytest.raises(AdapterError, match="one floating dtype"):
+            refused()
+    assert os.listdir(tmp_path) == []
+
+
         save(adapter, tmp_path / "new.safetensors")
     assert not (tmp_path / "new.safetensors").exists()
     rewrite(saved, adapter.state_dict())
