@@ -49,7 +49,8 @@ def insert(
 def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter:
     """Put an adapter that was built or loaded into a model and make it the active one.
 
-    Its modules move to the devices of their layers; its dtype and its training mode stay.
+    Its modules move to the devices of their layers; its dtype and its training mode stay. On an error the
+    model stays as it was.
 
     Raises:
         AdapterError: the adapter is for another family or size, or is in the model already, or the name
@@ -74,7 +75,11 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
         backbone.requires_grad_(False).eval()
         backbone.add_module(_ATTRIBUTE, inserted)
     inserted.put(name, adapter, places)
-    activate(model, name)
+    try:
+        activate(model, name)
+    except BaseException:
+        _take_out(backbone, inserted, name)
+        raise
     return adapter
 
 
@@ -92,10 +97,7 @@ def remove(model: nn.Module, name: str = "default") -> Adapter:
     _check_not_routed(inserted)
     if inserted.active == name:
         activate(model, None)
-    inserted.drop(name)
-    if not inserted.adapters:
-        delattr(backbone, _ATTRIBUTE)
-        inserted.restore(backbone)
+    _take_out(backbone, inserted, name)
     return adapter
 
 
@@ -113,8 +115,7 @@ def activate(model: nn.Module, name: str | None) -> None:
     inserted = _inserted(model)
     _check_not_routed(inserted)
     if inserted.active != name:
-        inserted.active = name
-        inserted.hook_active(_backbone(model))
+        inserted.switch(name, _backbone(model))
 
 
 @contextmanager
@@ -199,6 +200,14 @@ def _inserted(model: nn.Module) -> Inserted:
 
 def _check_new_name(model: nn.Module, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
+def _take_out(backbone: nn.Module, inserted: Inserted, name: str) -> None:
+    """Forget an adapter that is not active; with the last one, leave the backbone as it was before."""
+    inserted.drop(name)
+    if not inserted.adapters:
+        delattr(backbone, _ATTRIBUTE)
+        inserted.restore(backbone)
+
+
         message = (
             f"{name!r} cannot name an adapter; use letters, digits, '_' and '-', and no attribute's name"
         )

@@ -76,6 +76,16 @@ class Inserted(nn.Module):
         """Forget an adapter that is not active."""
         del self.adapters[name], self.places[name]
 
+    def switch(self, name: str | None, backbone: nn.Module) -> None:
+        """Make an adapter the active one, or none; on an error the one before stays it."""
+        before, self.active = self.active, name
+        try:
+            self.hook_active(backbone)
+        except BaseException:
+            self.active = before
+            self.hook_active(backbone)
+            raise
+
     def hook_active(self, backbone: nn.Module) -> None:
         """Set the hooks of the active adapter, or none, in place of those that are on."""
         self.unhook()

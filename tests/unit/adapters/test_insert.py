@@ -4,12 +4,20 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BloomConfig, BloomModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BloomConfig,
+    BloomModel,
+    DebertaConfig,
+    DebertaModel,
+)
 
-from adapters.architectures import architecture_of
+from adapters.architectures import ARCHITECTURES, Architecture, architecture_of, register
 from adapters.config import PLACEMENTS, AdapterConfig
 from adapters.errors import AdapterError
 from adapters.insert import activate, active, attach, build, get, insert, names, remove
+from adapters.pack import Pack
 from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
 
 EVERYWHERE = [
@@ -414,3 +422,49 @@ def test_a_variant_whose_modules_are_elsewhere_is_refused():
     with pytest.raises(AdapterError, match=r"'encoder\.layer\.1\.output\.dense'"):
         insert(model, config_of(), generator=generator())
     assert names(model) == ()
+
+
+@pytest.fixture
+def deberta():
+    """A model whose attention takes no prefix, which is found out only where its hooks are set."""
+    linears = {"query_key_value": "attention.self.in_proj", "ffn_up": "intermediate.dense"}
+    paths = {"layers": "encoder.layer", "attention": "attention.output.dense", "ffn": "output.dense"}
+    register(Architecture.from_dict("deberta", {**paths, "linears": linears}))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    yield DebertaModel(DebertaConfig(**sizes, vocab_size=100)).train()
+    del ARCHITECTURES["deberta"]
+
+
+PREFIXES = [AdapterConfig(method="prefix"), AdapterConfig(method="mam", bottleneck_dim=4)]
+
+
+@pytest.mark.parametrize("config", PREFIXES)
+def test_a_refused_hook_leaves_the_model_as_it_was(config, deberta, tokens):
+    deberta.embeddings.requires_grad_(False)
+    keys, flags, hooks = list(deberta.state_dict()), flags_of(deberta), hooks_of(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        insert(deberta, config, generator=generator())
+    assert (names(deberta), active(deberta)) == ((), None)
+    assert list(deberta.state_dict()) == keys
+    assert flags_of(deberta) == flags
+    assert hooks_of(deberta) == hooks
+
+
+@pytest.mark.parametrize("config", PREFIXES)
+def test_a_refused_hook_leaves_the_adapters_that_were_there(config, deberta, tokens, fill):
+    fill(insert(deberta, config_of("houlsby"), "a", generator=generator()))
+    expected, keys, flags = hidden(deberta, tokens), list(deberta.state_dict()), flags_of(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        insert(deberta, config, "b", generator=generator())
+    assert (names(deberta), active(deberta)) == (("a",), "a")
+    assert list(deberta.state_dict()) == keys
+    assert flags_of(deberta) == flags
+    assert torch.equal(hidden(deberta, tokens), expected)
+
+
+def test_a_refused_hook_leaves_the_slot_of_a_pack_free(deberta):
+    pack = Pack(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        pack.put(0, build(PREFIXES[0], deberta.config, generator()))
+    assert names(deberta) == ()
+    pack.put(0, build(config_of(), deberta.config, generator()))
