@@ -2,7 +2,8 @@
 
 The metadata, all text: "format" ("adapter-sweeper/1"), "config" (`AdapterConfig.to_dict` as JSON), and the
 backbone it fits: "model_type", "hidden_size", "layers", and "shape" where the method depends on the sizes of
-its linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
+its linears (`Shape.measured`), else of an encoder-decoder "encoder_layers", which older files lack. Tensors
+are named as in `Adapter.state_dict`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,9 +78,9 @@ def _content(adapter: Adapter) -> bytes:
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{key} holds values that are not finite; such an adapter is not saved")
+    _check_dtypes(tensors)
     metadata = {
         "format": FORMAT,
-    _check_dtypes(tensors)
         "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
         "model_type": adapter.model_type,
         "hidden_size": str(adapter.hidden_size),
@@ -86,6 +88,8 @@ def _content(adapter: Adapter) -> bytes:
     }
     if is_measured(measuring(adapter.config)):
         metadata["shape"] = adapter.shape.measured()
+    elif adapter.shape.encoder_layers:
+        metadata["encoder_layers"] = str(adapter.shape.encoder_layers)
     return _in_fixed_order(to_bytes(tensors, metadata))
 
 
@@ -168,6 +172,8 @@ def _header(metadata: dict[str, str]) -> _Header:
         if "shape" not in metadata:
             raise AdapterError("its metadata lacks shape")
         shape = with_measured(shape, metadata["shape"])
+    elif "encoder_layers" in metadata:
+        shape = replace(shape, encoder_layers=_whole(metadata, "encoder_layers", 10_000))
     return _Header(config, shape)
 
 
@@ -236,10 +242,10 @@ def _check_dtypes(tensors: dict[str, Tensor]) -> None:
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
         listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise AdapterError(f"its tensors are of {listed}; they must be of one floating dtype")
-    for key, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise AdapterError(f"its tensor {key!r} holds values that are not finite")
 
 
 def _check_values(tensors: dict[str, Tensor]) -> None:
     _check_dtypes(tensors)
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"its tensor {key!r} holds values that are not finite")

@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from adapters.adapter import Adapter, build
-from adapters.architectures import architecture_of, hidden_size, layer_count
+from adapters.architectures import architecture_of, encoder_layer_count, hidden_size, layer_count
 from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
 from adapters.inserted import Inserted, Route, Rungs, places_of
+from adapters.methods import state_shapes
+from adapters.shape import is_measured, measuring, shape_of
 
 __all__ = ["Adapter", "activate", "active", "attach", "build", "get", "insert", "names", "remove", "route"]
 
@@ -198,8 +200,6 @@ def _inserted(model: nn.Module) -> Inserted:
     return inserted
 
 
-def _check_new_name(model: nn.Module, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
 def _take_out(backbone: nn.Module, inserted: Inserted, name: str) -> None:
     """Forget an adapter that is not active; with the last one, leave the backbone as it was before."""
     inserted.drop(name)
@@ -208,6 +208,8 @@ def _take_out(backbone: nn.Module, inserted: Inserted, name: str) -> None:
         inserted.restore(backbone)
 
 
+def _check_new_name(model: nn.Module, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
         message = (
             f"{name!r} cannot name an adapter; use letters, digits, '_' and '-', and no attribute's name"
         )
@@ -227,6 +229,27 @@ def _check_same_backbone(adapter: Adapter, backbone: Any) -> None:
         raise AdapterError(
             f"the adapter is for {shape.format(*made_for)}; the model is {shape.format(*found)}"
         )
+    known, there = adapter.shape.encoder_layers, encoder_layer_count(config)
+    if known not in (0, there):  # 0: no encoder-decoder, or a file of before that does not say
+        total = adapter.layer_count
+        raise AdapterError(
+            f"the adapter is for a {adapter.model_type} of {known} + {total - known} layers, those of the "
+            f"encoder first; the model is one of {there} + {total - there}"
+        )
+    if is_measured(measuring(adapter.config)):
+        _check_same_sizes(adapter, config)
+
+
+def _check_same_sizes(adapter: Adapter, backbone_config: Any) -> None:
+    """Raise AdapterError unless the linears, keys or biases that an adapter acts on have its sizes."""
+    shape = shape_of(measuring(adapter.config), backbone_config)
+    fitting = state_shapes(adapter.config, shape)
+    for key, size in state_shapes(adapter.config, adapter.shape).items():
+        if fitting.get(key) != size:
+            raise AdapterError(
+                f"the adapter is for a {adapter.model_type} of other sizes: its {key} is {size}, and the "
+                f"model takes {fitting.get(key, 'none')}"
+            )
 
 
 def _check_not_routed(inserted: Inserted) -> None:

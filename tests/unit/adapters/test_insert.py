@@ -1,10 +1,12 @@
 """Adapters in real models: identity, wiring, gradients, removal, names."""
 
 import copy
+import re
 
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BloomConfig,
@@ -468,3 +470,46 @@ def test_a_refused_hook_leaves_the_slot_of_a_pack_free(deberta):
         pack.put(0, build(PREFIXES[0], deberta.config, generator()))
     assert names(deberta) == ()
     pack.put(0, build(config_of(), deberta.config, generator()))
+
+
+OTHER_SIZES = [
+    ("llama", {"num_key_value_heads": 4}, {"method": "lora"}, "layer_0_value.up.weight is [16, 8]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "dora"}, "layer_0_value.up.weight is [16, 8]"),
+    ("llama", {"intermediate_size": 48}, {"method": "lora", "targets": "ffn"}, "layer_0_ffn_up.up.weight"),
+    ("llama", {"intermediate_size": 48}, {"method": "ia3"}, "layer_0_ffn_down.scale is [64]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "prefix"}, "layer_0_prefix.keys is [30, 16]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "mam", "bottleneck_dim": 4}, "layer_0_prefix.keys"),
+    ("bert", {"intermediate_size": 48}, {"method": "bitfit"}, "bias is [64], and the model takes [48]"),
+]
+
+
+@pytest.mark.parametrize(("family", "change", "fields", "message"), OTHER_SIZES)
+def test_an_adapter_for_a_model_of_other_sizes_is_refused(family, change, fields, message):
+    config = tiny_config(family, layers=2)
+    adapter = build(AdapterConfig(**fields), config, generator())
+    for name, value in change.items():
+        setattr(config, name, value)
+    model = AutoModel.from_config(config)
+    with pytest.raises(AdapterError, match=re.escape(message)):
+        attach(model, adapter)
+    assert names(model) == ()
+
+
+def test_other_sizes_of_what_an_adapter_does_not_act_on_do_no_harm(tokens):
+    config = tiny_config("llama", layers=2)
+    adapter = build(AdapterConfig(method="lora"), config, generator())
+    config.intermediate_size = 48
+    model = AutoModel.from_config(config)
+    attach(model, adapter)
+    hidden(model, tokens)
+
+
+@pytest.mark.parametrize("fields", [{"bottleneck_dim": 4}, {"method": "lora"}, {"method": "loreft"}])
+def test_the_encoder_and_the_decoder_of_an_adapter_are_those_of_the_model(fields):
+    config = tiny_config("t5", layers=2)
+    config.num_layers, config.num_decoder_layers = 1, 3
+    adapter = build(AdapterConfig(**fields), config, generator())
+    model = tiny_model("t5", layers=2)
+    with pytest.raises(AdapterError, match=r"a t5 of 1 \+ 3 layers, .*; the model is one of 2 \+ 2"):
+        attach(model, adapter)
+    attach(AutoModel.from_config(config), adapter)
