@@ -9,10 +9,12 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BartForCausalLM,
     BloomConfig,
     BloomModel,
     DebertaConfig,
     DebertaModel,
+    T5EncoderModel,
 )
 
 from adapters.architectures import ARCHITECTURES, Architecture, architecture_of, register
@@ -513,3 +515,16 @@ def test_the_encoder_and_the_decoder_of_an_adapter_are_those_of_the_model(fields
     with pytest.raises(AdapterError, match=r"a t5 of 1 \+ 3 layers, .*; the model is one of 2 \+ 2"):
         attach(model, adapter)
     attach(AutoModel.from_config(config), adapter)
+
+
+def test_half_of_an_encoder_decoder_takes_the_layers_that_it_has(tokens):
+    encoder = T5EncoderModel(tiny_config("t5", layers=2)).eval()
+    for layers in ("all", "upper_half", [1, 2]):
+        with pytest.raises(AdapterError, match=r"T5EncoderModel has no decoder: .* layers=\[0, 1\]$"):
+            insert(encoder, config_of(layers=layers), generator=generator())
+    insert(encoder, config_of(layers=[0, 1]), generator=generator())
+    encoder(tokens)
+    decoder = BartForCausalLM(tiny_config("bart", layers=2))
+    with pytest.raises(AdapterError, match=r"has no encoder: .* layers=\[2, 3\]$"):
+        insert(decoder, config_of(), generator=generator())
+    insert(decoder, config_of(layers=[2, 3]), generator=generator())
