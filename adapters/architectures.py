@@ -23,6 +23,7 @@ __all__ = [
     "Wiring",
     "architecture_of",
     "check_fits",
+    "encoder_layer_count",
     "first_position",
     "forward_of",
     "hidden_size",
@@ -148,6 +149,16 @@ def layer_count(backbone_config: Any) -> int:
     row = architecture_of(backbone_config)
     decoder = 0 if row.decoder is None else _size(backbone_config, row.decoder.count)
     return _size(backbone_config, row.count) + decoder
+
+
+def encoder_layer_count(backbone_config: Any) -> int:
+    """Of an encoder-decoder, how many of its layers are the encoder's; 0 of others, or where a Shape does not
+    say."""
+    row = architecture_of(backbone_config)
+    if row.decoder is None:
+        return 0
+    known = getattr(backbone_config, "encoder_layers", None)  # of a Shape, and of BART's configuration
+    return known if isinstance(known, int) else _size(backbone_config, row.count)
 
 
 def _size(backbone_config: Any, name: str) -> int:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from adapters.adapter import Adapter
 from adapters.errors import AdapterError
+from adapters.shape import Shape
 
 
 def average(
@@ -65,7 +67,7 @@ def _check_alike(first: Adapter, other: Adapter, number: int) -> None:
             f"have no average: {told}",
             names[0],
         )
-    if first.shape != other.shape:
+    if not _is_same(first.shape, other.shape):
         one, two = ((own.model_type, own.layer_count, own.hidden_size) for own in (first, other))
         raise AdapterError(f"adapter {number} is for another backbone than the first: {two}, not {one}")
     kinds = [{tensor.dtype for tensor in own.state_dict().values()} for own in (first, other)]
@@ -74,6 +76,13 @@ def _check_alike(first: Adapter, other: Adapter, number: int) -> None:
         raise AdapterError(
             f"adapter {number} has another dtype than the first: {listed}; convert one of them"
         )
+
+
+def _is_same(one: Shape, other: Shape) -> bool:
+    """Whether two backbones have the same sizes, as far as both say: older files do not count the encoder."""
+    if not one.encoder_layers or not other.encoder_layers:
+        one, other = (replace(shape, encoder_layers=0) for shape in (one, other))
+    return one == other
 
 
 def _shares(count: int, weights: Sequence[float] | None, normalise: bool) -> list[float]:

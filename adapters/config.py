@@ -68,7 +68,8 @@ class AdapterConfig:
         stochastic_depth: probability with which a module is left out of a training step, 0 <= it < 1.
         rank: of the low-rank change, at least 1.
         alpha: the low-rank change is multiplied by alpha / rank; finite and above 0.
-        targets: which linears of a layer: one of `TARGET_SETS`, or names of `LINEARS` joined by "+".
+        targets: which linears of a layer: one of `TARGET_SETS`, or names of `LINEARS` joined by "+". A set
+            takes those that the family has, names must be there: the two are never equal.
         prefix_length: trained keys and values in front of each layer's own.
         positions: where those of a text begin: "from_start", as without a prefix, or "after_prefix", counted
             on behind it; the latter in families with a table of learned positions.

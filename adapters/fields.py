@@ -164,7 +164,9 @@ def layers_of_json(text: str) -> list[Any]:
 def checked_targets(value: object) -> str:
     """One of `TARGET_SETS`, or names of `LINEARS` joined by "+", each once, in their order there.
 
-    A list of names is taken too.
+    A list of names is taken too. Names stay what they are, also where they are those of a set: a set takes
+    what the family has of it, names must be there, so that "query+value" is refused where "query_value" means
+    "query_key_value".
     """
     if isinstance(value, str) and value in TARGET_SETS:
         return value

@@ -2,7 +2,8 @@
 
 The metadata, all text: "format" ("adapter-sweeper/1"), "config" (`AdapterConfig.to_dict` as JSON), and the
 backbone it fits: "model_type", "hidden_size", "layers", and "shape" where the method depends on the sizes of
-its linears (`Shape.measured`). Tensors are named as in `Adapter.state_dict`.
+its linears (`Shape.measured`), else of an encoder-decoder "encoder_layers", which older files lack. Tensors
+are named as in `Adapter.state_dict`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +55,7 @@ def save(source: Adapter | nn.Module, path: str | Path, name: str | None = None)
         The path of the file.
 
     Raises:
-        AdapterError: the model has no such adapter, or its weights are not finite.
+        AdapterError: the model has no such adapter, its weights are not finite, or not of one floating dtype.
         OSError: the file cannot be written; what was there before is unharmed.
     """
     path = Path(path)
@@ -65,7 +67,7 @@ def digest(adapter: Adapter) -> str:
     """The sha256 of the file that `save` writes of an adapter, as 64 hex digits: equal for equal adapters.
 
     Raises:
-        AdapterError: its weights are not finite.
+        AdapterError: its weights are not finite, or not of one floating dtype.
     """
     return hashlib.sha256(_content(adapter)).hexdigest()
 
@@ -76,6 +78,7 @@ def _content(adapter: Adapter) -> bytes:
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{key} holds values that are not finite; such an adapter is not saved")
+    _check_dtypes(tensors)
     metadata = {
         "format": FORMAT,
         "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
@@ -85,6 +88,8 @@ def _content(adapter: Adapter) -> bytes:
     }
     if is_measured(measuring(adapter.config)):
         metadata["shape"] = adapter.shape.measured()
+    elif adapter.shape.encoder_layers:
+        metadata["encoder_layers"] = str(adapter.shape.encoder_layers)
     return _in_fixed_order(to_bytes(tensors, metadata))
 
 
@@ -167,6 +172,8 @@ def _header(metadata: dict[str, str]) -> _Header:
         if "shape" not in metadata:
             raise AdapterError("its metadata lacks shape")
         shape = with_measured(shape, metadata["shape"])
+    elif "encoder_layers" in metadata:
+        shape = replace(shape, encoder_layers=_whole(metadata, "encoder_layers", 10_000))
     return _Header(config, shape)
 
 
@@ -228,13 +235,17 @@ def _check_shapes(expected: dict[str, list[int]], tensors: dict[str, Tensor]) ->
             )
 
 
-def _check_values(tensors: dict[str, Tensor]) -> None:
+def _check_dtypes(tensors: dict[str, Tensor]) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if not tensors:
         return  # a head alone
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
         listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise AdapterError(f"its tensors are of {listed}; they must be of one floating dtype")
+
+
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    _check_dtypes(tensors)
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"its tensor {key!r} holds values that are not finite")

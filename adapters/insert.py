@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from adapters.adapter import Adapter, build
-from adapters.architectures import architecture_of, hidden_size, layer_count
+from adapters.architectures import architecture_of, encoder_layer_count, hidden_size, layer_count
 from adapters.config import AdapterConfig, shares_step
 from adapters.errors import AdapterError
 from adapters.inserted import Inserted, Route, Rungs, places_of
+from adapters.methods import state_shapes
+from adapters.shape import is_measured, measuring, shape_of
 
 __all__ = ["Adapter", "activate", "active", "attach", "build", "get", "insert", "names", "remove", "route"]
 
@@ -49,7 +51,8 @@ def insert(
 def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter:
     """Put an adapter that was built or loaded into a model and make it the active one.
 
-    Its modules move to the devices of their layers; its dtype and its training mode stay.
+    Its modules move to the devices of their layers; its dtype and its training mode stay. On an error the
+    model stays as it was.
 
     Raises:
         AdapterError: the adapter is for another family or size, or is in the model already, or the name
@@ -74,7 +77,11 @@ def attach(model: nn.Module, adapter: Adapter, name: str = "default") -> Adapter
         backbone.requires_grad_(False).eval()
         backbone.add_module(_ATTRIBUTE, inserted)
     inserted.put(name, adapter, places)
-    activate(model, name)
+    try:
+        activate(model, name)
+    except BaseException:
+        _take_out(backbone, inserted, name)
+        raise
     return adapter
 
 
@@ -92,10 +99,7 @@ def remove(model: nn.Module, name: str = "default") -> Adapter:
     _check_not_routed(inserted)
     if inserted.active == name:
         activate(model, None)
-    inserted.drop(name)
-    if not inserted.adapters:
-        delattr(backbone, _ATTRIBUTE)
-        inserted.restore(backbone)
+    _take_out(backbone, inserted, name)
     return adapter
 
 
@@ -113,8 +117,7 @@ def activate(model: nn.Module, name: str | None) -> None:
     inserted = _inserted(model)
     _check_not_routed(inserted)
     if inserted.active != name:
-        inserted.active = name
-        inserted.hook_active(_backbone(model))
+        inserted.switch(name, _backbone(model))
 
 
 @contextmanager
@@ -197,6 +200,14 @@ def _inserted(model: nn.Module) -> Inserted:
     return inserted
 
 
+def _take_out(backbone: nn.Module, inserted: Inserted, name: str) -> None:
+    """Forget an adapter that is not active; with the last one, leave the backbone as it was before."""
+    inserted.drop(name)
+    if not inserted.adapters:
+        delattr(backbone, _ATTRIBUTE)
+        inserted.restore(backbone)
+
+
 def _check_new_name(model: nn.Module, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
         message = (
@@ -218,6 +229,27 @@ def _check_same_backbone(adapter: Adapter, backbone: Any) -> None:
         raise AdapterError(
             f"the adapter is for {shape.format(*made_for)}; the model is {shape.format(*found)}"
         )
+    known, there = adapter.shape.encoder_layers, encoder_layer_count(config)
+    if known not in (0, there):  # 0: no encoder-decoder, or a file of before that does not say
+        total = adapter.layer_count
+        raise AdapterError(
+            f"the adapter is for a {adapter.model_type} of {known} + {total - known} layers, those of the "
+            f"encoder first; the model is one of {there} + {total - there}"
+        )
+    if is_measured(measuring(adapter.config)):
+        _check_same_sizes(adapter, config)
+
+
+def _check_same_sizes(adapter: Adapter, backbone_config: Any) -> None:
+    """Raise AdapterError unless the linears, keys or biases that an adapter acts on have its sizes."""
+    shape = shape_of(measuring(adapter.config), backbone_config)
+    fitting = state_shapes(adapter.config, shape)
+    for key, size in state_shapes(adapter.config, adapter.shape).items():
+        if fitting.get(key) != size:
+            raise AdapterError(
+                f"the adapter is for a {adapter.model_type} of other sizes: its {key} is {size}, and the "
+                f"model takes {fitting.get(key, 'none')}"
+            )
 
 
 def _check_not_routed(inserted: Inserted) -> None:

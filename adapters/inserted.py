@@ -77,6 +77,16 @@ class Inserted(nn.Module):
         """Forget an adapter that is not active."""
         del self.adapters[name], self.places[name]
 
+    def switch(self, name: str | None, backbone: nn.Module) -> None:
+        """Make an adapter the active one, or none; on an error the one before stays it."""
+        before, self.active = self.active, name
+        try:
+            self.hook_active(backbone)
+        except BaseException:
+            self.active = before
+            self.hook_active(backbone)
+            raise
+
     def hook_active(self, backbone: nn.Module) -> None:
         """Set the hooks of the active adapter, or none, in place of those that are on."""
         self.unhook()
@@ -165,9 +175,12 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
     """Where the modules of an adapter go, each moved to the device of its layer; a ladder goes to the last.
 
     Raises:
-        AdapterError: the backbone lacks a module that its family's row names.
+        AdapterError: the backbone lacks a module that its family's row names, or the half of an
+            encoder-decoder that a layer is in.
     """
     row = architecture_of(backbone)
+    if row.decoder is not None:
+        _check_halves(adapter, row, backbone)
     if adapter.side is not None:
         return _rungs_of(adapter, backbone)
     modules, places = adapter.modules_by_site, []
@@ -189,6 +202,19 @@ def places_of(adapter: Adapter, backbone: Any) -> Places:
     if adapter.shared is not None:
         adapter.shared.to(next(backbone.parameters()).device)
     return tuple(places)
+
+
+def _check_halves(adapter: Adapter, row: Architecture, backbone: Any) -> None:
+    """Refuse the layers of a decoder in a model that is the encoder alone, and the other way round."""
+    paths = [row.part(layer, backbone.config).path for layer in range(adapter.layer_count)]
+    modules = {path for path, _ in backbone.named_modules()}
+    there = [layer for layer, path in enumerate(paths) if path in modules]
+    if there and any(site.layer not in there for site in adapter.sites):
+        lacking, other = ("decoder", "encoder") if 0 in there else ("encoder", "decoder")
+        raise AdapterError(
+            f"{type(backbone).__name__} has no {lacking}: give the layers of its {other}, layers={there}",
+            "layers",
+        )
 
 
 def _pooled(row: Architecture, place: Site | Point) -> Pooled | None:

@@ -33,7 +33,12 @@ def load(path: str | Path, backbone: Any = None) -> Adapter:
 def load_into(model: nn.Module, path: str | Path, name: str = "default") -> Adapter:
     """Read one adapter and attach it to a model as the active one.
 
+    Args:
+        model: also the backbone that `load` may need.
+        path: as for `load`.
+        name: as for `insert.attach`.
+
     Raises:
         AdapterError: see `load` and `insert.attach`.
     """
-    return attach(model, load(path), name)
+    return attach(model, load(path, model), name)

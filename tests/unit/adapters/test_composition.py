@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adapters
@@ -340,3 +343,16 @@ def test_averages_of_other_backbones_and_dtypes_are_refused() -> None:
     with pytest.raises(AdapterError, match="all 0"):
         average([one], [0.0], normalise=True)
     assert adapters.digest is digest
+
+
+def test_an_average_takes_files_that_do_not_count_the_layers_of_the_encoder(tmp_path: Path) -> None:
+    backbone = tiny_config("t5", layers=2)
+    new = trained(backbone)
+    path = save(new, tmp_path / "old.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "encoder_layers"}
+    save_file(load_file(path), path, metadata)
+    assert average([new, load(path)]).shape == new.shape
+    backbone.num_layers, backbone.num_decoder_layers = 1, 3
+    with pytest.raises(AdapterError, match="another backbone"):
+        average([new, trained(backbone)])

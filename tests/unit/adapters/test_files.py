@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
-from adapters.files import save
+from adapters.files import digest, save
 from adapters.insert import activate, active, build, insert, names, remove
 from adapters.reading import load, load_into
 from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
@@ -41,6 +42,11 @@ def rewrite(path, tensors=None, **metadata):
         entries = {**file.metadata(), **metadata}
     entries = {key: value for key, value in entries.items() if value is not None}
     save_file(load_file(path) if tensors is None else tensors, path, entries)
+
+
+def metadata_of(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
@@ -153,6 +159,15 @@ def test_a_failed_write_keeps_the_old_file(saved, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == [saved.name]
 
 
+def test_an_adapter_of_several_dtypes_is_not_saved(tmp_path):
+    adapter = build(CONFIG, tiny_config("bert"), generator())
+    adapter.modules_by_site["layer_0_ffn"].double()
+    for refused in (lambda: save(adapter, tmp_path / "adapter.safetensors"), lambda: digest(adapter)):
+        with pytest.raises(AdapterError, match="one floating dtype"):
+            refused()
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(value, saved, tmp_path):
     adapter = load(saved)
@@ -187,6 +202,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(value, saved, 
         ({"hidden_size": "99999999999999"}, "hidden_size"),
         ({"layers": "2"}, "out of range"),
         ({"layers": "3.0"}, "whole number"),
+        ({"encoder_layers": "0"}, "encoder_layers"),
         ({"layers": "99999999"}, "whole number"),
     ],
 )
@@ -262,3 +278,24 @@ def test_a_file_for_another_backbone_is_refused_by_the_model(saved):
     with pytest.raises(AdapterError, match="of 3 layers"):
         load_into(model, saved)
     assert names(model) == ()
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_file_for_another_split_into_encoder_and_decoder_is_refused(family, tmp_path):
+    config = tiny_config(family, layers=2)
+    path = save(build(CONFIG, config, generator()), tmp_path / "adapter.safetensors")
+    load_into(tiny_model(family, layers=2), path)
+    encoder, decoder = {
+        "t5": ("num_layers", "num_decoder_layers"),
+        "bart": ("encoder_layers", "decoder_layers"),
+    }[family]
+    setattr(config, encoder, 1)
+    setattr(config, decoder, 3)
+    other = AutoModel.from_config(config)
+    with pytest.raises(AdapterError, match=r"of 2 \+ 2 layers"):
+        load_into(other, path)
+    # A file of before does not say: it is taken, as it was, and keeps its bytes.
+    rewrite(path, encoder_layers=None)
+    old = load_into(other, path, "old")
+    assert digest(old) == digest(load(path))
+    assert "encoder_layers" not in metadata_of(save(old, tmp_path / "again.safetensors"))

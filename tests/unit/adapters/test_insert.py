@@ -1,15 +1,27 @@
 """Adapters in real models: identity, wiring, gradients, removal, names."""
 
 import copy
+import re
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BloomConfig, BloomModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BartForCausalLM,
+    BloomConfig,
+    BloomModel,
+    DebertaConfig,
+    DebertaModel,
+    T5EncoderModel,
+)
 
-from adapters.architectures import architecture_of
+from adapters.architectures import ARCHITECTURES, Architecture, architecture_of, register
 from adapters.config import PLACEMENTS, AdapterConfig
 from adapters.errors import AdapterError
 from adapters.insert import activate, active, attach, build, get, insert, names, remove
+from adapters.pack import Pack
 from tests.tiny_models import MAIN_FAMILIES, tiny_config, tiny_model
 
 EVERYWHERE = [
@@ -432,3 +444,105 @@ def test_a_variant_whose_modules_are_elsewhere_is_refused():
     with pytest.raises(AdapterError, match=r"'encoder\.layer\.1\.output\.dense'"):
         insert(model, config_of(), generator=generator())
     assert names(model) == ()
+
+
+@pytest.fixture
+def deberta():
+    """A model whose attention takes no prefix, which is found out only where its hooks are set."""
+    linears = {"query_key_value": "attention.self.in_proj", "ffn_up": "intermediate.dense"}
+    paths = {"layers": "encoder.layer", "attention": "attention.output.dense", "ffn": "output.dense"}
+    register(Architecture.from_dict("deberta", {**paths, "linears": linears}))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    yield DebertaModel(DebertaConfig(**sizes, vocab_size=100)).train()
+    del ARCHITECTURES["deberta"]
+
+
+PREFIXES = [AdapterConfig(method="prefix"), AdapterConfig(method="mam", bottleneck_dim=4)]
+
+
+@pytest.mark.parametrize("config", PREFIXES)
+def test_a_refused_hook_leaves_the_model_as_it_was(config, deberta, tokens):
+    deberta.embeddings.requires_grad_(False)
+    keys, flags, hooks = list(deberta.state_dict()), flags_of(deberta), hooks_of(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        insert(deberta, config, generator=generator())
+    assert (names(deberta), active(deberta)) == ((), None)
+    assert list(deberta.state_dict()) == keys
+    assert flags_of(deberta) == flags
+    assert hooks_of(deberta) == hooks
+
+
+@pytest.mark.parametrize("config", PREFIXES)
+def test_a_refused_hook_leaves_the_adapters_that_were_there(config, deberta, tokens, fill):
+    fill(insert(deberta, config_of("houlsby"), "a", generator=generator()))
+    expected, keys, flags = hidden(deberta, tokens), list(deberta.state_dict()), flags_of(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        insert(deberta, config, "b", generator=generator())
+    assert (names(deberta), active(deberta)) == (("a",), "a")
+    assert list(deberta.state_dict()) == keys
+    assert flags_of(deberta) == flags
+    assert torch.equal(hidden(deberta, tokens), expected)
+
+
+def test_a_refused_hook_leaves_the_slot_of_a_pack_free(deberta):
+    pack = Pack(deberta)
+    with pytest.raises(AdapterError, match="takes no prefix"):
+        pack.put(0, build(PREFIXES[0], deberta.config, generator()))
+    assert names(deberta) == ()
+    pack.put(0, build(config_of(), deberta.config, generator()))
+
+
+OTHER_SIZES = [
+    ("llama", {"num_key_value_heads": 4}, {"method": "lora"}, "layer_0_value.up.weight is [16, 8]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "dora"}, "layer_0_value.up.weight is [16, 8]"),
+    ("llama", {"intermediate_size": 48}, {"method": "lora", "targets": "ffn"}, "layer_0_ffn_up.up.weight"),
+    ("llama", {"intermediate_size": 48}, {"method": "ia3"}, "layer_0_ffn_down.scale is [64]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "prefix"}, "layer_0_prefix.keys is [30, 16]"),
+    ("llama", {"num_key_value_heads": 4}, {"method": "mam", "bottleneck_dim": 4}, "layer_0_prefix.keys"),
+    ("bert", {"intermediate_size": 48}, {"method": "bitfit"}, "bias is [64], and the model takes [48]"),
+]
+
+
+@pytest.mark.parametrize(("family", "change", "fields", "message"), OTHER_SIZES)
+def test_an_adapter_for_a_model_of_other_sizes_is_refused(family, change, fields, message):
+    config = tiny_config(family, layers=2)
+    adapter = build(AdapterConfig(**fields), config, generator())
+    for name, value in change.items():
+        setattr(config, name, value)
+    model = AutoModel.from_config(config)
+    with pytest.raises(AdapterError, match=re.escape(message)):
+        attach(model, adapter)
+    assert names(model) == ()
+
+
+def test_other_sizes_of_what_an_adapter_does_not_act_on_do_no_harm(tokens):
+    config = tiny_config("llama", layers=2)
+    adapter = build(AdapterConfig(method="lora"), config, generator())
+    config.intermediate_size = 48
+    model = AutoModel.from_config(config)
+    attach(model, adapter)
+    hidden(model, tokens)
+
+
+@pytest.mark.parametrize("fields", [{"bottleneck_dim": 4}, {"method": "lora"}, {"method": "loreft"}])
+def test_the_encoder_and_the_decoder_of_an_adapter_are_those_of_the_model(fields):
+    config = tiny_config("t5", layers=2)
+    config.num_layers, config.num_decoder_layers = 1, 3
+    adapter = build(AdapterConfig(**fields), config, generator())
+    model = tiny_model("t5", layers=2)
+    with pytest.raises(AdapterError, match=r"a t5 of 1 \+ 3 layers, .*; the model is one of 2 \+ 2"):
+        attach(model, adapter)
+    attach(AutoModel.from_config(config), adapter)
+
+
+def test_half_of_an_encoder_decoder_takes_the_layers_that_it_has(tokens):
+    encoder = T5EncoderModel(tiny_config("t5", layers=2)).eval()
+    for layers in ("all", "upper_half", [1, 2]):
+        with pytest.raises(AdapterError, match=r"T5EncoderModel has no decoder: .* layers=\[0, 1\]$"):
+            insert(encoder, config_of(layers=layers), generator=generator())
+    insert(encoder, config_of(layers=[0, 1]), generator=generator())
+    encoder(tokens)
+    decoder = BartForCausalLM(tiny_config("bart", layers=2))
+    with pytest.raises(AdapterError, match=r"has no encoder: .* layers=\[2, 3\]$"):
+        insert(decoder, config_of(), generator=generator())
+    insert(decoder, config_of(layers=[2, 3]), generator=generator())

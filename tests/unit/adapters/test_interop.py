@@ -245,6 +245,18 @@ def test_the_backbone_of_a_peft_adapter_is_found_in_the_folder_it_names(fill, tm
     assert same(adapter, back) and back.shape == shape_of("lora", tiny_config("bert"))
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prefix", "prompt"])
+def test_a_peft_folder_is_loaded_into_the_model_that_it_does_not_name(method, fill, tmp_path):
+    model = tiny_model("bert")
+    adapter = built(fill, method=method)
+    folder = write_folder(tmp_path / "out", adapter, "peft", backbone=model)
+    weights = folder / "adapter_model.safetensors"
+    save_file(load_file(weights), weights, {"format": "pt"})  # as PEFT writes it
+    with pytest.raises(adapters.AdapterError, match="backbone"):
+        adapters.load(folder)
+    assert same(adapter, adapters.load_into(model, folder))
+
+
 def test_what_a_prefix_network_puts_out_is_read_as_a_prefix(fill, tmp_path):
     adapter = built(fill, method="prefix", prefix_length=4)
     folder = write_folder(tmp_path / "out", adapter, "adapterhub", name="p")

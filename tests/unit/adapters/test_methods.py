@@ -247,3 +247,16 @@ def test_targets_are_kept_in_one_form() -> None:
     one = AdapterConfig(method="lora", targets="value + query")
     assert one == AdapterConfig.from_dict({"method": "lora", "targets": ["query", "value"]})
     assert one.targets == "query+value"
+
+
+def test_written_names_are_not_the_set_of_the_same_linears() -> None:
+    """A set takes what the family has: the two differ where queries and values are computed in one linear."""
+    named, of_set = (
+        AdapterConfig(method="lora", targets=targets) for targets in ("query+value", "query_value")
+    )
+    assert named != of_set
+    assert [place.key for place in build(of_set, tiny_config("gpt2", 1), generator()).sites] == [
+        "layer_0_query_key_value"
+    ]
+    with pytest.raises(AdapterError, match="computed in 'query_key_value'"):
+        build(named, tiny_config("gpt2", 1), generator())
