@@ -29,6 +29,7 @@ __all__ = [
     "is_flat",
     "layer_count",
     "layer_indices",
+    "layers_passed",
     "register",
     "sites",
 ]
@@ -148,6 +149,16 @@ def layer_count(backbone_config: Any) -> int:
     row = architecture_of(backbone_config)
     decoder = 0 if row.decoder is None else _size(backbone_config, row.decoder.count)
     return _size(backbone_config, row.count) + decoder
+
+
+def layers_passed(backbone_config: Any) -> tuple[int, ...]:
+    """The index of each layer that a token passes, in order: each once, but in ALBERT."""
+    layers = layer_count(backbone_config)
+    row = architecture_of(backbone_config)
+    if row.passes is None:
+        return tuple(range(layers))
+    total = _size(backbone_config, row.passes)
+    return tuple(int(number / (total / layers)) for number in range(total))  # rounded as ALBERT does
 
 
 def _size(backbone_config: Any, name: str) -> int:

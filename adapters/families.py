@@ -197,6 +197,7 @@ _ROWS = (
         ffn_norm="albert_layers.0.full_layer_layer_norm",
         position_table=_TABLE,
         count="num_hidden_groups",
+        passes="num_hidden_layers",
         refuses={
             "ladder": "it reads every layer once, and the layers of this family are passed several times"
         },

@@ -82,6 +82,7 @@ class Architecture:
         position_table: path, from `model.base_model`, of the embedding of learned positions; None where
             positions are rotary, or a model has several such tables, or none.
         count: the name, in the model's configuration, of the number of layers.
+        passes: the name there of how many layers a token passes, where it passes the same ones several times.
         causal: a token sees only those before it.
         refuses: methods that the family cannot take, and why.
         decoder: the row of the decoder's layers, which are counted on from the encoder's; None without one.
@@ -101,6 +102,7 @@ class Architecture:
     positions_after_padding: bool = False
     position_table: str | None = None
     count: str = "num_hidden_layers"
+    passes: str | None = None
     causal: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
     decoder: Architecture | None = None
