@@ -54,8 +54,11 @@ class Shape:
         return self.num_hidden_layers
 
     def measured(self) -> str:
-        """What was measured of the backbone's layers, as JSON; `with_measured` reads it back."""
-        linears = {name: list(sizes) for name, sizes in self.linears.items()}
+        """What was measured of the backbone's layers, as JSON; `with_measured` reads it back.
+
+        Sorted but for the biases: their order is that of BitFit's parameters, and so of an optimizer's state.
+        """
+        linears = {name: list(sizes) for name, sizes in sorted(self.linears.items())}
         values = {
             "biases": dict(self.biases),
             "encoder_layers": self.encoder_layers,
@@ -63,7 +66,7 @@ class Shape:
             "key_width": self.key_width,
             "linears": linears,
         }
-        return json.dumps(values, sort_keys=True)
+        return json.dumps(values)
 
 
 def is_measured(method: str) -> bool:
