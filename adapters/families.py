@@ -231,6 +231,7 @@ _ROWS = (
         parallel=HookPoint("mlp", "beside"),
         forward=MODERNBERT,
         last_norm="final_norm",
+        first_lacks=("attn_norm",),
     ),
     Architecture(
         model_type="gpt2",

@@ -83,6 +83,7 @@ class Architecture:
             positions are rotary, or a model has several such tables, or none.
         count: the name, in the model's configuration, of the number of layers.
         passes: the name there of how many layers a token passes, where it passes the same ones several times.
+        first_lacks: modules, inside a layer, that all have but the first, where an identity stands for them.
         causal: a token sees only those before it.
         refuses: methods that the family cannot take, and why.
         decoder: the row of the decoder's layers, which are counted on from the encoder's; None without one.
@@ -103,6 +104,7 @@ class Architecture:
     position_table: str | None = None
     count: str = "num_hidden_layers"
     passes: str | None = None
+    first_lacks: tuple[str, ...] = ()
     causal: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
     decoder: Architecture | None = None
