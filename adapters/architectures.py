@@ -30,6 +30,7 @@ __all__ = [
     "is_flat",
     "layer_count",
     "layer_indices",
+    "layers_passed",
     "register",
     "sites",
 ]
@@ -159,6 +160,16 @@ def encoder_layer_count(backbone_config: Any) -> int:
         return 0
     known = getattr(backbone_config, "encoder_layers", None)  # of a Shape, and of BART's configuration
     return known if isinstance(known, int) else _size(backbone_config, row.count)
+
+
+def layers_passed(backbone_config: Any) -> tuple[int, ...]:
+    """The index of each layer that a token passes, in order: each once, but in ALBERT."""
+    layers = layer_count(backbone_config)
+    row = architecture_of(backbone_config)
+    if row.passes is None:
+        return tuple(range(layers))
+    total = _size(backbone_config, row.passes)
+    return tuple(int(number / (total / layers)) for number in range(total))  # rounded as ALBERT does
 
 
 def _size(backbone_config: Any, name: str) -> int:

@@ -2,9 +2,10 @@
 
 It follows Ben Zaken et al. 2022, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
 Language-models": every bias of the chosen layers, those of the LayerNorms included. Where it differs: biases
-outside the layers stay frozen, as that of the embeddings' LayerNorm; and what is trained is added to what the
-frozen module puts out, and starts at zero. Its gradients are those of the bias, the backbone's own stay as
-they are, and so trials share a step.
+outside the layers stay frozen, as that of the embeddings' LayerNorm, and so do those of a decoder's
+cross-attention and of its LayerNorm; and what is trained is added to what the frozen module puts out, and
+starts at zero. Its gradients are those of the bias, the backbone's own stay as they are, and so trials share
+a step.
 """
 
 from __future__ import annotations

@@ -202,8 +202,10 @@ def check_part(adapter: Adapter, shape: Shape) -> None:
     """Raise AdapterError unless an adapter is for the backbone that a composition is for."""
     made_for = (adapter.model_type, adapter.layer_count, adapter.hidden_size)
     found = (shape.model_type, shape.num_hidden_layers, shape.hidden_size)
-    if made_for == found and adapter.shape.linears and adapter.shape.measured() != shape.measured():
-        raise AdapterError("a frozen adapter is for a backbone whose linears have other sizes", "adapters")
+    if made_for == found and adapter.shape.linears and adapter.shape != shape:
+        raise AdapterError(
+            "a frozen adapter is for a backbone whose linears or biases have other sizes", "adapters"
+        )
     if made_for != found:
         told = "a {} of {} layers and hidden size {}"
         raise AdapterError(

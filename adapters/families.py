@@ -199,6 +199,7 @@ _ROWS = (
         ffn_norm="albert_layers.0.full_layer_layer_norm",
         position_table=_TABLE,
         count="num_hidden_groups",
+        passes="num_hidden_layers",
         refuses={
             "ladder": "it reads every layer once, and the layers of this family are passed several times"
         },
@@ -232,6 +233,7 @@ _ROWS = (
         parallel=HookPoint("mlp", "beside"),
         forward=MODERNBERT,
         last_norm="final_norm",
+        first_lacks=("attn_norm",),
     ),
     Architecture(
         model_type="gpt2",

@@ -3,8 +3,9 @@
 A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p weights in their linears, a
 token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module: a frozen
 weight has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward;
-each of a frozen part of it 4. The products of attention, which grow with the texts, LayerNorms, activations,
-the head and the optimizer are not counted, nor is what a cache saves.
+each of a frozen part of it 4. A layer that is passed several times, as ALBERT's are, costs that as often,
+with the adapter's weights in it. The products of attention, which grow with the texts, LayerNorms,
+activations, the head and the optimizer are not counted, nor is what a cache saves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from adapters.architectures import layers_passed
 from adapters.config import AdapterConfig
 from adapters.count import frozen_parameters_in, parameters_in
 from adapters.methods import places_in
@@ -31,18 +33,19 @@ def flops_per_token(adapter: AdapterConfig | None, backbone_config: Any) -> int:
     """
     shape = shape_of("lora", backbone_config)  # with the sizes of its linears
     a_layer = sum(prod(size) for size in shape.linears.values())
-    layers = shape.num_hidden_layers
-    forward = 2 * layers * a_layer
+    passed = layers_passed(backbone_config)
+    forward = 2 * len(passed) * a_layer
     if adapter is None:
         return forward
     own = 6 * parameters_in(adapter, shape) + 4 * frozen_parameters_in(adapter, shape)
     if adapter.method == "prompt":  # its vectors are read by the first layer
-        return forward + 2 * layers * a_layer + own
+        return forward + 2 * len(passed) * a_layer + own
     places = places_in(adapter, shape)
     if not places:  # a ladder reads the backbone and feeds nothing back
         return forward + own
+    own = own * len(passed) // shape.num_hidden_layers  # ALBERT passes each about equally often
     lowest = places[0]
-    backward = 2 * (layers - 1 - lowest.layer) * a_layer
+    backward = 2 * (len(passed) - 1 - passed.index(lowest.layer)) * a_layer
     if not is_in_ffn(lowest):  # of its own layer, the FFN lies above it
         backward += 2 * sum(prod(size) for name, size in shape.linears.items() if name.startswith("ffn"))
     return forward + backward + own

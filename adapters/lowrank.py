@@ -74,7 +74,8 @@ class LoRA(nn.Module):
     def delta_weight(self, hooked: nn.Module) -> Tensor:
         """What to add to the weight in place of the hook, ``[outputs, inputs]``, in fp32 or more."""
         dtype = torch.promote_types(self.up.weight.dtype, torch.float32)
-        return self.scaling * (self.up.weight.to(dtype) @ self.down.weight.to(dtype))
+        with torch.autocast(self.up.weight.device.type, enabled=False):
+            return self.scaling * (self.up.weight.to(dtype) @ self.down.weight.to(dtype))
 
     def extra_repr(self) -> str:
         return f"scaling={self.scaling:g}, dropout={self.dropout:g}"
@@ -91,11 +92,13 @@ class DoRA(LoRA):
         self, hooked: nn.Module, inputs: Tensor, outputs: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """The output of a linear with the change, ``[..., outputs]``, in its dtype."""
-        factor = self._factor(hooked).to(outputs.dtype)
+        # A length changes by less than bf16 tells from 1: the sum is made in fp32 or more, and rounded once.
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        factor = self._factor(hooked).to(dtype)
         bias = getattr(hooked, "bias", None)
         frozen = outputs if bias is None else outputs - bias
         low_rank = self.low_rank(inputs, generator).to(outputs.dtype)
-        return outputs + (factor - 1) * frozen + factor * low_rank
+        return (outputs + (factor - 1) * frozen + factor * low_rank).to(outputs.dtype)
 
     def delta_weight(self, hooked: nn.Module) -> Tensor:
         """What to add to the weight in place of the hook, ``[outputs, inputs]``, in fp32 or more."""

@@ -102,7 +102,7 @@ def _attention_path(row: Architecture) -> str:
 
 
 def on_biases(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
-    """Every module of each layer that has a bias."""
+    """Every module of each layer that has a bias, but those of a decoder's cross-attention."""
     row = architecture_of(shape)
     if not shape.biases:
         raise AdapterError(f"bitfit trains biases, and the layers of {row.model_type!r} have none", "method")
@@ -110,6 +110,7 @@ def on_biases(config: AdapterConfig, shape: Shape) -> tuple[Place, ...]:
         Point(layer, path.replace(".", "_"), path, "change", _is_in_ffn(row, path))
         for layer in layer_indices(config.layers, shape.num_hidden_layers)
         for path in shape.biases
+        if layer > 0 or path not in row.first_lacks
     )
 
 

@@ -82,6 +82,8 @@ class Architecture:
         position_table: path, from `model.base_model`, of the embedding of learned positions; None where
             positions are rotary, or a model has several such tables, or none.
         count: the name, in the model's configuration, of the number of layers.
+        passes: the name there of how many layers a token passes, where it passes the same ones several times.
+        first_lacks: modules, inside a layer, that all have but the first, where an identity stands for them.
         causal: a token sees only those before it.
         reader: path, from `model.base_model`, of the module that reads the words in every model of the
             family, with a head or without; empty for the base model itself.
@@ -103,6 +105,8 @@ class Architecture:
     positions_after_padding: bool = False
     position_table: str | None = None
     count: str = "num_hidden_layers"
+    passes: str | None = None
+    first_lacks: tuple[str, ...] = ()
     causal: bool = False
     reader: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)

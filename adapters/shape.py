@@ -33,7 +33,8 @@ class Shape:
         hidden_size: width of the hidden states.
         num_hidden_layers: layers.
         linears: (inputs, outputs) of each linear of a layer, by the names of `Architecture.linears`.
-        biases: width of each bias of a layer, by the path of its module inside the layer.
+        biases: width of each bias of a layer, by the path of its module inside the layer; those that
+            `Architecture.first_lacks` names are not in the first.
         key_width: width of the keys, and of the values, of all heads together.
         encoder_layers: of an encoder-decoder, how many of the layers are the encoder's; 0 of others.
         is_gated_act: of a T5, whether its FFN has a gate.
@@ -54,8 +55,11 @@ class Shape:
         return self.num_hidden_layers
 
     def measured(self) -> str:
-        """What was measured of the backbone's layers, as JSON; `with_measured` reads it back."""
-        linears = {name: list(sizes) for name, sizes in self.linears.items()}
+        """What was measured of the backbone's layers, as JSON; `with_measured` reads it back.
+
+        Sorted but for the biases: their order is that of BitFit's parameters, and so of an optimizer's state.
+        """
+        linears = {name: list(sizes) for name, sizes in sorted(self.linears.items())}
         values = {
             "biases": dict(self.biases),
             "encoder_layers": self.encoder_layers,
@@ -63,7 +67,7 @@ class Shape:
             "key_width": self.key_width,
             "linears": linears,
         }
-        return json.dumps(values, sort_keys=True)
+        return json.dumps(values)
 
 
 def is_measured(method: str) -> bool:
@@ -160,18 +164,23 @@ def _measured(key: _Key) -> tuple[dict[str, tuple[int, int]], dict[str, int], in
     row = architecture_of(key.config)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         base: Any = AutoModel.from_config(key.config).base_model
-    layer = base.get_submodule(f"{row.layers}.0")
+    layers: Any = base.get_submodule(row.layers)
+    layer = layers[0]
     linears = _linears_of(row, layer)
     if row.decoder is not None and linears != _linears_of(
         row.decoder, base.get_submodule(f"{row.decoder.layers}.0")
     ):
         raise AdapterError("the linears of the encoder and of the decoder differ in size: use a bottleneck")
-    biases = {
+    upper = {path: width for path, width in _biases_of(layers[-1]).items() if path in row.first_lacks}
+    return linears, {**_biases_of(layer), **upper}, _key_width(key.config, linears)
+
+
+def _biases_of(layer: nn.Module) -> dict[str, int]:
+    return {
         path: module.bias.numel()
         for path, module in layer.named_modules()
         if isinstance(getattr(module, "bias", None), nn.Parameter)
     }
-    return linears, biases, _key_width(key.config, linears)
 
 
 def _linears_of(row: Architecture, layer: nn.Module) -> dict[str, tuple[int, int]]:

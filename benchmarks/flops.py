@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.architectures import hidden_size, layer_count, sites
+from adapters.architectures import hidden_size, layer_count, layers_passed, sites
 from adapters.config import AdapterConfig
 
 
@@ -44,8 +44,10 @@ def shape_of(config: Any) -> Shape:
     """The shape of a backbone, out of its configuration.
 
     Raises:
-        ValueError: the family does not say how wide its FFN is.
+        ValueError: the family does not say how wide its FFN is, or passes its layers several times.
     """
+    if len(layers_passed(config)) != layer_count(config):
+        raise ValueError(f"{type(config).__name__} passes its layers several times, which is not counted")
     width = hidden_size(config)
     for name in ("intermediate_size", "hidden_dim", "n_inner"):
         if hasattr(config, name):

@@ -142,7 +142,8 @@ def _families(found: dict[tuple[str, str], str | None], configs: dict[str, objec
         "## Families",
         "",
         "Flat: many trials train at once on one run of tokens without padding. Padded: one trial after the",
-        "other, on padded texts. The linears are the names that `targets` takes.",
+        "other, on padded texts. The linears are the names that `targets` takes. Nothing acts inside the",
+        "cross-attention of a decoder, whose linears and biases stay as they are.",
         "",
         *_head("family", "runs", "linears", "placement `pfeiffer_original`", "refused, and why"),
     ]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
@@ -18,7 +19,7 @@ import adapters
 from adapters import AdapterConfig, AdapterError
 from adapters.architectures import ARCHITECTURES, architecture_of, check_fits, is_flat, layer_count
 from adapters.config import PLACEMENTS
-from adapters.count import adapter_parameters
+from adapters.count import adapter_parameters, parameters_in
 from adapters.flat import Sequences
 from adapters.insert import activate, insert, remove
 from adapters.pack import FlatBatch, Pack
@@ -121,6 +122,65 @@ def test_gradients_reach_all_of_the_adapter_and_nothing_else(family: str, fill: 
             assert parameter.grad.abs().sum() > 0, f"{placement}, {name}"
         remove(model)
         assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def model_of(config: Any) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModel.from_config(config).eval()
+
+
+BIASED = {
+    "modernbert": {"norm_bias": True, "attention_bias": True, "mlp_bias": True},
+    "llama": {"attention_bias": True, "mlp_bias": True},
+}
+
+
+@pytest.mark.parametrize("family", [family for family in ARCHITECTURES if family != "t5"])
+def test_bitfit_trains_every_bias_of_the_layers_but_those_of_cross_attention(family: str) -> None:
+    config = tiny_config(family, LAYERS)
+    for key, value in BIASED.get(family, {}).items():
+        setattr(config, key, value)
+    model = model_of(config)
+    layers = range(layer_count(config))
+    biases = {
+        f"{path}.{name}": own.numel()
+        for path in [architecture_of(model).part(layer, config).path for layer in layers]
+        for name, own in model.base_model.get_submodule(path).named_parameters()
+        if name.endswith("bias") and not name.startswith("encoder_attn")
+    }
+    bitfit = AdapterConfig(method="bitfit")
+    if not biases:
+        with pytest.raises(AdapterError, match="have none"):
+            insert(model, bitfit, generator=generator())
+        return
+    adapter = insert(model, bitfit, generator=generator())
+    row = architecture_of(model)
+    trained = [f"{row.part(site.layer, config).path}.{site.path}.bias" for site in adapter.sites]
+    assert sorted(trained) == sorted(biases)
+    count = sum(parameter.numel() for parameter in adapter.parameters())
+    assert count == parameters_in(bitfit, config) == sum(biases.values())
+
+
+def test_a_bitfit_of_modernbert_with_biases_runs_flat_as_the_model_does(fill: Any, tmp_path: Any) -> None:
+    config = tiny_config("modernbert", LAYERS)
+    config.norm_bias = True
+    model = model_of(config).double()
+    alone = hidden(model, "modernbert")
+    adapter = insert(model, AdapterConfig(method="bitfit"), generator=generator()).double()
+    assert torch.equal(hidden(model, "modernbert"), alone)
+    fill(adapter)
+    expected = hidden(model, "modernbert")
+    expected.sin().sum().backward()
+    assert all(own.grad is not None and own.grad.abs().sum() > 0 for own in adapter.parameters())
+    loaded = adapters.load(adapters.save(adapter, tmp_path / "adapter.safetensors"))
+    assert [key for key, _ in loaded.named_parameters()] == [key for key, _ in adapter.named_parameters()]
+    remove(model)
+    pack = Pack(model, slots=1)
+    pack.put(0, loaded)
+    ids = inputs_of("modernbert")["input_ids"]
+    flat = pack.forward([(0, FlatBatch(ids.flatten(), None, Sequences((11, 11))))])[0]
+    torch.testing.assert_close(flat, expected.flatten(0, 1), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from adapters.compose import stack
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.files import digest, save
@@ -79,6 +80,26 @@ def test_an_adapter_trained_in_a_bf16_backbone_is_saved_in_fp32_to_the_bit(tmp_p
     expected = adapter.state_dict()
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_file_whose_biases_are_in_another_order_is_the_same_adapter(tmp_path, tokens, fill):
+    """As they were sorted once."""
+    model = tiny_model("bert")
+    adapter = fill(insert(model, AdapterConfig(method="bitfit"), generator=generator()))
+    expected = hidden(model, tokens)
+    path = save(adapter, tmp_path / "adapter.safetensors")
+    written = remove(model).shape.measured()
+    text = json.dumps(json.loads(written), sort_keys=True)
+    assert text != written
+    rewrite(path, shape=text)
+    loaded = load_into(model, path)
+    assert torch.equal(hidden(model, tokens), expected)
+    assert loaded.shape == adapter.shape and loaded.shape.measured() == text
+    on_top = AdapterConfig(bottleneck_dim=4, initialization="kaiming")
+    other = fill(build(AdapterConfig(method="bitfit"), model.config, generator()), 1)
+    stacked = stack([other, loaded], on_top, generator()).state_dict()
+    for key, bias in adapter.state_dict().items():
+        assert torch.equal(stacked[key.replace(".bias", ".frozen.1.bias")], bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

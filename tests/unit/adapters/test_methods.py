@@ -96,7 +96,9 @@ def test_the_laws(method: str, family: str, tokens: Tensor, fill: Fill, tmp_path
     path = save(adapter, f"{tmp_path}/adapter.safetensors")
     assert remove(model) is adapter
     assert torch.equal(hidden(model, tokens), alone) and is_bare(model)
-    attach(model, load(path), "again")
+    loaded = attach(model, load(path), "again")
+    # An optimizer's state goes by the order of the parameters.
+    assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in adapter.named_parameters()]
     assert torch.equal(hidden(model, tokens), changed)
     activate(model, None)
     assert torch.equal(hidden(model, tokens), alone) and model.config._attn_implementation == "sdpa"

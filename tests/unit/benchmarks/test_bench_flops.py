@@ -16,6 +16,7 @@ from benchmarks.material import Material
 from benchmarks.steps import Steps
 from sweeper.slot import Job
 from sweeper.trainconfig import TrainConfig
+from tests.tiny_models import tiny_config
 
 WIDTH, OUTPUTS, DIM = 32, 2, 5
 
@@ -77,6 +78,11 @@ def test_linears_alone_are_the_two_sums_of_the_design() -> None:
     attention = 4 * 384 * tokens * 6 + 8 * 384 * tokens * (6 - s)
     linears = (2 * parameters * 6 + 2 * parameters * (6 - s)) * tokens
     assert step_flops(shape, [1] * tokens, AdapterConfig(bottleneck_dim=24)) == linears + attention
+
+
+def test_layers_that_are_passed_several_times_are_refused() -> None:
+    with pytest.raises(ValueError, match="AlbertConfig passes its layers several times"):
+        shape_of(tiny_config("albert", 2))
 
 
 def test_layers_that_are_cached_cost_nothing() -> None:
