@@ -466,6 +466,18 @@ def test_hours_are_those_that_somebody_worked(url: str) -> None:
     assert ledger.hours_used("one") == used
 
 
+def test_the_hours_of_a_dead_worker_end_when_it_was_last_seen(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
+    with ledger.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE attempts SET started_at = started_at - 10800, seen_at = seen_at - 7200"
+        )
+    assert ledger.hours_used("one") == pytest.approx(1.0, abs=0.01)
+    assert reserve(ledger).place_id == claim.place_id  # somebody noticed
+    assert ledger.hours_used("one") == pytest.approx(1.0, abs=0.01)
+
+
 def test_one_sender_draws(url: str) -> None:
     ledger = new_ledger(url)
     assert ledger.hold_sender("one", "a", 60.0)
