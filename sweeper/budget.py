@@ -41,7 +41,8 @@ def why_over(study: Study, trials: Iterable[TrialView]) -> str | None:
                 return f"{trial.name} reached the target of {budget.target:g}"
     if budget.patience is not None and (still := standing_still(points)) >= budget.patience:
         what = "better one" if len(directions) == 1 else "new point of the front"
-        return f"{still} trials in a row brought no {what}, and budget.patience is {budget.patience}"
+        said = "1 trial" if still == 1 else f"{still} trials in a row"
+        return f"{said} brought no {what}, and budget.patience is {budget.patience}"
     return None
 
 

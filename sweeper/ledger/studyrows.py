@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
 from sweeper.ledger.schema import IN_STUDY, places, store, studies
+
+BESIDE_BUDGET = and_(places.c.kind.in_(IN_STUDY), or_(places.c.kind == "reference", ~places.c.budgeted))
+"""Places that the study file's budget does not count: references, and what was enqueued or is a retry."""
 
 
 def store_id(connection: Connection) -> str:
@@ -101,10 +104,14 @@ def add_places(
 
 def next_position(connection: Connection, study: str) -> int:
     """Where the next place of a study goes. Nobody else adds one before this transaction ends."""
-    # Two at once would number places twice.
-    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    _lock(connection, study)  # two at once would number places twice
     last = connection.execute(select(func.max(places.c.position)).where(places.c.study == study)).scalar()
     return 0 if last is None else last + 1
+
+
+def _lock(connection: Connection, study: str) -> None:
+    """Nobody else changes a study's row, or adds a place to it, before this transaction ends."""
+    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
 
 
 def beyond_budget(connection: Connection, study: str) -> int:
@@ -123,6 +130,17 @@ def end(connection: Connection, name: str, because: str) -> bool:
         .returning(studies.c.name)
     ).first()
     return row is not None
+
+
+def end_over_budget(connection: Connection, name: str, because: str) -> bool:
+    """End a study whose budget is used up; False if it had ended before, or if a place beside the budget
+    waits or runs.
+    """
+    _lock(connection, name)  # what is enqueued now would be left in a study that has ended
+    going = select(places.c.id).where(
+        places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
+    )
+    return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
 
 
 def end_if_done(connection: Connection, name: str) -> bool:

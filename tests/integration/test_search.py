@@ -143,6 +143,21 @@ def test_whatever_comes_first_ends_a_study(
     assert because in status["ended_because"] and status["state"] == "ended"
     assert 1 <= status["trials"]["complete"] <= at_most + 4
     assert status["trials"]["waiting"] > 0
+    # Every study has the head alone as a reference, however early it ends.
+    [head] = [view for view in session.ledger.trials("tiny") if view.kind == "reference"]
+    assert head.state == "complete"
+
+
+def test_the_reference_is_trained_though_the_terminator_ends_the_study(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.worker.ending.Terminator.is_over", lambda *arguments: True)
+    session = begin(folder, search=SMALL, train={"epochs": 1}, budget={"trials": 9, "terminator": EAGER})
+    work(session, Options("cpu", pack=1), threading.Event())
+    head, *trials = session.ledger.trials("tiny")
+    assert (head.kind, head.state) == ("reference", "complete")
+    assert [view.state for view in trials] == ["complete", *["waiting"] * 8]
+    assert session.row.ended_because == "the terminator saw little left to gain after 1 complete trial"
 
 
 def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder: Path) -> None:
