@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -73,7 +74,7 @@ def add_places(
     """Add the places that the budget pays for and that are not there yet; returns how many.
 
     What was enqueued or is a retry is none of them. The first trial has the given parameters; the
-    references come behind it.
+    references come behind it. Of a grid, each place is one of its points.
     """
     position = next_position(connection, study)
     count = connection.execute(
@@ -86,10 +87,11 @@ def add_places(
             {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
         ]
         count = 1
-    fixed: list[dict[str, Any] | None] = (
-        [dict(point) for point in points[count:trials]] if points is not None else []
-    )
-    fixed += [None] * (max(0, trials - count) - len(fixed))
+    missing = max(0, trials - count)
+    fixed: list[dict[str, Any] | None] = [None] * missing
+    if points is not None:
+        there = _points_of(connection, study) | {_key(row["fixed_params"]) for row in rows}
+        fixed = [dict(point) for point in points if _key(point) not in there][:missing]
     rows += [{"kind": "search", "label": None, "fixed_params": params} for params in fixed]
     if rows:
         connection.execute(
@@ -100,6 +102,18 @@ def add_places(
             ],
         )
     return len(rows)
+
+
+def _points_of(connection: Connection, study: str) -> set[str]:
+    """The points of a grid that have a place of the budget."""
+    own = (places.c.study == study, places.c.kind == "search", places.c.budgeted)
+    return {
+        _key(params) for params in connection.execute(select(places.c.fixed_params).where(*own)).scalars()
+    }
+
+
+def _key(params: Mapping[str, Any] | None) -> str:
+    return json.dumps(params, sort_keys=True)
 
 
 def next_position(connection: Connection, study: str) -> int:

@@ -264,7 +264,10 @@ class Rounds:
     def _known_before(self, job: Job) -> dict[str, float]:
         """Those objectives of a trial that were known before it was trained."""
         names = [each.metric for each in self._session.study.objectives]
-        return {name: float(value) for name, value in self._beginner.known_before(job.adapter, names).items()}
+        return {
+            name: float(value)
+            for name, value in self._beginner.limits.known_before(job.adapter, names).items()
+        }
 
     def _exhausted(self, event: Exhausted) -> None:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""

@@ -60,6 +60,18 @@ def test_places_of_a_budget_and_of_a_grown_one(url: str) -> None:
     assert [v.position for v in ledger.trials("one")] == [1, 0, 2, 3, 4, 5]
 
 
+def test_the_places_of_a_grid_are_points_that_have_none_yet(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    first, *others = ({"bottleneck_dim": size} for size in (2, 4, 8, 16))
+    # An earlier version gave a place to a point that is none of the grid any more.
+    assert ledger.set_budget("one", 2, first, points=[first, {"bottleneck_dim": 512}]) == 1
+    assert ledger.set_budget("one", 3, first, points=[first, *others]) == 1
+    assert ledger.set_budget("one", 3, first, points=[first, *others]) == 0
+    assert ledger.set_budget("one", 9, first, points=[first, *others]) == 2
+    sizes = [view.params["bottleneck_dim"] for view in ledger.trials("one")]
+    assert sizes == [2, 512, 4, 8, 16]
+
+
 def test_claims_come_in_order_and_end(url: str) -> None:
     ledger = new_ledger(url, trials=2, references=True)
     first = reserve(ledger)

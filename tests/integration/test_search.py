@@ -100,6 +100,23 @@ def test_a_grid_is_trained_point_by_point_by_two_workers(folder: Path) -> None:
     assert session.ledger.status("tiny")["ended_because"] == "the grid is through: 8 points"
 
 
+def test_points_past_a_limit_are_none_of_a_grid_and_take_no_place(folder: Path) -> None:
+    search = {"bottleneck_dim": [2, 8], "layers": ["all", [0]], "activation": ["relu", "gelu"]}
+    given: dict[str, Any] = {"search": search, "sampler": "grid", "train": {"epochs": 1}}
+    with pytest.raises(UsageError, match="no point of the grid is within the limits") as caught:
+        begin(folder, **given, limits={"trainable_parameters": 200}, budget={"trials": 5})
+    assert caught.value.line is not None and not (folder / "sweeps" / "store.db").exists()
+    given["limits"] = {"trainable_parameters": 300}
+    run(begin(folder, **given, budget={"trials": 1}))
+    session = begin(folder, **given, budget={"trials": 5})
+    run(session)
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    assert [view.state for view in trials] == ["complete"] * 2
+    assert {view.params["activation"] for view in trials} == {"relu", "gelu"}
+    assert all(view.params["bottleneck_dim"] == 2 for view in trials)
+    assert session.row.ended_because == "the grid is through: 2 points"
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_no_trial_past_a_limit_is_trained_and_the_sampler_is_told(folder: Path, sampler: str) -> None:
     session = begin(
