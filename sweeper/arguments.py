@@ -9,6 +9,15 @@ import typer
 
 from sweeper.lookup import complete_study
 
+LONGEST_LEASE = 7 * 86_400.0
+
+
+def _lease(seconds: float) -> float:
+    if not seconds <= LONGEST_LEASE:  # nor is it no number at all
+        raise typer.BadParameter(f"{seconds:g} is not a number of seconds from 1 to {LONGEST_LEASE:.0f}.")
+    return seconds
+
+
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML).", show_default=False)]
 StudyName = Annotated[
     str,
@@ -87,6 +96,7 @@ LeaseSeconds = Annotated[
         "--lease-seconds",
         envvar="SWEEPER_LEASE_SECONDS",
         min=1.0,
+        callback=_lease,
         metavar="SECONDS",
         help="How long a trial stays with a worker that shows no sign of life.",
     ),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sweeper.study import Study
 
+_COUNTED = ("complete", "pruned")
+
 
 def why_over(study: Study, trials: Iterable[TrialView]) -> str | None:
     """Why no further trial is begun, as a sentence: target or patience; None while there is a reason to.
@@ -30,7 +32,7 @@ def why_over(study: Study, trials: Iterable[TrialView]) -> str | None:
         return None
     directions = [each.direction for each in study.objectives]
     ended = sorted(
-        (t for t in trials if t.kind == "search" and t.state in ("complete", "pruned")),
+        (t for t in trials if t.kind == "search" and t.state in _COUNTED and not t.was_refused),
         key=lambda trial: (trial.ended_at or 0.0, trial.place_id),
     )
     points = [_point(trial, directions) for trial in ended]
@@ -41,7 +43,8 @@ def why_over(study: Study, trials: Iterable[TrialView]) -> str | None:
                 return f"{trial.name} reached the target of {budget.target:g}"
     if budget.patience is not None and (still := standing_still(points)) >= budget.patience:
         what = "better one" if len(directions) == 1 else "new point of the front"
-        return f"{still} trials in a row brought no {what}, and budget.patience is {budget.patience}"
+        said = "1 trial" if still == 1 else f"{still} trials in a row"
+        return f"{said} brought no {what}, and budget.patience is {budget.patience}"
     return None
 
 

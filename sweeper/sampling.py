@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sweeper import space
@@ -71,25 +72,27 @@ def derived_seed(seed: int, number: int) -> int:
     return int.from_bytes(digest, "big") % 2**32
 
 
-def grid_points(study: Study, first: space.Params, count: int) -> list[space.Params]:
+def grid_points(
+    study: Study, first: space.Params, count: int, allows: Callable[[space.Params], bool]
+) -> list[space.Params]:
     """The first points of a study's grid: ``first``, then the others in an order drawn from its seed.
 
-    A longer list of the same study begins with the shorter one, so that a budget may grow. Of a bit a
-    layer, the points at which no layer carries a module are none of the grid.
+    A longer list of the same study begins with the shorter one, so that a budget may grow.
 
     Args:
         first: a point of the space that comes before the others; left out among them.
         count: how many at most; the list is shorter where the grid has fewer.
+        allows: whether a point is within the study's limits; others are none of the grid.
     """
     values = {name: _values(spec) for name, spec in space.distributions(study).items()}
     size = math.prod(len(each) for each in values.values())
     step, start = _stride(size, study.seed)
-    found = [first]
+    found = [first] if allows(first) else []
     for index in range(size):
-        if len(found) >= min(count, size):
+        if len(found) >= count:
             break
         point = _point(values, (start + index * step) % size)
-        if point != first and (space.layers_missing(study, point) or 0) <= 0:
+        if point != first and allows(point):
             found.append(point)
     return found[:count]
 

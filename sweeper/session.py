@@ -25,6 +25,8 @@ from sweeper.study.search import TRAIN_FIELDS
 
 if TYPE_CHECKING:
     from sweeper.data import TaskData
+    from sweeper.limits import Limits
+    from sweeper.space import Params
 
 REFERENCE_HEAD = "reference-head"
 """The label of the reference that trains the head alone."""
@@ -158,26 +160,53 @@ def check_same(row: StudyRow, backbone_fingerprint: str, data_fingerprint: str) 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is measured of a study before it begins."""
+    """What is found of a study before it begins.
+
+    Args:
+        first: the parameters of the default configuration.
+        points: of a grid, those that get a place; None for another sampler.
+    """
 
     backbone_fingerprint: str
-    hidden_size: int
     data: TaskData
+    first: Params
+    points: list[Params] | None
 
     @classmethod
     def of(cls, study: Study, home: Home) -> _Facts:
         from adapters.architectures import hidden_size
+        from sweeper import space
         from sweeper.backbone import fingerprint, load_config
         from sweeper.corners import check_space
         from sweeper.frozen import check_frozen
-        from sweeper.task import check_task
+        from sweeper.limits import Limits
+        from sweeper.task import check_task, outputs
 
         config = load_config(study.backbone)
         found = fingerprint(study.backbone)
         check_frozen(study, found)
         check_space(study, config)
         check_task(study, config)
-        return cls(found, hidden_size(config), load_data(study, home))
+        data = load_data(study, home)
+        first = space.default_params(study, hidden_size(config))
+        limits = Limits(study, config, outputs(study.task.kind, data.label_names))
+        return cls(found, data, first, _points(study, first, limits))
+
+
+def _points(study: Study, first: Params, limits: Limits) -> list[Params] | None:
+    """The points of a grid that get a place of the budget; None for another sampler."""
+    from sweeper.sampling import grid_points
+
+    if study.sampler.name != "grid":
+        return None
+    points = grid_points(study, first, study.budget.trials, limits.allow)
+    if not points:
+        raise UsageError(
+            "no point of the grid is within the limits; raise them, or allow a smaller adapter",
+            study.path,
+            study.line("limits"),
+        )
+    return points
 
 
 def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
@@ -220,7 +249,6 @@ def _shown(value: Any) -> str:
 
 def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) -> None:
     """Write down a new study: Optuna's first, so that whoever finds ours finds both."""
-    from sweeper import space
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
     from sweeper.frozen import keep_frozen
@@ -233,7 +261,6 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
         shutil.rmtree(left, ignore_errors=True)
     language_head = task_of(study.task.kind).language_head
     parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))
-    first = space.default_params(study, facts.hidden_size)
     warm = take(ledger, study).to_dict() if study.warm_start else None
     keep_frozen(study, home.artifacts)
     create_optuna_study(home, study, warm)
@@ -254,17 +281,14 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
             git_commit=git_commit(study.path.parent),
         )
     )
-    _set_budget(ledger, study, first)
+    _set_budget(ledger, study, facts)
 
 
-def _set_budget(ledger: Ledger, study: Study, first: dict[str, str | int | float]) -> None:
+def _set_budget(ledger: Ledger, study: Study, facts: _Facts) -> None:
     """The places of the budget: trial 0, the head alone, the others; each with its point, if it is a grid."""
-    from sweeper.sampling import grid_points
-
-    head = {name: value for name, value in first.items() if name in TRAIN_FIELDS}
-    points = grid_points(study, first, study.budget.trials) if study.sampler.name == "grid" else None
-    trials = study.budget.trials if points is None else len(points)
-    ledger.set_budget(study.name, trials, first, [(REFERENCE_HEAD, head)], points)
+    head = {name: value for name, value in facts.first.items() if name in TRAIN_FIELDS}
+    first = facts.first if facts.points is None else facts.points[0]
+    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)], facts.points)
 
 
 def _go_on(ledger: Ledger, home: Home, row: StudyRow, study: Study, facts: _Facts) -> None:
@@ -276,13 +300,11 @@ def _go_on(ledger: Ledger, home: Home, row: StudyRow, study: Study, facts: _Fact
         ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
     elif row.path != str(study.path):
         ledger.move_study(study.name, str(study.path))
-    from sweeper import space
     from sweeper.frozen import keep_frozen
 
     keep_frozen(study, home.artifacts)
     # Also when nothing differs: whoever began or grew the study may have died before its places were there.
-    first = space.default_params(study, facts.hidden_size)
-    _set_budget(ledger, study, first)
+    _set_budget(ledger, study, facts)
 
 
 def _dtype(study: Study) -> str:

@@ -127,6 +127,12 @@ class Ledger:
         """Begin no more trials; False if the study had ended before."""
         return self._database.write(studyrows.end, name, because)
 
+    def end_over_budget(self, name: str, because: str) -> bool:
+        """End a study whose budget is used up, unless a reference, or what was enqueued or is a retry, waits
+        or runs; returns whether it ended now.
+        """
+        return self._database.write(studyrows.end_over_budget, name, because)
+
     def end_if_done(self, name: str) -> bool:
         """End a study whose places all have results; returns whether it has ended, now or before."""
         return self._database.write(studyrows.end_if_done, name)
@@ -177,18 +183,21 @@ class Ledger:
         worker: WorkerIdentity,
         lease_seconds: float = LEASE_SECONDS,
         kind: str | None = None,
+        *,
+        beside_budget: bool = False,
     ) -> Claim | None:
         """Take the first free place, or one whose lease ran out; None if none is left to take.
 
         Args:
             kind: ``confirm`` or ``full`` for places beside the study; None for those of the study.
+            beside_budget: of the study, only references, and what was enqueued or is a retry.
         """
         token = places.new_token()
 
         def take(connection: Any) -> Claim | None:
             # Where the call runs again because its commit was not confirmed, it may hold the place already.
             mine = places.held(connection, name, token, lease_seconds)
-            return mine or places.reserve(connection, name, worker, lease_seconds, token, kind)
+            return mine or places.reserve(connection, name, worker, lease_seconds, token, kind, beside_budget)
 
         return self._database.write(take)
 

@@ -19,6 +19,7 @@ from sweeper.ledger.failing import expire
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import Attached, Claim, WorkerIdentity
 from sweeper.ledger.schema import IN_STUDY, attempts, places, studies
+from sweeper.ledger.studyrows import BESIDE_BUDGET
 
 
 def reserve(
@@ -28,16 +29,19 @@ def reserve(
     lease_seconds: float,
     token: str,
     kind: str | None = None,
+    beside_budget: bool = False,
 ) -> Claim | None:
     """Take the first place that is free, or expired, while the study goes on; None if none is left.
 
     What was enqueued or is a retry comes first. A trial whose configuration another one is being trained with
     waits for the result of that one, unless the budget wants repeats. With a ``kind`` that is none of the
-    study's own, its places are taken whether or not the study has ended.
+    study's own, its places are taken whether or not the study has ended. With ``beside_budget`` none is taken
+    that the budget counts.
     """
     expire(connection, study)
+    of_study = _TAKE_BESIDE_BUDGET if beside_budget else _TAKE_OF_STUDY
     taken = connection.execute(
-        _TAKE_OF_STUDY if kind is None else _TAKE_OF_KIND,
+        of_study if kind is None else _TAKE_OF_KIND,
         {
             "of_study": study,
             "of_kind": kind,
@@ -149,6 +153,7 @@ RULES = {
     "twin": _trained_by_nobody(),
 }
 _TAKE_OF_STUDY = take(*RULES.values())
+_TAKE_BESIDE_BUDGET = take(*RULES.values(), BESIDE_BUDGET)
 _TAKE_OF_KIND = take(places.c.kind == bindparam("of_kind", type_=Text))
 
 

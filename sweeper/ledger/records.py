@@ -13,6 +13,9 @@ PAUSED, STOPPED = "paused", "stopped"
 LOST, OUT_OF_MEMORY, RAISED = "lost", "out_of_memory", "raised"
 """The classes of failure of an attempt: its worker died or hung, it did not fit even alone, it raised."""
 
+NO_MODULE, PAST_THE_LIMIT = "no layer carries a module", " past the limit"
+"""Why a configuration was never trained: the whole reason, or the end of it."""
+
 
 class StudyGone(UsageError, KeyError):
     """The store has no such study, or no longer: it was deleted."""
@@ -260,6 +263,12 @@ class TrialView:
     def name(self) -> str | None:
         """``trial-0007`` or ``reference-head``; None before there is a trial."""
         return self.label if self.number is None else f"trial-{self.number:04d}"
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether its configuration was past a limit, and so never trained."""
+        reason = self.reason or ""
+        return self.state == "pruned" and (reason == NO_MODULE or reason.endswith(PAST_THE_LIMIT))
 
     def to_json(self) -> dict[str, Any]:
         """What ``trials --json`` prints; a reference has its ``label``, too, and a retry its ``retry_of``."""

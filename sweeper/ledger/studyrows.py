@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
 from sweeper.ledger.schema import IN_STUDY, places, store, studies
+
+BESIDE_BUDGET = and_(places.c.kind.in_(IN_STUDY), or_(places.c.kind == "reference", ~places.c.budgeted))
+"""Places that the study file's budget does not count: references, and what was enqueued or is a retry."""
 
 
 def store_id(connection: Connection) -> str:
@@ -70,7 +74,7 @@ def add_places(
     """Add the places that the budget pays for and that are not there yet; returns how many.
 
     What was enqueued or is a retry is none of them. The first trial has the given parameters; the
-    references come behind it.
+    references come behind it. Of a grid, each place is one of its points.
     """
     position = next_position(connection, study)
     count = connection.execute(
@@ -83,10 +87,11 @@ def add_places(
             {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
         ]
         count = 1
-    fixed: list[dict[str, Any] | None] = (
-        [dict(point) for point in points[count:trials]] if points is not None else []
-    )
-    fixed += [None] * (max(0, trials - count) - len(fixed))
+    missing = max(0, trials - count)
+    fixed: list[dict[str, Any] | None] = [None] * missing
+    if points is not None:
+        there = _points_of(connection, study) | {_key(row["fixed_params"]) for row in rows}
+        fixed = [dict(point) for point in points if _key(point) not in there][:missing]
     rows += [{"kind": "search", "label": None, "fixed_params": params} for params in fixed]
     if rows:
         connection.execute(
@@ -99,12 +104,28 @@ def add_places(
     return len(rows)
 
 
+def _points_of(connection: Connection, study: str) -> set[str]:
+    """The points of a grid that have a place of the budget."""
+    own = (places.c.study == study, places.c.kind == "search", places.c.budgeted)
+    return {
+        _key(params) for params in connection.execute(select(places.c.fixed_params).where(*own)).scalars()
+    }
+
+
+def _key(params: Mapping[str, Any] | None) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
 def next_position(connection: Connection, study: str) -> int:
     """Where the next place of a study goes. Nobody else adds one before this transaction ends."""
-    # Two at once would number places twice.
-    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    _lock(connection, study)  # two at once would number places twice
     last = connection.execute(select(func.max(places.c.position)).where(places.c.study == study)).scalar()
     return 0 if last is None else last + 1
+
+
+def _lock(connection: Connection, study: str) -> None:
+    """Nobody else changes a study's row, or adds a place to it, before this transaction ends."""
+    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
 
 
 def beyond_budget(connection: Connection, study: str) -> int:
@@ -123,6 +144,17 @@ def end(connection: Connection, name: str, because: str) -> bool:
         .returning(studies.c.name)
     ).first()
     return row is not None
+
+
+def end_over_budget(connection: Connection, name: str, because: str) -> bool:
+    """End a study whose budget is used up; False if it had ended before, or if a place beside the budget
+    waits or runs.
+    """
+    _lock(connection, name)  # what is enqueued now would be left in a study that has ended
+    going = select(places.c.id).where(
+        places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
+    )
+    return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
 
 
 def end_if_done(connection: Connection, name: str) -> bool:

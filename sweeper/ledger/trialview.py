@@ -265,11 +265,14 @@ def steps(connection: Connection, study: str) -> dict[str, tuple[int, int]]:
 
 
 def hours_used(connection: Connection, study: str) -> float:
-    """How long anybody has worked on a study: pauses do not count, and several workers count once."""
+    """How long anybody has worked on a study: pauses do not count, and several workers count once.
+
+    An attempt that goes on counts until it was last seen: its worker may be dead.
+    """
     rows = connection.execute(
         select(
             attempts.c.started_at,
-            func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
+            func.coalesce(attempts.c.ended_at, attempts.c.seen_at).label("until"),
         )
         .join(places, places.c.id == attempts.c.place_id)
         .where(places.c.study == study, places.c.kind.in_(IN_STUDY))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.architectures import hidden_size
 from adapters.config import AdapterConfig
 from adapters.count import parameters_in
-from adapters.flops import flops_per_token
 from sweeper import space
 from sweeper.asktell import Trials
 from sweeper.checkpoint import read_checkpoint
@@ -20,6 +19,8 @@ from sweeper.finalists import HEAD, parse_label
 from sweeper.frozen import kept_frozen
 from sweeper.ledger import Attached, Claim, Result
 from sweeper.ledger.confirmation import CONFIRM
+from sweeper.ledger.records import NO_MODULE, PAST_THE_LIMIT
+from sweeper.limits import Limits
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.space import Configuration, Params
@@ -53,7 +54,7 @@ class Beginner:
         self._trials = trials
         self._backbone_config = backbone_config
         self._hidden_size = hidden_size(backbone_config)
-        self._outputs = outputs
+        self.limits = Limits(session.study, backbone_config, outputs)
         self._frozen = kept_frozen(session.study, session.home.artifacts)
         row = session.row
         about = [row.backbone_fingerprint, row.data_fingerprint, row.dtype, row.created_at]
@@ -76,7 +77,9 @@ class Beginner:
         what, index = parse_label(str(claim.label))
         adapter = None if what == HEAD else found.adapter
         own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
-        attached = Attached(None, None, params, digest_of(found, claim.label), own, self._head_parameters)
+        attached = Attached(
+            None, None, params, digest_of(found, claim.label), own, self.limits.head_parameters
+        )
         self._session.ledger.attach(claim, attached)
         point("after_attach")
         # The same seeds for all that is compared.
@@ -89,7 +92,7 @@ class Beginner:
         fixed = claim.fixed_params or {}
         params = {**space.default_params(study, self._hidden_size), **fixed}
         found = space.configuration(study, params)
-        attached = Attached(None, None, fixed, digest_of(found, claim.label), 0, self._head_parameters)
+        attached = Attached(None, None, fixed, digest_of(found, claim.label), 0, self.limits.head_parameters)
         self._session.ledger.attach(claim, attached)
         point("after_attach")
         seed = space.trial_seed(study, str(claim.label))
@@ -105,7 +108,7 @@ class Beginner:
             params,
             digest_of(found, None),
             parameters_in(found.adapter, self._backbone_config),
-            self._head_parameters,
+            self.limits.head_parameters,
         )
         if self._past_limits(claim, attached, found.adapter):
             return None
@@ -141,34 +144,11 @@ class Beginner:
         point("after_suggest")
         return number, trial_id, params
 
-    def known_before(self, adapter: AdapterConfig | None, names: Collection[str]) -> dict[str, int]:
-        """What is known of a configuration before it is trained; of names of anything else, nothing."""
-        found: dict[str, int] = {}
-        if "trainable_parameters" in names:
-            own = 0 if adapter is None else parameters_in(adapter, self._backbone_config)
-            found["trainable_parameters"] = own + self._head_parameters
-        if "flops_per_token" in names:
-            found["flops_per_token"] = flops_per_token(adapter, self._backbone_config)
-        return found
-
-    def _excess(self, attached: Attached, adapter: AdapterConfig) -> dict[str, int]:
-        """By how much a configuration is past each limit of its study; 0 or less is within.
-
-        Of a bit a layer, one that lacks a layer is past a limit, too: without a module it is no adapter, and
-        the head alone is trained as a reference in any case.
-        """
-        study = self._session.study
-        limits = study.limits.given
-        known = self.known_before(adapter, tuple(limits))
-        excess = {name: known[name] - limit for name, limit in limits.items()}
-        missing = space.layers_missing(study, attached.params)
-        return excess if missing is None else {**excess, space.NO_LAYER: missing}
-
     def _past_limits(self, claim: Claim, attached: Attached, adapter: AdapterConfig) -> bool:
         """Refuse a configuration past a limit: its place is free again, for another one."""
         if attached.trial_id is None:
             return False
-        excess = self._excess(attached, adapter)
+        excess = self.limits.excess(attached.params, adapter)
         if not excess:
             return False
         self._trials.constrain(attached.trial_id, excess)
@@ -188,16 +168,12 @@ class Beginner:
             ledger.end_study(name, f"{PAST_LIMITS_IN_A_ROW} configurations in a row were past the limits")
         return True
 
-    @property
-    def _head_parameters(self) -> int:
-        return (self._hidden_size + 1) * self._outputs
-
 
 def _why(past: Mapping[str, int]) -> str:
     """Why a configuration is refused, from what it is past and by how much."""
     if space.NO_LAYER in past:
-        return "no layer carries a module"
-    return " and ".join(f"{by} {unit.replace('_', ' ')}" for unit, by in past.items()) + " past the limit"
+        return NO_MODULE
+    return " and ".join(f"{by} {unit.replace('_', ' ')}" for unit, by in past.items()) + PAST_THE_LIMIT
 
 
 def digest_of(configuration: Configuration, label: str | None) -> str:

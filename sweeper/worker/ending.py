@@ -22,9 +22,10 @@ class Ending:
     trials: Trials
     _terminator: Terminator | None = field(default=None, init=False)
     _judged: int = field(default=0, init=False)
+    _said: str | None = field(default=None, init=False)
 
     def why(self) -> str | None:
-        """Why no further trial may begin, as a sentence; None if one may."""
+        """Why no further trial of the budget may begin, as a sentence; None if one may."""
         ledger, name = self.session.ledger, self.session.name
         study = self.session.current()
         budget = study.budget
@@ -43,10 +44,11 @@ class Ending:
         """Asked once for each complete trial: a fit takes a while."""
         complete = self.session.ledger.count(self.session.name, "complete")
         if complete == self._judged:
-            return None
-        self._judged = complete
+            return self._said
+        self._judged, self._said = complete, None
         if self._terminator is None:
             self._terminator = Terminator(self.session.study)
         if self._terminator.is_over(self.trials.finished()):
-            return f"the terminator saw little left to gain after {complete} complete trials"
-        return None
+            after = "1 complete trial" if complete == 1 else f"{complete} complete trials"
+            self._said = f"the terminator saw little left to gain after {after}"
+        return self._said

@@ -103,10 +103,9 @@ class Rounds:
         # A free slot asks at every step; others of the pack train meanwhile, and the store has better to do.
         if self._claims and time.monotonic() < self._ask_again:
             return None
-        while not self._stop.is_set() and self._may_begin():
+        while not self._stop.is_set():
             self._ledger.reap_dead(self._name)
-            kind = CONFIRM if self._confirm else None
-            claim = self._ledger.reserve(self._name, self._identity, self._lease_seconds, kind)
+            claim = self._reserve()
             if claim is None:
                 self._ask_again = time.monotonic() + POLL_SECONDS
                 return None
@@ -167,14 +166,19 @@ class Rounds:
             self._ledger.release(claim)
         return True
 
-    def _may_begin(self) -> bool:
-        """Whether the budget allows another trial; ends the study if it does not."""
+    def _reserve(self) -> Claim | None:
+        """The next place to train; None if there is none now.
+
+        Once the budget is used up, the places beside it are left, and then the study ends.
+        """
+        ledger, who = self._ledger, (self._name, self._identity, self._lease_seconds)
         if self._confirm:  # the study's budget is for the study
-            return True
+            return ledger.reserve(*who, CONFIRM)
         why = self._ending.why()
-        if why is not None:
-            self._ledger.end_study(self._name, why)
-        return why is None
+        claim = ledger.reserve(*who, beside_budget=why is not None)
+        if claim is None and why is not None:
+            ledger.end_over_budget(self._name, why)
+        return claim
 
     def handle(self, event: Event) -> None:
         """Write down what happened, and answer."""
@@ -260,7 +264,10 @@ class Rounds:
     def _known_before(self, job: Job) -> dict[str, float]:
         """Those objectives of a trial that were known before it was trained."""
         names = [each.metric for each in self._session.study.objectives]
-        return {name: float(value) for name, value in self._beginner.known_before(job.adapter, names).items()}
+        return {
+            name: float(value)
+            for name, value in self._beginner.limits.known_before(job.adapter, names).items()
+        }
 
     def _exhausted(self, event: Exhausted) -> None:
         """Hand the trials of a pack back that was too large; they go on from their checkpoints."""

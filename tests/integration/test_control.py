@@ -152,6 +152,21 @@ def test_enqueued_parameters_are_tried_next_and_the_rest_is_drawn(folder: Path) 
     check_agrees(again, 4)
 
 
+@pytest.mark.parametrize("way", [{"target": 0.0}, {"hours": 1.0e-7}])
+def test_an_enqueued_trial_is_trained_though_the_budget_is_used_up(folder: Path, way: dict[str, Any]) -> None:
+    session = begin(
+        folder, budget={"trials": 12, **way}, sampler="random", pruner="none", train={"epochs": 1}
+    )
+    run(session)
+    because = session.row.ended_because
+    assert [view.state for view in trials_of(session)] == ["complete", *["waiting"] * 11]
+    enqueue_trial(session.ledger, "tiny", ["bottleneck_dim=7"])
+    run(session)
+    _, enqueued, *others = trials_of(session)
+    assert (enqueued.number, enqueued.state, enqueued.params["bottleneck_dim"]) == (1, "complete", 7)
+    assert {view.state for view in others} == {"waiting"} and session.row.ended_because == because
+
+
 def test_an_enqueued_trial_past_the_limits_says_so_and_no_other_takes_its_place(folder: Path) -> None:
     session = begin(folder, budget={"trials": 1}, limits={"trainable_parameters": 900})
     enqueue_trial(session.ledger, "tiny", ["bottleneck_dim=16", "placement=houlsby", "layers=all"])

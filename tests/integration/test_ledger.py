@@ -60,6 +60,18 @@ def test_places_of_a_budget_and_of_a_grown_one(url: str) -> None:
     assert [v.position for v in ledger.trials("one")] == [1, 0, 2, 3, 4, 5]
 
 
+def test_the_places_of_a_grid_are_points_that_have_none_yet(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    first, *others = ({"bottleneck_dim": size} for size in (2, 4, 8, 16))
+    # An earlier version gave a place to a point that is none of the grid any more.
+    assert ledger.set_budget("one", 2, first, points=[first, {"bottleneck_dim": 512}]) == 1
+    assert ledger.set_budget("one", 3, first, points=[first, *others]) == 1
+    assert ledger.set_budget("one", 3, first, points=[first, *others]) == 0
+    assert ledger.set_budget("one", 9, first, points=[first, *others]) == 2
+    sizes = [view.params["bottleneck_dim"] for view in ledger.trials("one")]
+    assert sizes == [2, 512, 4, 8, 16]
+
+
 def test_claims_come_in_order_and_end(url: str) -> None:
     ledger = new_ledger(url, trials=2, references=True)
     first = reserve(ledger)
@@ -464,6 +476,18 @@ def test_hours_are_those_that_somebody_worked(url: str) -> None:
     used = ledger.hours_used("one")
     assert 0.0 < used < 1.0
     assert ledger.hours_used("one") == used
+
+
+def test_the_hours_of_a_dead_worker_end_when_it_was_last_seen(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    claim = reserve(ledger, ELSEWHERE, lease_seconds=-1.0)
+    with ledger.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE attempts SET started_at = started_at - 10800, seen_at = seen_at - 7200"
+        )
+    assert ledger.hours_used("one") == pytest.approx(1.0, abs=0.01)
+    assert reserve(ledger).place_id == claim.place_id  # somebody noticed
+    assert ledger.hours_used("one") == pytest.approx(1.0, abs=0.01)
 
 
 def test_one_sender_draws(url: str) -> None:

@@ -111,6 +111,32 @@ def test_an_enqueued_trial_reopens_a_study_that_has_ended(url: str) -> None:
     assert ledger.end_if_done("one") and ledger.study("one").ended_because == "all 2 trials are done"
 
 
+def test_what_is_beside_the_budget_is_trained_before_the_study_ends(url: str) -> None:
+    ledger = new_ledger(url, trials=3, references=True)
+    complete(ledger, 0, 0.5)
+    place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    enqueued = ledger.reserve("one", ME, beside_budget=True)
+    assert enqueued is not None and enqueued.place_id == place
+    reference = ledger.reserve("one", ME, beside_budget=True)
+    assert reference is not None and reference.label == "reference-head"
+    assert ledger.reserve("one", ME, beside_budget=True) is None
+    for claim, number in ((enqueued, 1), (reference, 0)):
+        assert not ledger.end_over_budget("one", "enough") and ledger.study("one").ended_at is None
+        attach(ledger, claim, number)
+        ledger.record_result(claim, Result("complete", 0.6))
+    assert ledger.end_over_budget("one", "enough") and not ledger.end_over_budget("one", "too much")
+    assert ledger.study("one").ended_because == "enough"
+    assert ledger.status("one")["trials"]["waiting"] == 2
+    # What is enqueued now is trained as well, and what confirms the study holds nothing up.
+    ledger.confirm("one", [("confirm", "a label", {})])
+    assert not ledger.end_over_budget("one", "too much")
+    ledger.enqueue("one", {"bottleneck_dim": 64})
+    assert not ledger.end_over_budget("one", "enough")
+    attach(ledger, claim := reserve(ledger), 2)
+    ledger.record_result(claim, Result("complete", 0.6))
+    assert ledger.end_over_budget("one", "enough")
+
+
 def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) -> None:
     ledger = new_ledger(url)
     assert ledger.stop("one")

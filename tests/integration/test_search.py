@@ -100,6 +100,23 @@ def test_a_grid_is_trained_point_by_point_by_two_workers(folder: Path) -> None:
     assert session.ledger.status("tiny")["ended_because"] == "the grid is through: 8 points"
 
 
+def test_points_past_a_limit_are_none_of_a_grid_and_take_no_place(folder: Path) -> None:
+    search = {"bottleneck_dim": [2, 8], "layers": ["all", [0]], "activation": ["relu", "gelu"]}
+    given: dict[str, Any] = {"search": search, "sampler": "grid", "train": {"epochs": 1}}
+    with pytest.raises(UsageError, match="no point of the grid is within the limits") as caught:
+        begin(folder, **given, limits={"trainable_parameters": 200}, budget={"trials": 5})
+    assert caught.value.line is not None and not (folder / "sweeps" / "store.db").exists()
+    given["limits"] = {"trainable_parameters": 300}
+    run(begin(folder, **given, budget={"trials": 1}))
+    session = begin(folder, **given, budget={"trials": 5})
+    run(session)
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    assert [view.state for view in trials] == ["complete"] * 2
+    assert {view.params["activation"] for view in trials} == {"relu", "gelu"}
+    assert all(view.params["bottleneck_dim"] == 2 for view in trials)
+    assert session.row.ended_because == "the grid is through: 2 points"
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_no_trial_past_a_limit_is_trained_and_the_sampler_is_told(folder: Path, sampler: str) -> None:
     session = begin(
@@ -143,6 +160,21 @@ def test_whatever_comes_first_ends_a_study(
     assert because in status["ended_because"] and status["state"] == "ended"
     assert 1 <= status["trials"]["complete"] <= at_most + 4
     assert status["trials"]["waiting"] > 0
+    # Every study has the head alone as a reference, however early it ends.
+    [head] = [view for view in session.ledger.trials("tiny") if view.kind == "reference"]
+    assert head.state == "complete"
+
+
+def test_the_reference_is_trained_though_the_terminator_ends_the_study(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.worker.ending.Terminator.is_over", lambda *arguments: True)
+    session = begin(folder, search=SMALL, train={"epochs": 1}, budget={"trials": 9, "terminator": EAGER})
+    work(session, Options("cpu", pack=1), threading.Event())
+    head, *trials = session.ledger.trials("tiny")
+    assert (head.kind, head.state) == ("reference", "complete")
+    assert [view.state for view in trials] == ["complete", *["waiting"] * 8]
+    assert session.row.ended_because == "the terminator saw little left to gain after 1 complete trial"
 
 
 def test_a_warm_start_learns_from_an_earlier_study_and_says_what_it_left(folder: Path) -> None:

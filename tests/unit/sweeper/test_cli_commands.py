@@ -98,6 +98,8 @@ def test_the_version_is_the_distributions(capsys):
         (["check"], "Missing argument 'FILE'"),
         (["check", "missing.yaml"], "missing.yaml"),
         (["run", "missing.yaml"], "missing.yaml"),
+        (["run", "missing.yaml", "--lease-seconds", "inf"], "--lease-seconds"),
+        (["run", "missing.yaml", "--lease-seconds", "nan"], "--lease-seconds"),
         (["predict", "missing", "texts.txt"], "no such folder"),
         (["ui", "--port", "70000"], "--port"),
         (["enqueue"], "Missing argument 'STUDY'"),

@@ -17,6 +17,7 @@ from sweeper.assignments import read_assignments
 from sweeper.check import _searched
 from sweeper.corners import check_space, depths, extremes
 from sweeper.errors import UsageError
+from sweeper.limits import Limits
 from sweeper.sampling import grid_points, sampler_of
 from sweeper.space import configuration, default_params, distributions, layers_missing, size, suggest
 from sweeper.study import Study, difference, from_dict, load_study, yamlfile
@@ -182,11 +183,12 @@ def test_a_draw_without_a_layer_is_past_a_limit_and_no_point_of_a_grid() -> None
     off = {"bottleneck_dim": 4, "layers.0": False, "layers.1": False, "layers.2": False}
     assert [layers_missing(study, {**off, **change}) for change in ({}, {"layers.1": True})] == [1, 0]
     assert configuration(study, off).adapter == AdapterConfig(method="head")
-    points = grid_points(study, default_params(study, 384), 100)
+    allow = Limits(study, BERT, outputs=2).allow
+    points = grid_points(study, default_params(study, 384), 100, allow)
     assert len(points) == size(study) == 2 * 7
     assert len({str(sorted(point.items())) for point in points}) == 14
     assert all((layers_missing(study, point) or 0) <= 0 for point in points)
-    assert grid_points(study, default_params(study, 384), 5) == points[:5]
+    assert grid_points(study, default_params(study, 384), 5, allow) == points[:5]
     assert layers_missing(study_of({"bottleneck_dim": 4}), {}) is None
 
 

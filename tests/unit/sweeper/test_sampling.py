@@ -16,7 +16,8 @@ from adapters.count import adapter_parameters
 from adapters.flops import flops_per_token
 from benchmarks.flops import shape_of, step_flops
 from sweeper import space
-from sweeper.budget import standing_still
+from sweeper.budget import standing_still, why_over
+from sweeper.ledger import TrialView
 from sweeper.sampling import grid_points, sampler_of
 from sweeper.study import Study, from_dict
 from tests.tiny_folder import study_data
@@ -65,12 +66,15 @@ def test_a_grid_visits_each_point_once_and_grows(seed: int, count: int, more: in
     study = study_of(search=GRID, sampler="grid", seed=seed)
     assert space.size(study) == 48
     first = space.default_params(study, 32)
-    points = grid_points(study, first, count)
+    points = grid_points(study, first, count, lambda point: True)
     assert points[0] == first and len(points) == min(count, 48)
     assert len({str(sorted(point.items())) for point in points}) == len(points)
     for point in points:
         space.check_params(study, point)
-    assert grid_points(study, first, count + more)[: len(points)] == points
+    assert grid_points(study, first, count + more, lambda point: True)[: len(points)] == points
+    # What is not allowed is left out, the first point too; the others come in the same order.
+    allowed = [point for point in grid_points(study, first, 48, lambda point: True) if point["dropout"] > 0]
+    assert grid_points(study, first, count, lambda point: point["dropout"] > 0) == allowed[:count]
 
 
 def test_what_a_token_costs_is_what_a_step_of_one_token_costs_without_attention() -> None:
@@ -103,3 +107,17 @@ def test_what_a_token_costs_is_what_a_step_of_one_token_costs_without_attention(
 )
 def test_how_long_a_study_stands_still(points: list[tuple[float, ...] | None], count: int) -> None:
     assert standing_still(points) == count
+
+
+def trial(state: str, objective: float | None, reason: str | None = None) -> TrialView:
+    known = {"kind": "search", "state": state, "objective": objective, "reason": reason, "place_id": 0}
+    return TrialView(**{**dict.fromkeys(TrialView.__dataclass_fields__), **known})
+
+
+@pytest.mark.parametrize(("patience", "said"), [(1, "1 trial"), (2, "2 trials in a row")])
+def test_patience_says_how_many_trials_were_no_better(patience: int, said: str) -> None:
+    study = study_of(budget={"trials": 9, "patience": patience})
+    past = trial("pruned", None, "7 trainable parameters past the limit")
+    trials = [trial("complete", 0.9), past, *[trial("complete", 0.5)] * patience]
+    assert why_over(study, trials[:-1]) is None
+    assert why_over(study, trials) == f"{said} brought no better one, and budget.patience is {patience}"
