@@ -46,6 +46,7 @@ from sweeper.console import (
     explain,
     open_streams,
     silence_closed_pipe,
+    terminated_as_interrupted,
     wants_json,
 )
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
@@ -366,7 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(given)
     try:
-        code = app(args=given, prog_name="sweeper", standalone_mode=False)
+        with terminated_as_interrupted():
+            code = app(args=given, prog_name="sweeper", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except InterruptedByUser as interruption:

@@ -7,12 +7,12 @@ then, where references are asked for, the backbone itself is fine-tuned, one run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.finalists import DEFAULT, HEAD, label_of, verdict
+from sweeper.finalists import DEFAULT, HEAD, default_of, label_of, verdict
 from sweeper.ledger.confirmation import CONFIRM
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def confirm_study(
         SweeperError: a finalist could not be trained.
         InterruptedByUser: by SIGINT or SIGTERM; the same command goes on.
     """
+    from adapters.architectures import hidden_size
+    from sweeper import space
+    from sweeper.backbone import load_config
     from sweeper.device import choose
     from sweeper.device import devices as all_devices
     from sweeper.engine.showing import Showing
@@ -72,7 +75,11 @@ def confirm_study(
     if len(finalists) < top:
         found = "one configuration" if len(finalists) == 1 else f"{len(finalists)} different configurations"
         out.note(f"--top {top}: {found} succeeded, all that there are to confirm")
-    ledger.confirm(name, _wanted(ledger, name, finalists, seeds))
+    default = _default(ledger, name)
+    if default is None:
+        out.note("the default configuration is left out: it is past a limit, and was never trained")
+    head = space.default_params(study, hidden_size(load_config(study.backbone)))
+    ledger.confirm(name, _wanted(finalists, default, head, seeds))
     chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
     with Showing(Tracker(session.home, name, ledger).show) as showing:
         _train(out, session, chosen, replace(options, confirm=True))
@@ -85,8 +92,12 @@ def confirm_study(
     said = verdict(ledger, name)
     if said is None:
         failed = next((view for view in ledger.confirmations(name) if view.reason), None)
-        why = "" if failed is None else f": {failed.label} {failed.state} ({failed.reason})"
-        raise SweeperError(f"nothing of the study {name} could be confirmed{why}")
+        why = (
+            f"{failed.label} {failed.state} ({failed.reason})"
+            if failed is not None
+            else f"{study.objective.metric} does not exist on the test rows for what was predicted"
+        )
+        raise SweeperError(f"nothing of the study {name} could be confirmed: {why}")
     return said
 
 
@@ -100,17 +111,28 @@ def _finalists(ledger: Ledger, name: str, top: int) -> list[TrialView]:
     return [first[view.configuration] for view in best]
 
 
+def _default(ledger: Ledger, name: str) -> TrialView | None:
+    """The default configuration; None where it is past a limit, so that nobody trained it."""
+    found = default_of(ledger.trials(name))
+    was_refused = found is not None and found.state == "pruned" and not found.device_seconds
+    return None if was_refused else found
+
+
 def _wanted(
-    ledger: Ledger, name: str, finalists: Sequence[TrialView], seeds: int
+    finalists: Sequence[TrialView], default: TrialView | None, head: Mapping[str, Any], seeds: int
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """The places of finalists, default configuration and head: a seed of all before the next seed of any."""
-    default = next(view for view in ledger.trials(name) if view.number == 0)
+    """The places of finalists, default configuration and head: a seed of all before the next seed of any.
+
+    Args:
+        head: the parameters with which the head is trained, whether or not the default configuration is.
+    """
+    is_finalist = default is not None and default.number in [view.number for view in finalists]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for seed in range(1, seeds + 1):
         wanted += [(CONFIRM, label_of(view.number or 0, seed), view.params) for view in finalists]
-        if default.number not in [view.number for view in finalists]:
+        if default is not None and not is_finalist:
             wanted.append((CONFIRM, label_of(DEFAULT, seed), default.params))
-        wanted.append((CONFIRM, label_of(HEAD, seed), default.params))
+        wanted.append((CONFIRM, label_of(HEAD, seed), dict(head)))
     return wanted
 
 

@@ -118,12 +118,27 @@ def _interval(mean: float, half: float, low: float, high: float) -> list[float]:
     return [low + (high - low) / (1 + math.exp(-end)) for end in (logit - half, logit + half)]
 
 
+def default_of(trials: Iterable[TrialView]) -> TrialView | None:
+    """Trial 0, the default configuration, or where that did not succeed the first like it that did.
+
+    None where it is past a limit, so that it is no trial.
+
+    Args:
+        trials: of a study, by number.
+    """
+    numbered = [view for view in trials if view.number is not None]
+    if not numbered or numbered[0].number != 0:
+        return None
+    alike = [view for view in numbered if view.configuration == numbered[0].configuration]
+    return next((view for view in alike if view.state == "complete"), numbered[0])
+
+
 def members(views: Iterable[TrialView], metric: str) -> dict[str, list[TrialView]]:
     """The trainings of each configuration that have a test result, in the order that they were asked for."""
     found: dict[str, list[TrialView]] = {}
     for view in views:
         what, seed = parse_label(str(view.label))
-        done = view.state == "complete" and f"test/{metric}" in view.metrics
+        done = view.state == "complete" and {metric, f"test/{metric}"} <= view.metrics.keys()
         if done and seed.isdigit():
             found.setdefault(what, []).append(view)
     return found
@@ -179,8 +194,9 @@ def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:
 def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     """What was confirmed of a study; None if nothing was.
 
-    ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew; ``alike`` names the
-    finalists that cannot be told apart from the best of them, and ``winner`` is the smallest of those.
+    ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew, the last three None where
+    that was not; ``alike`` names the finalists that cannot be told apart from the best of them, and
+    ``winner`` is the smallest of those.
     """
     from sweeper.front import objectives_of
 
@@ -192,12 +208,14 @@ def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     same = alike(finalists, objective["direction"] == "maximize")
     winner = min(same, key=lambda group: (group.parameters, group.number))
     by_name = {group.what: group.to_json() for group in found}
+    default = default_of(ledger.trials(study))
+    finalist = None if default is None else by_name.get(f"{default.number:04d}")
     return {
         "study": study,
         "metric": objective["metric"],
         "direction": objective["direction"],
         "finalists": [group.to_json() for group in finalists],
-        "default": by_name.get(DEFAULT) or by_name.get("0000"),
+        "default": finalist or by_name.get(DEFAULT),
         "head": by_name.get(HEAD),
         "full": by_name.get(FULL),
         "test_used": METHOD,

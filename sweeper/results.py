@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sweeper.finalists import LATENCY, preferred
+from sweeper.finalists import LATENCY, default_of, preferred
 from sweeper.front import front_of
 from sweeper.report import number
 from sweeper.session import REFERENCE_HEAD
@@ -123,8 +123,9 @@ class Results:
 
     @property
     def default(self) -> TrialView | None:
-        """The configuration that the literature starts from: trial 0; None without a result."""
-        return next((t for t in self.searched if t.number == 0 and t.objective is not None), None)
+        """The configuration that the literature starts from, see ``default_of``; None without a result."""
+        found = default_of(self.searched)
+        return None if found is None or found.objective is None else found
 
     @property
     def head(self) -> TrialView | None:

@@ -33,7 +33,8 @@ class Problem:
         kind: of the task; see ``sweeper.tasks``.
         pooling: ``cls``, ``mean`` or ``last``; or what the kind reads in place of a pooling.
         outputs: width of the head.
-        metric: what ``train.keep: best`` compares, and in which direction.
+        metric: the objective, which ``train.keep: best`` compares, and in which direction.
+        further: metrics that are objectives, too: a trial of which one is not finite has diverged.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Problem:
     outputs: int
     metric: str
     maximize: bool
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.finalists import default_of
 from sweeper.front import objectives_of
 from sweeper.session import REFERENCE_HEAD
 
@@ -20,12 +21,12 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     """What ``run --json`` prints: ``status`` with ``metric``, ``direction``, ``references`` and ``next``.
 
     ``references`` holds the trials that the best is compared with, by what they are: the default
-    configuration (trial 0) and the head without an adapter; each None if it has no result.
+    configuration (``finalists.default_of``) and the head without an adapter; each None if it has no result.
     """
     spec = ledger.study(study).spec
     objective = objectives_of(spec)[0]
     trials = ledger.trials(study)
-    default = next((trial for trial in trials if trial.number == 0), None)
+    default = default_of(trials)
     head = next((trial for trial in trials if trial.label == REFERENCE_HEAD), None)
     found = {"default configuration": default, "head alone, no adapter": head}
     status = ledger.status(study)

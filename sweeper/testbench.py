@@ -97,6 +97,8 @@ class Bench:
                 measured = self._measured(self.pack, head, time_it=is_first)
                 self.pack.clear(0)
                 self.session.ledger.note_measured(view.place_id, measured)
+                if f"test/{self.problem.metric}" not in measured:
+                    out.note(f"{view.label} has no {self.problem.metric} on the test rows: it is not counted")
 
     def _weights(self, view: TrialView) -> tuple[Any, nn.Linear]:
         """Adapter (None for a head alone) and head as they were recorded.

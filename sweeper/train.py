@@ -233,7 +233,8 @@ class _Training:
         except Exception as error:
             yield from self._drop_failed(slot, error)
             return
-        if not math.isfinite(measured[self._problem.metric]):
+        objectives = (self._problem.metric, *self._problem.further)
+        if not all(math.isfinite(measured[name]) for name in objectives):
             yield self._finished(slot, "pruned", "diverged")
             return
         slot.note(number, measured, self._problem)

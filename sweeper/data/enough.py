@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.errors import UsageError
@@ -33,15 +33,16 @@ def check_evaluations(study: Study, rows: int) -> None:
         )
 
 
-def check_objective(study: Study, labels: Sequence[object], label_names: Names) -> None:
+def check_objective(study: Study, labels: Mapping[str, Sequence[object]], label_names: Names) -> None:
     """Refuse an objective that does not exist on the rows: every trial would diverge.
 
     A correlation has labels that differ; entities are marked by tags of IOB2 or IOBES.
 
     Args:
-        labels: of validation.
+        labels: of validation; and of test, where there is one: `confirm` compares the first objective there.
     """
-    entities = next((each.metric for each in study.objectives if each.metric.startswith("entity_")), None)
+    metrics = [each.metric for each in study.objectives]
+    entities = next((metric for metric in metrics if metric.startswith("entity_")), None)
     if entities is not None and not marks_entities(label_names or ()):
         other = next(name for name in label_names or () if not marks_entities([name]))
         raise UsageError(
@@ -50,13 +51,19 @@ def check_objective(study: Study, labels: Sequence[object], label_names: Names) 
             file=study.path,
             line=study.line("objective"),
         )
-    metric = study.objective.metric
+    for metric in metrics:
+        _check_correlation(study, metric, "validation", labels["validation"])
+    if "test" in labels:
+        _check_correlation(study, metrics[0], "test", labels["test"])
+
+
+def _check_correlation(study: Study, metric: str, split: str, labels: Sequence[object]) -> None:
     if metric in ("pearson", "spearman") and len(set(labels)) == 1:
         raise UsageError(
-            f"all rows of validation have the same label, so that {metric} does not exist: name "
+            f"all rows of {split} have the same label, so that {metric} does not exist: name "
             "other rows, or another metric, such as mean_squared_error"
             if len(labels) > 1
-            else f"validation has one row, so that {metric} does not exist: name more rows",
+            else f"{split} has one row, so that {metric} does not exist: name more rows",
             file=study.path,
-            line=study.line("data", "validation"),
+            line=study.line("data", split),
         )

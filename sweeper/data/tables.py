@@ -86,7 +86,7 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
     Raises:
         UsageError: a column is missing, a text or label is missing or not usable, a label of validation or
             test does not occur in train, there is only one label, a draw leaves nothing, an epoch has fewer
-            steps than evaluations, or the objective does not exist on the validation rows.
+            steps than evaluations, or an objective does not exist on the rows of validation or test.
         UnreachableError: the hub cannot be reached.
     """
     train = _read(study, "train", study.data.train, cache_dir)
@@ -106,7 +106,7 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
             _check_labels(study, name, table, label_names)
     if study.task.pooling != "next":  # there, texts become several
         check_evaluations(study, len(train))
-    check_objective(study, splits["validation"].labels, label_names)
+    check_objective(study, {name: table.labels for name, table in splits.items()}, label_names)
     seen = set(zip(*train.texts, strict=True))
     duplicates = {
         name: sum(text in seen for text in zip(*table.texts, strict=True)) for name, table in splits.items()

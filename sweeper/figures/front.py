@@ -124,7 +124,7 @@ def _line(results: Results, trials: Sequence[TrialView], axes: Sequence[Goal]) -
 
 def _references(results: Results, axes: Sequence[Goal]) -> list[dict[str, Any]]:
     found = (
-        (results.default, "default configuration (trial 0)", style.RED, "diamond"),
+        (results.default, style.default_name(results.default), style.RED, "diamond"),
         (results.head, "head alone, no adapter", style.INK, "square"),
     )
     return [

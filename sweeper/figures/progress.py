@@ -36,7 +36,7 @@ def curves(results: Results) -> dict[str, Any]:
         ("pruned", {"color": style.ORANGE, "width": 1.5}, [t for t in others if t.state == "pruned"]),
         ("head alone, no adapter", {"color": style.INK, "width": 2, "dash": "dot"}, head),
         (
-            "default configuration (trial 0)",
+            style.default_name(results.default),
             {"color": style.RED, "width": 3},
             [t for t in (results.default,) if t in drawn],
         ),

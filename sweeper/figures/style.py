@@ -132,6 +132,11 @@ def hover(trial: TrialView, goals: Sequence[Goal]) -> str:
     return "<br>".join(lines)
 
 
+def default_name(default: TrialView | None) -> str:
+    """What the default configuration is called, with its trial: 0, unless that failed."""
+    return f"default configuration (trial {0 if default is None else default.number})"
+
+
 def empty(title: str, why: str, height: int = 90) -> dict[str, Any]:
     """A figure that says why there is nothing in it."""
     hidden = {"visible": False}

@@ -14,6 +14,7 @@ from sweeper.checkpoint import CheckpointWriter
 from sweeper.errors import UsageError
 from sweeper.events import Event
 from sweeper.ledger import LEASE_SECONDS, this_worker
+from sweeper.metrics import KNOWN_BEFORE
 from sweeper.session import Session, check_same, load_data
 from sweeper.slot import Job, Problem
 from sweeper.train import train
@@ -89,9 +90,14 @@ def work(
     pack = Pack(load_backbone(study.backbone, row.dtype, device, language_head), size.largest)
     data = with_frozen_states(session, data, pack, options.cache_bytes, stop)
     width = outputs(study.task.kind, data.label_names)
-    objective = study.objective
+    objective, *further = study.objectives
     problem = Problem(
-        study.task.kind, study.task.pooling, width, objective.metric, objective.direction == "maximize"
+        study.task.kind,
+        study.task.pooling,
+        width,
+        objective.metric,
+        objective.direction == "maximize",
+        tuple(each.metric for each in further if each.metric not in KNOWN_BEFORE),
     )
     trials = Trials(session.home, study, session.ledger.database.patience_seconds)
     with (

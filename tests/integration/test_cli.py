@@ -242,6 +242,15 @@ def test_an_interrupted_run_ends_with_130_and_the_same_command_goes_on(tmp_path)
     assert [trial["number"] for trial in trials] == [0, 1, 2]
 
 
+def test_a_run_that_is_terminated_before_it_has_workers_ends_as_by_ctrl_c(tmp_path):
+    write_study(tmp_path, budget={"trials": 1})
+    process = CommandLine(tmp_path).start("run", "study.yaml")
+    assert process.stderr.readline() == "study tiny: reading the data and the backbone\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
 def test_two_runs_at_once_share_the_trials(tmp_path):
     write_study(tmp_path, budget={"trials": 4})
     sweeper = CommandLine(tmp_path)

@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import statistics
 from pathlib import Path
 
 import pytest
 
-from sweeper.confirming import _finalists, confirm_study
+from sweeper.confirming import _default, _finalists, _wanted, confirm_study
 from sweeper.console import Output
 from sweeper.engine.crew import WorkerOptions
 from sweeper.errors import UsageError
 from sweeper.export import export_study
 from sweeper.figures.finalists import headline
-from sweeper.finalists import preferred
+from sweeper.figures.front import front
+from sweeper.finalists import preferred, verdict
 from sweeper.home import Home
-from sweeper.ledger import Attached, Result, TrialView, this_worker
+from sweeper.ledger import Attached, Ledger, Result, TrialView, this_worker
 from sweeper.results import read_results
 from sweeper.session import open_study
 from sweeper.study import load_study
+from sweeper.summary import summarize
 from sweeper.tracking import Tracker
 from tests.command_line import CommandLine
+from tests.made_study import TRIALS, MadeStudy, home_in
 from tests.stores import new_ledger
 from tests.tiny_folder import make_data, write_study
 
 ONE = WorkerOptions(workers=1)
+DEFAULT = "default configuration"
 
 
 def test_the_finalists_are_confirmed(
@@ -140,3 +145,77 @@ def test_without_test_rows_there_is_nothing_to_confirm(
     with pytest.raises(UsageError, match=r"test: data/test\.tsv") as caught:
         confirm_study(Output(), "tiny", 3, 5, False, ["cpu"], ONE)
     assert caught.value.exit_code == 2
+
+
+def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(tmp_path: Path) -> None:
+    make_data(tmp_path / "data", (48, 16, 16))
+    search = {
+        "bottleneck_dim": [2, 8], "layers": [[0], "all"], "learning_rate": {"from": 0.001, "to": 0.01}
+    }  # fmt: skip
+    limits = {"trainable_parameters": 300}
+    write_study(tmp_path, budget={"trials": 2}, train={"epochs": 1}, limits=limits, search=search)
+    sweeper = CommandLine(tmp_path)
+    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
+    done = sweeper("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the default configuration is left out: it is past a limit, and was never trained" in done.stderr
+    said = json.loads(done.stdout)
+    assert said["default"] is None and said["head"]["params"]["learning_rate"] == 0.001
+    table = sweeper("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1").stdout
+    assert "head alone" in table and "default" not in table
+    assert sweeper("report", "tiny").returncode == 0
+    assert sweeper.json("sync", "tiny", "--rebuild")["missing"] == 0
+
+
+def test_a_terminated_confirm_hands_back_what_it_fine_tunes(tmp_path: Path) -> None:
+    make_data(tmp_path / "data", (48, 16, 16))
+    write_study(tmp_path, budget={"trials": 1}, train={"epochs": 20})
+    sweeper = CommandLine(tmp_path)
+    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
+    command = ("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--references")
+    process = sweeper.start(*command)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("fine-tuning the whole backbone: "):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted")
+    ledger = Ledger(Home.from_environment({"SWEEPER_HOME": str(tmp_path / "sweeps")}).store_url)
+    views = [view for view in ledger.confirmations("tiny") if view.kind == "full"]
+    assert views and all(view.state in ("waiting", "complete") for view in views)
+
+
+def test_a_retry_of_the_default_is_the_default(tmp_path: Path) -> None:
+    """Trial 0 has failed, and what was tried again is a finalist: nothing is trained beside itself."""
+    study = MadeStudy(home_in(tmp_path), trials=2)
+    ledger = study.ledger
+    params = TRIALS[0].params
+
+    def run(number: int, digest: str, result: Result) -> None:
+        claim = ledger.reserve("films", this_worker("cpu"))
+        while claim is not None and claim.kind != "search":
+            ledger.record_result(claim, Result("complete", 0.5))
+            claim = ledger.reserve("films", this_worker("cpu"))
+        assert claim is not None
+        ledger.attach(claim, Attached(number, number, params, digest, 10, 5))
+        ledger.record_result(claim, result)
+
+    run(0, "default", Result("failed", reason="RuntimeError: no"))
+    run(1, "other", Result("complete", 0.8))
+    failed = next(view for view in ledger.trials("films") if view.number == 0)
+    assert _default(ledger, "films") == failed and summarize(ledger, "films")["references"][DEFAULT] is None
+    assert len(_wanted(_finalists(ledger, "films", 2), failed, params, 1)) == 3
+    ledger.retry("films", [failed.place_id])
+    run(2, "default", Result("complete", 0.9))
+    default = _default(ledger, "films")
+    assert default is not None and (default.number, default.retry_of) == (2, 0)
+    assert summarize(ledger, "films")["references"][DEFAULT]["number"] == 2
+    labels = [label for _, label, _ in _wanted(_finalists(ledger, "films", 2), default, params, 1)]
+    assert labels == ["confirm-0002-1", "confirm-0001-1", "confirm-head-1"]
+    study.confirm(seeds=1)
+    said = verdict(ledger, "films")
+    assert said is not None and said["default"]["what"] == "0002"
+    results = read_results(ledger, "films")
+    assert results.default == default
+    assert "default configuration (trial 2)" in [trace["name"] for trace in front(results)["data"]]
+    ledger.close()

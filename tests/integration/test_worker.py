@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from sweeper.home import Home
 from sweeper.ledger import Ledger, WorkerIdentity
 from sweeper.session import Session, join_study, open_study
 from sweeper.study import load_study
+from sweeper.task import measure
 from sweeper.worker import Options, work
 from sweeper.worker import rounds as worker_module
 from tests.agreement import check_agrees, optuna_trials
@@ -237,6 +239,32 @@ def test_a_trial_that_diverges_is_pruned_and_never_best(folder: Path) -> None:
     assert trials[1].objective is None
     assert session.ledger.status("tiny")["best"]["number"] == 0
     check_agrees(session, 2)
+
+
+def test_a_further_objective_that_stops_being_finite_ends_its_trial_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(folder / "data", (48, 16, 16), "regression")
+    objective = [{"metric": name} for name in ("mean_squared_error", "pearson", "trainable_parameters")]
+    path = write_study(folder, "regression", budget={"trials": 2}, objective=objective)
+    session = open_study(load_study(path), home_of(folder))
+    measured: list[float] = []
+
+    def constant_once(*arguments: Any) -> dict[str, float]:
+        """As of a trial that predicts the same for every row: the last one, at its second evaluation."""
+        found = measure(*arguments)
+        measured.append(found["pearson"])
+        return {**found, "pearson": math.nan} if len(measured) == 6 else found
+
+    monkeypatch.setattr("sweeper.train.measure", constant_once)
+    run(session, pack=1)
+    views = session.ledger.trials("tiny")
+    outcomes = [(view.number, view.state, view.reason) for view in views]
+    assert outcomes == [(None, "complete", None), (0, "complete", None), (1, "pruned", "diverged")]
+    assert views[2].metrics["pearson"] == measured[4] and views[2].files == {}
+    told = optuna_trials(session)[1]
+    assert told.state == TrialState.PRUNED and views[2].objectives is not None
+    assert told.values == list(views[2].objectives.values())
 
 
 def test_pruned_trials_are_told_with_their_last_value(folder: Path) -> None:

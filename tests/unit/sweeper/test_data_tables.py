@@ -245,3 +245,26 @@ def test_a_correlation_with_equal_labels_is_refused(
     assert "validation" in line_of(caught.value)
     objective = {"metric": "mean_squared_error", "direction": "minimize"}
     read_tables(load_study(write_study(tmp_path, kind="regression", objective=objective)))
+
+
+def test_a_correlation_is_refused_as_a_further_objective_and_for_the_test_rows(
+    tmp_path: Path, backbone: Path
+) -> None:
+    shutil.copytree(backbone, tmp_path / "backbone")
+    error, pearson = ({"metric": name} for name in ("mean_squared_error", "pearson"))
+    write_study(tmp_path, kind="regression")
+
+    def read(*objectives: dict[str, str], **data: Any) -> None:
+        written = list(objectives) if len(objectives) > 1 else objectives[0]
+        read_tables(load_study(write_study(tmp_path, kind="regression", objective=written, data=data)))
+
+    one = {"path": "data/validation.tsv", "rows": 1}
+    with pytest.raises(UsageError, match="validation has one row, so that pearson does not exist") as caught:
+        read(error, pearson, validation=one)
+    assert "validation" in line_of(caught.value)
+    put(tmp_path, "test.tsv", "sentence\tscore\na good film\t0.5\na bad one\t0.5\n")
+    with pytest.raises(UsageError, match="all rows of test have the same label, so that pearson") as caught:
+        read(pearson, error)
+    assert "test: data/test.tsv" in line_of(caught.value)
+    read(error, pearson)  # only the first objective is read on the test rows
+    read(pearson, error, test=None)

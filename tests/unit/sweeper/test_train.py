@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -65,9 +66,10 @@ def run(
     slots: int = 1,
     dtype: torch.dtype = torch.float32,
     answer: Callable[[Event], None] = lambda _: None,
+    problem: Problem = PROBLEM,
 ) -> list[Event]:
     events = []
-    for event in train(Pack(tiny_model("bert").to(dtype), slots), DATA, PROBLEM, supply(*jobs), device="cpu"):
+    for event in train(Pack(tiny_model("bert").to(dtype), slots), DATA, problem, supply(*jobs), device="cpu"):
         answer(event)
         events.append(event)
     return events
@@ -94,6 +96,23 @@ def test_a_trial_learns_and_reports_every_epoch() -> None:
         "examples_per_second",
         "peak_memory_bytes",
     } <= set(finished.metrics)
+
+
+def test_a_further_objective_that_is_not_finite_is_pruned_as_diverged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[dict[str, float]] = []
+
+    def constant_in_the_end(*arguments: Any) -> dict[str, float]:
+        taken.append({**measure(*arguments), **({"matthews": math.nan} if taken else {})})
+        return taken[-1]
+
+    monkeypatch.setattr(sweeper.train, "measure", constant_in_the_end)
+    assert only(run(job())).outcome == "complete"
+    taken.clear()
+    finished = only(run(job(), problem=replace(PROBLEM, further=("matthews",))))
+    assert (finished.outcome, finished.reason, finished.evaluation) == ("pruned", "diverged", 1)
+    assert finished.metrics["matthews"] == taken[0]["matthews"]
 
 
 def test_the_weights_handed_out_give_the_metrics_reported() -> None:
