@@ -114,8 +114,7 @@ def _finalists(ledger: Ledger, name: str, top: int) -> list[TrialView]:
 def _default(ledger: Ledger, name: str) -> TrialView | None:
     """The default configuration; None where it is past a limit, so that nobody trained it."""
     found = default_of(ledger.trials(name))
-    was_refused = found is not None and found.state == "pruned" and not found.device_seconds
-    return None if was_refused else found
+    return None if found is None or found.was_refused else found
 
 
 def _wanted(
