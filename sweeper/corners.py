@@ -102,6 +102,31 @@ def check_space(study: Study, backbone_config: Any) -> None:
             )
 
 
+def check_head(study: Study, backbone_config: Any, outputs: int) -> None:
+    """Check that an adapter of the space meets the limit of parameters with its head, which labels decide on.
+
+    Args:
+        outputs: of the head.
+
+    Raises:
+        UsageError: with the line of the limit.
+    """
+    from adapters.architectures import hidden_size
+
+    limit = study.limits.trainable_parameters
+    if limit is None:
+        return
+    smallest, _ = extremes(study, backbone_config)
+    head = outputs * (hidden_size(backbone_config) + 1)
+    if smallest + head > limit:
+        raise UsageError(
+            f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest} "
+            f"and the head {head}; raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+            study.path,
+            study.line("limits", "trainable_parameters"),
+        )
+
+
 def _check_between(study: Study) -> None:
     """What the ends of a range do not show: a compacter's sizes are multiples of its Kronecker factors."""
     if "compacter" not in method_names(study.search["method"]):

@@ -168,16 +168,18 @@ class _Facts:
     def of(cls, study: Study, home: Home) -> _Facts:
         from adapters.architectures import hidden_size
         from sweeper.backbone import fingerprint, load_config
-        from sweeper.corners import check_space
+        from sweeper.corners import check_head, check_space
         from sweeper.frozen import check_frozen
-        from sweeper.task import check_task
+        from sweeper.task import check_task, outputs
 
         config = load_config(study.backbone)
         found = fingerprint(study.backbone)
         check_frozen(study, found)
         check_space(study, config)
         check_task(study, config)
-        return cls(found, hidden_size(config), load_data(study, home))
+        data = load_data(study, home)
+        check_head(study, config, outputs(study.task.kind, data.label_names))
+        return cls(found, hidden_size(config), data)
 
 
 def _stored(ledger: Ledger, home: Home, name: str) -> StudyRow | None:
