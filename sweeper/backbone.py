@@ -69,11 +69,7 @@ def load_tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     tokenizer = _load(backbone, AutoTokenizer.from_pretrained)
     # Without its files transformers makes a tokenizer all the same: one to which every word is unknown.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        raise UsageError(
-            "the backbone comes without its tokenizer: no vocabulary was found. Save it there with "
-            "`tokenizer.save_pretrained(...)`",
-            file=backbone.path or backbone.model,
-        )
+        raise UsageError(_NO_TOKENIZER, file=backbone.path or backbone.model)
     return tokenizer
 
 
@@ -227,6 +223,11 @@ _NO_SAFETENSORS = (
     "`model.save_pretrained(...)` of a current transformers"
 )
 
+_NO_TOKENIZER = (
+    "the backbone comes without its tokenizer: no vocabulary was found that can be loaded. Save it there "
+    "with `tokenizer.save_pretrained(...)`"
+)
+
 
 _ONE_AT_A_TIME = threading.Lock()
 """transformers changes its own classes while it loads a model: of two threads at once, the one that ends last
@@ -256,6 +257,8 @@ def _load(backbone: Backbone, load: Callable[..., Loaded], **options: Any) -> Lo
             )
         elif "safetensors" in text and "no file named" in text:
             message = _NO_SAFETENSORS
+        elif "backend tokenizer" in text:  # a list of what transformers looked for, over several lines
+            message = _NO_TOKENIZER
         elif backbone.is_directory:
             message = f"the backbone cannot be loaded: {_first_line(error)}"
         else:

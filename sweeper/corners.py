@@ -20,6 +20,7 @@ from sweeper.study.search import PARTS_FIELD, key_of, method_names
 
 if TYPE_CHECKING:
     from adapters.depth import Depth
+    from sweeper.limits import Limits
 
 _SIZES = (
     *("bottleneck_dim", "placement", "layers", "learned_scaling", "rank", "targets", "prefix_length"),
@@ -100,6 +101,26 @@ def check_space(study: Study, backbone_config: Any) -> None:
                 study.path,
                 study.line("limits", "flops_per_token"),
             )
+
+
+def check_head(limits: Limits) -> None:
+    """Check that an adapter of the space meets the limit of parameters with its head, which labels decide on.
+
+    Raises:
+        UsageError: with the line of the limit.
+    """
+    study, head = limits.study, limits.head_parameters
+    limit = study.limits.trainable_parameters
+    if limit is None:
+        return
+    smallest, _ = extremes(study, limits.backbone_config)
+    if smallest + head > limit:
+        raise UsageError(
+            f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest} "
+            f"and the head {head}; raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+            study.path,
+            study.line("limits", "trainable_parameters"),
+        )
 
 
 def _check_between(study: Study) -> None:

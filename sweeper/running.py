@@ -41,8 +41,8 @@ def run_study(
         ray_address: of the cluster, as in ``engine.ray.connected``.
 
     Raises:
-        UsageError: the file, the data, the backbone or a device is wrong, or the file has changed; or Ray is
-            not installed, or has no place for such workers.
+        UsageError: the file, the data, the backbone, a device or where MLflow is said to be is wrong, or the
+            file has changed; or Ray is not installed, or has no place for such workers.
         NothingSucceededError: the study has ended and no trial has succeeded.
         UnreachableError: the store, a hub or the Ray cluster cannot be reached.
         InterruptedByUser: by SIGINT or SIGTERM; the trials that ran were handed back.
@@ -53,9 +53,11 @@ def run_study(
     from sweeper.session import open_study
     from sweeper.study import load_study
     from sweeper.summary import summarize
+    from sweeper.tracking.address import check_uri
 
     study = load_study(file)
     home = Home.from_environment()
+    check_uri(home.tracking_uri)
     told = options or WorkerOptions()
     with (
         _on_ray(out, study, home, devices, told, ray_address)

@@ -177,7 +177,7 @@ class _Facts:
         from adapters.architectures import hidden_size
         from sweeper import space
         from sweeper.backbone import fingerprint, load_config
-        from sweeper.corners import check_space
+        from sweeper.corners import check_head, check_space
         from sweeper.frozen import check_frozen
         from sweeper.limits import Limits
         from sweeper.task import check_task, outputs
@@ -188,8 +188,9 @@ class _Facts:
         check_space(study, config)
         check_task(study, config)
         data = load_data(study, home)
-        first = space.default_params(study, hidden_size(config))
         limits = Limits(study, config, outputs(study.task.kind, data.label_names))
+        check_head(limits)
+        first = space.default_params(study, hidden_size(config))
         return cls(found, data, first, _points(study, first, limits))
 
 

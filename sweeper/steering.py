@@ -73,9 +73,12 @@ def confirm(
     from sweeper.confirmed import print_confirmation
     from sweeper.confirming import confirm_study
     from sweeper.engine.crew import WorkerOptions, parse_bytes, parse_count
+    from sweeper.home import Home
     from sweeper.lookup import open_ledger, study_name
+    from sweeper.tracking.address import check_uri
 
     out = Output(json)
+    check_uri(Home.from_environment().tracking_uri)
     options = WorkerOptions(
         parse_count("--workers", workers),
         parse_count("--pack", pack),

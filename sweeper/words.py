@@ -1,4 +1,4 @@
-"""The words of error messages: a value cut to a readable length, and the nearest known name."""
+"""The words of error messages: a value cut to a readable length, the nearest known name, what is no text."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ def short(value: object) -> str:
     if len(text) > 60:
         text = text[:56] + "…" + text[-1]
     return text
+
+
+HALF_A_CHARACTER = (
+    "half of a character, such as \\ud83d without what belongs behind it: write it whole, or leave it out"
+)
+"""What is wrong with a text that is not ``is_unicode``."""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON lets halves of characters (lone surrogates) through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _LISTED_LETTERS = 250

@@ -8,11 +8,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeper.study import Study, load_study
 from sweeper.study.layerbits import is_bit
 from sweeper.study.schema import Choice, Fixed, Range, Source, Spec
+
+if TYPE_CHECKING:
+    from sweeper.ledger import StudyRow
 
 
 def check_study(
@@ -36,19 +39,20 @@ def check_study(
         ``seed``, ``dtype``, ``forecast``, and ``known``: the status of the study if there is one, else None.
 
     Raises:
-        UsageError: anything in the file, the data or the backbone is wrong.
+        UsageError: anything in the file, the data or the backbone is wrong, or has changed since the study
+            of this name began.
         UnreachableError: a hub is needed and cannot be reached.
     """
     say = note or (lambda text: None)
     study = load_study(path)
-    known = _known(study)
+    row, known = _known(study)
     say(f"reading the data and the backbone of the study {study.name}")
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
-        return {**_check(study, Path(folder), measure, device, say), "known": known}
+        return {**_check(study, row, Path(folder), measure, device, say), "known": known}
 
 
-def _known(study: Study) -> dict[str, Any] | None:
-    """The status of the study of this name, if the store has one; the run would go on with it.
+def _known(study: Study) -> tuple[StudyRow | None, dict[str, Any] | None]:
+    """The study of this name and its status, if the store has one; the run would go on with it.
 
     Raises:
         UsageError: it was begun with another file, or is new and learns from a study that the store lacks, so
@@ -62,23 +66,30 @@ def _known(study: Study) -> dict[str, Any] | None:
     ledger = Ledger(Home.from_environment().store_url)
     if not ledger.database.is_made():
         find_earlier(None, study)
-        return None
+        return None, None
     row = ledger.find_study(study.name)
     if row is None:
         find_earlier(ledger, study)
-        return None
+        return None, None
     check_unchanged(row, study)
-    return ledger.status(study.name)
+    return row, ledger.status(study.name)
 
 
 def _check(
-    study: Study, cache: Path, measure: bool, device: str | None, say: Callable[[str], None]
+    study: Study,
+    row: StudyRow | None,
+    cache: Path,
+    measure: bool,
+    device: str | None,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     from sweeper import corners, data, space, task
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
     from sweeper.check.forecast import measure_forecast
     from sweeper.device import choose, measure_dtype
     from sweeper.frozen import check_frozen
+    from sweeper.limits import Limits
+    from sweeper.session import check_same
     from sweeper.tasks import task_of
 
     where = choose(device)
@@ -88,6 +99,9 @@ def _check(
     task.check_task(study, config)
     tables = data.read_tables(study, cache)
     prepared = data.prepare(study, tables, load_tokenizer(study.backbone), cache)
+    corners.check_head(Limits(study, config, task.outputs(study.task.kind, prepared.label_names)))
+    if row is not None:
+        check_same(row, fingerprint(study.backbone), prepared.fingerprint)
     dtype = study.dtype if study.dtype != "auto" else measure_dtype(where)
     kind = task_of(study.task.kind)
     model = load_backbone(study.backbone, dtype, where, kind.language_head)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from sweeper.data.rows import Rows
 from sweeper.errors import UsageError
+from sweeper.words import HALF_A_CHARACTER, is_unicode
 
 Read = tuple[dict[str, list[Any]], list[int]]
 _OTHER_SEPARATOR = re.compile("[;\t]")
@@ -111,6 +112,7 @@ def _read_json_lines(path: Path, file: TextIO) -> Read:
             continue
         try:
             row = json.loads(line)
+            whole = "\\u" not in line or is_unicode(json.dumps(row, ensure_ascii=False))
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise UsageError(f"not a line of JSON: {reason}", file=path, line=number) from error
@@ -118,6 +120,8 @@ def _read_json_lines(path: Path, file: TextIO) -> Read:
             raise UsageError(
                 'each line must hold one JSON object, such as {"text": …}', file=path, line=number
             )
+        if not whole:
+            raise UsageError(f"the line holds {HALF_A_CHARACTER}", file=path, line=number)
         rows.append(row)
         lines.append(number)
         names.update(dict.fromkeys(row))

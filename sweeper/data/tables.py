@@ -23,7 +23,8 @@ from sweeper.words import nearest, short
 if TYPE_CHECKING:
     from sweeper.study import Source, Study
 
-_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,4299})")
+"""Of no more digits than Python makes a number of."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,9 @@ def _draw(study: Study, train: Table, fractions: dict[str, float]) -> tuple[Tabl
     chosen = draw_fractions(len(train), groups, fractions, study.seed)
     for name, places in chosen.items():
         if not places:
+            share = fractions[name] * len(train)
             raise UsageError(
-                f"{name}: {fractions[name]} of the {len(train)} rows of train is not one row",
+                f"{name}: {fractions[name]} of the {len(train)} rows of train {_why_none(share, groups)}",
                 file=study.path,
                 line=study.line("data", name),
             )
@@ -159,6 +161,13 @@ def _draw(study: Study, train: Table, fractions: dict[str, float]) -> tuple[Tabl
             "the fractions leave no row to train on", file=study.path, line=study.line("data", "validation")
         )
     return train.take(rest), {name: train.take(places) for name, places in chosen.items()}
+
+
+def _why_none(share: float, groups: list[Any] | None) -> str:
+    """Why a share of so many rows came to nothing."""
+    if share < 0.5:
+        return "is not one row"
+    return f"takes no row, as the last one{'' if groups is None else ' of each label'} has to stay there"
 
 
 def _label_names(study: Study, train: Table) -> tuple[str, ...]:

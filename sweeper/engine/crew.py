@@ -10,6 +10,7 @@ import psutil
 from sweeper.device import cpu_cores
 from sweeper.errors import UsageError
 from sweeper.ledger import LEASE_SECONDS
+from sweeper.words import short
 
 TRIALS_A_WORKER = 4
 """A further worker on a CPU is started for so many trials that are left: it takes seconds to start."""
@@ -97,8 +98,8 @@ def parse_count(option: str, text: str) -> int | None:
     """
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{option} is {text!r}: give a whole number from 1 on, or auto")
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise UsageError(f"{option} is {short(text)}: give a whole number from 1 on, or auto")
     return int(text)
 
 

@@ -63,12 +63,13 @@ def check_target(target: Path) -> None:
     """Refuses a folder whose content is not ours to replace.
 
     Raises:
-        UsageError: it is a file, the current folder or one above it, or it holds something else.
+        UsageError: it is a file or in one, the current folder or one above it, or holds something else.
     """
-    if not target.exists():
+    nearest = next(place for place in (target, *target.parents) if place.exists())
+    if not nearest.is_dir():
+        raise UsageError("is a file: give --out a new folder", nearest)
+    if nearest != target:
         return
-    if not target.is_dir():
-        raise UsageError("is a file: give --out a new folder", target)
     here = Path.cwd()
     if target == here or target in here.parents:
         raise UsageError(

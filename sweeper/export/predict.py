@@ -17,6 +17,7 @@ from sweeper.data.tokens import row_fault
 from sweeper.errors import UsageError
 from sweeper.export.head import HeadFacts, adapter_folder, load_head
 from sweeper.tasks import TaskKind, Tokens, task_of
+from sweeper.words import HALF_A_CHARACTER, is_unicode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,6 +124,8 @@ class Predictor:
                 )
             if not all(isinstance(text, str) and text.strip() for text in row):
                 raise UsageError(f"row {number} holds an empty text, or something that is no text")
+            if not all(is_unicode(text) for text in row):
+                raise UsageError(f"row {number} holds {HALF_A_CHARACTER}")
         return [[row[place] for row in rows] for place in range(wanted)]
 
     def _study_split(self, path: Path, split: str) -> Split:
@@ -161,6 +164,8 @@ def _words(texts: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
     for number, words in enumerate(rows, start=1):
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise UsageError(f"row {number} has no words, or something that is no word")
+        if not all(is_unicode(word) for word in words):
+            raise UsageError(f"row {number} holds {HALF_A_CHARACTER}")
     return rows
 
 
@@ -220,6 +225,8 @@ def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
     else:
         source = Backbone(str(model), revision, None if path is None else Path(path), sites)
     if source.path is not None and not source.path.is_dir():
+        if moved is not None:
+            raise UsageError("there is no such folder: --backbone names that of the backbone", source.path)
         raise UsageError(
             "the backbone is not there any more: say where it is with --backbone DIR", source.path
         )

@@ -87,7 +87,7 @@ def parse_url(url: str | URL) -> URL:
         raise UsageError(f"SWEEPER_STORE names the database {backend!r}; sqlite and postgresql are supported")
     if not parsed.database or parsed.database == ":memory:":
         raise UsageError("SWEEPER_STORE names no file; the store must outlive the process")
-    return parsed
+    return parsed.set(drivername="sqlite")
 
 
 def store_file(url: str | URL) -> Path | None:

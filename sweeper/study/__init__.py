@@ -185,14 +185,20 @@ def difference(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -
 
 
 def only_budget_grew(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -> bool:
-    """Whether all that differs is a larger budget: more trials, hours, failures or patience, or a limit of
-    it taken away."""
-    growing = ("budget.trials", "budget.hours", "budget.failures", "budget.patience")
-    ending = (*growing, "budget.target", "budget.terminator")
-    return all(
-        before is not None and ((key in ending and after is None) or (key in growing and after > before))
-        for key, before, after in difference(old, new)
-    )
+    """Whether all that differs is a larger budget: more trials, hours, failures or patience, a target that is
+    harder to reach, or a limit of it taken away."""
+    larger = ("budget.trials", "budget.hours", "budget.failures", "budget.patience")
+    ending = (*larger, "budget.target", "budget.terminator")
+    maximized = _flat(new).get("objective.direction") == "maximize"
+
+    def grew(key: str, before: Any, after: Any) -> bool:
+        if before is None or after is None:
+            return before is not None and key in ending
+        if key == "budget.target":
+            return bool(after > before) if maximized else bool(after < before)
+        return key in larger and after > before
+
+    return all(grew(*change) for change in difference(old, new))
 
 
 def _flat(study: Study | Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import UnreachableError, UsageError
+from sweeper.errors import UnreachableError
 from sweeper.home import Home, sqlite_url
 from sweeper.ledger import Ledger
-from sweeper.tracking.address import database_file, reachable
+from sweeper.tracking.address import check_uri, database_file, reachable
 from sweeper.tracking.picture import EXPERIMENT_TAGS, FINAL, DataSet, Point
 from sweeper.tracking.removing import drop_study, take_away
 
@@ -271,11 +271,7 @@ class Board:
 
 def _connect(home: Home) -> MlflowClient:
     """A client of the tracking server, or of the database with its tables made."""
-    scheme = home.tracking_uri.partition(":")[0].partition("+")[0]
-    if scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "mssql"):
-        raise UsageError(
-            "MLFLOW_TRACKING_URI must be the address of an MLflow server (http://…) or of a database (sqlite:///…)"
-        )
+    check_uri(home.tracking_uri)
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from sweeper.errors import SweeperError, UnreachableError
+from sweeper.errors import SweeperError, UnreachableError, UsageError
 
 
 def shown_uri(uri: str) -> str:
@@ -16,6 +16,22 @@ def shown_uri(uri: str) -> str:
     return re.sub(
         r"([?&][^=&\s]*password[^=&\s]*=)[^&\s]*", r"\1***", re.sub(r"//\S*@", "//", uri), flags=re.I
     )
+
+
+def check_uri(uri: str) -> None:
+    """Refuse a tracking URI under which nothing could ever be shown.
+
+    Raises:
+        UsageError: it is neither of a server nor of a database, or of one in memory.
+    """
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "mssql"):
+        raise UsageError(
+            "MLFLOW_TRACKING_URI must be the address of an MLflow server (http://…) or of a database (sqlite:///…)"
+        )
+    file = database_file(uri)
+    if scheme == "sqlite" and (file is None or file.name == ":memory:"):
+        raise UsageError("MLFLOW_TRACKING_URI names no file; what is drawn must outlive the process")
 
 
 @contextmanager

@@ -204,6 +204,34 @@ def test_a_file_that_changed_is_refused_with_the_difference_and_a_larger_budget_
     assert [trial["number"] for trial in grown] == [None, 0, 1, 2]
 
 
+def test_a_limit_that_no_trial_can_meet_with_its_head_begins_nothing(tmp_path):
+    write_study(
+        tmp_path,
+        search={"bottleneck_dim": [2, 8], "layers": [[0]], "learning_rate": 0.001},
+        limits={"trainable_parameters": 200},  # of the smallest adapter 162, of the head 66
+    )
+    sweeper = CommandLine(tmp_path)
+    for command in ("check", "run"):
+        done = sweeper(command, "study.yaml")
+        assert done.returncode == 2, done.stderr
+        assert "has 162 and the head 66" in done.stderr
+    assert not (tmp_path / "sweeps" / "store.db").exists()
+
+
+def test_data_that_changed_is_refused_by_check_as_by_run(tmp_path):
+    path = write_study(tmp_path, budget={"trials": 1}, train={"epochs": 1})
+    sweeper = CommandLine(tmp_path)
+    assert sweeper("run", "study.yaml").returncode == 0
+    assert sweeper("check", path, "--no-measure").returncode == 0
+    with open(tmp_path / "data" / "train.tsv", "a") as file:
+        file.write("one more good film\tpositive\n")
+    write_study(tmp_path, budget={"trials": 2}, train={"epochs": 1})
+    for command in (["check", path, "--no-measure"], ["run", path]):
+        done = sweeper(*command)
+        assert done.returncode == 2
+        assert "the data or the tokenizer has changed since the study tiny began" in done.stderr
+
+
 def test_exit_code_3_when_no_trial_succeeded(tmp_path):
     write_study(
         tmp_path,

@@ -98,6 +98,12 @@ def test_urls_that_cannot_be_a_store(url: str, message: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_file_is_a_file_whatever_driver_the_url_names(tmp_path: Path) -> None:
+    url = f"sqlite+pysqlite:///{tmp_path / 'store.db'}"
+    assert store_file(url) == tmp_path / "store.db"
+    assert shown_url(url) == f"sqlite:///{tmp_path / 'store.db'}"
+
+
 def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UsageError, match=r"psycopg cannot be loaded .*: pip install 'psycopg\[binary\]'"):

@@ -486,7 +486,17 @@ def test_a_server_that_is_down_is_named_without_its_password(study: MadeStudy) -
     assert show(study) == 1
 
 
-@pytest.mark.parametrize("uri", ["databricks", "file:///somewhere", "mlruns"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "databricks",
+        "file:///somewhere",
+        "mlruns",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite+pysqlite:///?a=b",
+    ],
+)
 def test_a_tracking_uri_of_another_kind_is_refused(study: MadeStudy, uri: str) -> None:
     home = home_in(study.home.root, MLFLOW_TRACKING_URI=uri)
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI"):

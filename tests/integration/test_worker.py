@@ -303,7 +303,8 @@ def test_a_hundred_past_the_limits_in_a_row_end_the_study(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.worker.begin.PAST_LIMITS_IN_A_ROW", 7)
-    monkeypatch.setattr("sweeper.corners.check_space", lambda *arguments: None)
+    for check in ("check_space", "check_head"):
+        monkeypatch.setattr(f"sweeper.corners.{check}", lambda *arguments: None)
     session = begin(folder, budget={"trials": 4}, limits={"trainable_parameters": 10}, sampler="random")
     run(session)
     because = "7 configurations in a row were past the limits"

@@ -198,6 +198,12 @@ def test_a_directory_without_a_tokenizer(folder: Path) -> None:
         load_tokenizer(at(folder))
 
 
+def test_a_directory_without_the_vocabulary_of_its_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match=r"without its tokenizer: .* Save it there"):
+        load_tokenizer(at(folder))
+
+
 def test_quiet_puts_back_what_was_set() -> None:
     from transformers.utils import logging
 

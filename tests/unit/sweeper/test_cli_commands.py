@@ -13,6 +13,7 @@ import pytest
 
 import sweeper
 from sweeper import cli
+from tests.tiny_folder import write_study
 
 COMMANDS = (
     *("check", "run", "status", "trials", "show", "best", "export", "predict", "ui", "doctor"),
@@ -132,6 +133,18 @@ def test_a_store_that_cannot_be_is_refused_without_showing_it(url, capsys, monke
     assert code == 2
     assert "SWEEPER_STORE" in err
     assert "secret" not in err
+
+
+@pytest.mark.parametrize("uri", ["file:///somewhere/mlruns", "sqlite://"])
+@pytest.mark.parametrize("command", [["run", "study.yaml"], ["confirm", "tiny"]])
+def test_an_mlflow_that_cannot_be_begins_nothing(uri, command, capsys, home, monkeypatch):
+    write_study(home)
+    before = sorted(home.rglob("*"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    code, out, err = run(command, capsys)
+    assert (code, out) == (2, "")
+    assert "MLFLOW_TRACKING_URI" in err and len(err.splitlines()) == 1
+    assert sorted(home.rglob("*")) == before
 
 
 def test_json_by_the_environment(capsys, monkeypatch):

@@ -73,8 +73,9 @@ def test_a_folder_with_anything_of_the_users_is_refused_and_unharmed(tmp_path, s
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "best").write_text("a file")
-    with pytest.raises(UsageError, match="is a file"):
-        write_folders(tmp_path / "best", {"": export_of()})
+    for out in (tmp_path / "best", tmp_path / "best" / "x" / "y"):
+        with pytest.raises(UsageError, match="best: is a file"):
+            write_folders(out, {"": export_of()})
 
 
 def test_the_current_folder_is_refused(tmp_path, monkeypatch):

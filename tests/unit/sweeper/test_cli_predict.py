@@ -113,6 +113,7 @@ def test_texts_that_do_not_fit_are_refused(exported, predictor):
     for texts, says in (
         (wrong, "takes"),
         ([("", "a")] if kind == "pair" else [""], "empty"),
+        ([("a\ud800", "b")] if kind == "pair" else ["a\ud800"], "row 1 holds half of a character"),
         ("text", "list"),
     ):
         with pytest.raises(UsageError, match=says):
@@ -128,6 +129,11 @@ def test_another_backbone_is_refused_and_a_moved_one_is_taken(exported, tmp_path
     (moved / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
     with pytest.raises(UsageError, match="is not the backbone that this adapter was trained in"):
         load_exported(out, backbone=moved)
+
+
+def test_a_backbone_named_where_none_is_says_so(exported, tmp_path):
+    with pytest.raises(UsageError, match="there is no such folder: --backbone names"):
+        load_exported(exported[2], backbone=tmp_path / "nope")
 
 
 def test_a_folder_that_is_no_export_is_refused(exported, tmp_path):

@@ -68,6 +68,11 @@ def test_json_lines_keep_types_and_missing_keys(tmp_path: Path) -> None:
     assert rows.columns == {"text": ["2020-01-01", "b", None], "label": [1, "x", None]}
 
 
+def test_json_lines_may_escape_any_character(tmp_path: Path) -> None:
+    rows = read_file(write(tmp_path, "a.jsonl", '{"text": "\\ud83d\\ude00 \\u00e9"}\n'))
+    assert rows.columns == {"text": ["\U0001f600 é"]}
+
+
 def test_a_field_may_be_long(tmp_path: Path) -> None:
     long = "word " * 50_000
     assert read_file(write(tmp_path, "a.csv", f"text,label\n{long},1\n")).columns["text"] == [long]
@@ -93,6 +98,9 @@ def test_a_field_may_be_long(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "x"}\n{"text": }\n', 2, "not a line of JSON"),
         ("a.jsonl", '{"text": "x"}\n[1]\n', 2, "one JSON object"),
         ("a.jsonl", "[" * 100_000, 1, "not a line of JSON"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "a\\ud800"}\n', 2, "half of a character"),
+        ("a.jsonl", '{"text": ["x", "\\udc00"]}\n', 1, "half of a character"),
+        ("a.jsonl", '{"\\ud800": "x"}\n', 1, "half of a character"),
         ("a.parquet", b"PAR1 and no more", None, "not a parquet file"),
         ("a.xlsx", "x", None, ".csv, .tsv, .jsonl, .parquet"),
     ],

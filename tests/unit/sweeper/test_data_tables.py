@@ -81,6 +81,13 @@ def test_one_label_that_is_no_whole_number_sorts_all_as_text(folder: Path) -> No
     assert tables_of(folder, data={"test": None}).label_names == ("02", "10", "9")
 
 
+def test_labels_of_too_many_digits_for_a_number_are_sorted_as_text(folder: Path) -> None:
+    names = ("9", "1" * 5000)
+    put(folder, "train.tsv", "sentence\tlabel\n" + "".join(f"good\t{name}\n" for name in names))
+    put(folder, "validation.tsv", "sentence\tlabel\ngood\t9\n")
+    assert tables_of(folder, data={"test": None}, train={"batch_size": 1}).label_names == names[::-1]
+
+
 def test_duplicates_of_train_are_counted_and_kept(folder: Path) -> None:
     lines = (folder / "data/train.tsv").read_text().splitlines()
     put(folder, "validation.tsv", "\n".join([*lines[:4], "all new\tpositive"]) + "\n")
@@ -209,6 +216,15 @@ def test_a_fraction_that_is_no_row(folder: Path) -> None:
     error = refused(folder, data={"validation": 0.001})
     assert "is not one row" in error.message
     assert "validation: 0.001" in line_of(error)
+
+
+def test_a_fraction_that_would_take_the_only_row_of_a_label(folder: Path) -> None:
+    put(folder, "train.tsv", "sentence\tlabel\n" + "".join(f"good\t{label}\n" for label in range(10)))
+    error = refused(folder, data={"validation": 0.25, "test": None})
+    assert (
+        "0.25 of the 10 rows of train takes no row, as the last one of each label has to stay"
+        in error.message
+    )
 
 
 @pytest.mark.parametrize("value", ["high", "nan", "inf", "-inf", "1e39", "1_0", "", "0x10"])

@@ -13,8 +13,9 @@ from transformers import BertConfig, BloomConfig, GPT2Config, LlamaConfig
 
 from adapters.config import AdapterConfig
 from adapters.count import adapter_parameters
-from sweeper.corners import check_space, extremes
+from sweeper.corners import check_head, check_space, extremes
 from sweeper.errors import SweeperError, UsageError
+from sweeper.limits import Limits
 from sweeper.sampling import sampler_of
 from sweeper.space import configuration, default_params, distributions, size, suggest, trial_seed
 from sweeper.study import Study, from_dict, yamlfile
@@ -199,6 +200,18 @@ def test_a_space_that_does_not_fit(old: str, new: str, at: str, words: str) -> N
         check_space(with_lines(text), BERT)
     assert caught.value.line == line_of(text, at)
     assert caught.value.file == "/studies/study.yaml"
+
+
+def test_the_head_counts_for_the_limit_of_parameters() -> None:
+    text = replaced("trainable_parameters: 500000", "trainable_parameters: 11150")
+    study = with_lines(text)  # 10380 of the smallest adapter and 385 an output
+    check_space(study, BERT)
+    check_head(Limits(study, BERT, 2))
+    with pytest.raises(UsageError, match="has 10380 and the head 1155") as caught:
+        check_head(Limits(study, BERT, 3))
+    assert caught.value.line == line_of(text, "11150")
+    unlimited = replaced("trainable_parameters: 500000", "flops_per_token: 10000000000")
+    check_head(Limits(with_lines(unlimited), BERT, 10**6))
 
 
 def test_a_placement_that_a_family_lacks() -> None:

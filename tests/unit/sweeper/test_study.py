@@ -251,6 +251,29 @@ def test_only_budget_grew(tmp_path: Path, old: str, new: str, grew: bool) -> Non
     assert only_budget_grew(before.to_dict(), after.to_dict()) is grew
 
 
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "grew"),
+    [
+        ("accuracy", 0.8, 0.9, True),
+        ("accuracy", 0.9, 0.8, False),
+        ("mean_squared_error", 0.5, 0.4, True),
+        ("mean_squared_error", 0.4, 0.5, False),
+    ],
+)
+def test_a_target_may_become_harder_to_reach(
+    tmp_path: Path, metric: str, before: float, after: float, grew: bool
+) -> None:
+    kind = "classification" if metric == "accuracy" else "regression"
+    text = MINIMAL.replace("accuracy", metric).replace("classification", kind)
+    old, new = (
+        load(tmp_path, text.replace("{trials: 1}", f"{{trials: 1, target: {target}}}"))
+        for target in (before, after)
+    )
+    assert only_budget_grew(old, new) is grew
+    assert only_budget_grew(old.to_dict(), new.to_dict()) is grew
+    assert not only_budget_grew(load(tmp_path, text), new)  # one is put there
+
+
 def test_a_search_that_grew_with_the_budget_is_no_budget_that_grew(tmp_path: Path) -> None:
     both = copy.deepcopy(load(tmp_path).to_dict())
     both["budget"]["trials"] = 100
