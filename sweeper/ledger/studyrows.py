@@ -88,7 +88,7 @@ def add_places(
         ]
         count = 1
     missing = max(0, trials - count)
-    fixed: list[dict[str, Any] | None] = [None] * missing
+    fixed: Sequence[dict[str, Any] | None] = [None] * missing
     if points is not None:
         there = _points_of(connection, study) | {_key(row["fixed_params"]) for row in rows}
         fixed = [dict(point) for point in points if _key(point) not in there][:missing]
