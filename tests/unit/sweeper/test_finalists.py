@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sweeper.confirmed import conclusions, explanation, said_beside, table_of
+from sweeper.console import Output
 from sweeper.finalists import METHOD, Group, alike, label_of, p_value, parse_label, spread
 from sweeper.metrics import METRICS, RANGES
+from sweeper.slot import Problem
+from sweeper.testbench import Bench
 from sweeper.tracking.note import confirmed_headline
 
 
 def group(what: str, parameters: int, *validation: float) -> Group:
     return Group(what, {}, parameters, 1.0, validation, validation, None)
+
+
+def test_a_training_without_the_metric_on_the_test_rows_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a correlation of predictions that are all equal."""
+    trained = [
+        SimpleNamespace(
+            kind="confirm", state="complete", label=label_of(number, 1), metrics={}, place_id=number
+        )
+        for number in (1, 2)
+    ]
+    noted: dict[int, Any] = {}
+    ledger = SimpleNamespace(confirmations=lambda study: trained, note_measured=noted.__setitem__)
+    found = iter([{"test/loss": 0.5}, {"test/loss": 0.25, "test/pearson": 0.5}])
+    monkeypatch.setattr(Bench, "_weights", lambda *arguments: (None, None))
+    monkeypatch.setattr(Bench, "_measured", lambda *arguments, **how: next(found))
+    session: Any = SimpleNamespace(name="films", ledger=ledger)
+    pack: Any = SimpleNamespace(put=lambda *arguments: None, clear=lambda slot: None)
+    data: Any = None
+    Bench(session, "cpu", data, Problem("regression", "mean", 1, "pearson", True), pack).read(Output())
+    said = "confirm-0001-1 has no pearson on the test rows: it is not counted\n"
+    assert capsys.readouterr().err == said and set(noted) == {1, 2}
 
 
 def test_labels_are_read_back() -> None:
