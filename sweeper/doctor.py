@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from sweeper import __version__, foreign_adapters
 from sweeper.disk import free_bytes, why_not_writable
+from sweeper.errors import UsageError
 
 LIBRARIES = ("torch", "transformers", "datasets", "optuna", "mlflow", "sqlalchemy", "safetensors")
 LOW_DISK_BYTES = 1 << 30
@@ -142,10 +143,15 @@ def _store() -> Iterator[Finding]:
 
 def _tracking() -> Iterator[Finding]:
     from sweeper.home import Home
-    from sweeper.tracking.address import shown_uri
+    from sweeper.tracking.address import check_uri, shown_uri
 
     uri = Home.from_environment().tracking_uri
     where = shown_uri(uri)
+    try:
+        check_uri(uri)
+    except UsageError as error:
+        yield Finding("tracking", "broken", str(error))
+        return
     if urlsplit(uri).scheme not in {"http", "https"}:
         yield Finding("tracking", "good", f"{where} (written directly; `sweeper ui` shows it)")
         return

@@ -13,7 +13,7 @@ from sweeper.confirmed import conclusions, print_confirmation
 from sweeper.confirming import _wanted
 from sweeper.console import Output
 from sweeper.figures.finalists import finalists
-from sweeper.finalists import verdict
+from sweeper.finalists import default_of, verdict
 from sweeper.home import Home
 from sweeper.page import report_page
 from sweeper.results import read_results
@@ -35,7 +35,9 @@ def test_a_study_of_each_kind_is_confirmed(
     session = open_study(load_study(tmp_path / "study.yaml"), Home.from_environment())
     ledger, name, metric = session.ledger, session.name, TASKS[kind][1]
     work(session, Options("cpu"), threading.Event())
-    ledger.confirm(name, _wanted(ledger, name, ledger.best(name, 1), seeds=2))
+    default = default_of(ledger.trials(name))
+    assert default is not None
+    ledger.confirm(name, _wanted(ledger.best(name, 1), default, default.params, seeds=2))
     work(session, Options("cpu", confirm=True), threading.Event())
     Bench.of(session, "cpu").read(Output())
     said = verdict(ledger, name)

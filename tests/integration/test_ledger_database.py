@@ -136,15 +136,21 @@ def test_passwords_of_tracking_uris_are_not_shown(uri: str, monkeypatch: pytest.
     assert len(found) == 1 and "host/there" in found[0] and "hunter2" not in found[0]
 
 
+def test_doctor_calls_a_tracking_uri_broken_that_run_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///there/mlruns")
+    [finding] = doctor._tracking()
+    assert finding.state == "broken" and "must be the address of an MLflow server" in finding.found
+
+
 def test_a_store_without_tables_knows_no_study(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``check`` comes before the first run: a server's database is there then, but empty."""
     monkeypatch.setenv("SWEEPER_STORE", url)
     study = load_study(write_study(tmp_path))
-    assert check._known(study) is None
+    assert check._known(study) == (None, None)
     Ledger(url).create()
-    assert check._known(study) is None
+    assert check._known(study) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["two words", "größe", "what?now", "100%25", "a#b@c&d=e"])

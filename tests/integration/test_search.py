@@ -101,11 +101,14 @@ def test_a_grid_is_trained_point_by_point_by_two_workers(folder: Path) -> None:
 
 
 def test_points_past_a_limit_are_none_of_a_grid_and_take_no_place(folder: Path) -> None:
-    search = {"bottleneck_dim": [2, 8], "layers": ["all", [0]], "activation": ["relu", "gelu"]}
-    given: dict[str, Any] = {"search": search, "sampler": "grid", "train": {"epochs": 1}}
+    given: dict[str, Any] = {"sampler": "grid", "train": {"epochs": 1}}
+    # What meets one limit is past the other.
+    search: dict[str, Any] = {"bottleneck_dim": 2, "layers": [[0], [1, 2]]}
+    limits = {"trainable_parameters": 250, "flops_per_token": 70_000}
     with pytest.raises(UsageError, match="no point of the grid is within the limits") as caught:
-        begin(folder, **given, limits={"trainable_parameters": 200}, budget={"trials": 5})
+        begin(folder, **given, search=search, limits=limits, budget={"trials": 5})
     assert caught.value.line is not None and not (folder / "sweeps" / "store.db").exists()
+    given["search"] = {"bottleneck_dim": [2, 8], "layers": ["all", [0]], "activation": ["relu", "gelu"]}
     given["limits"] = {"trainable_parameters": 300}
     run(begin(folder, **given, budget={"trials": 1}))
     session = begin(folder, **given, budget={"trials": 5})
