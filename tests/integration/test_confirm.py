@@ -7,10 +7,13 @@ import math
 import re
 import signal
 import statistics
+import threading
 from pathlib import Path
 
 import pytest
 
+from sweeper.cli import main
+from sweeper.confirmed import print_confirmation
 from sweeper.confirming import _default, _finalists, _wanted, confirm_study
 from sweeper.console import Output
 from sweeper.engine.crew import WorkerOptions
@@ -22,10 +25,11 @@ from sweeper.finalists import preferred, verdict
 from sweeper.home import Home
 from sweeper.ledger import Attached, Ledger, Result, TrialView, this_worker
 from sweeper.results import read_results
-from sweeper.session import open_study
+from sweeper.session import Session, open_study
 from sweeper.study import load_study
 from sweeper.summary import summarize
 from sweeper.tracking import Tracker
+from sweeper.worker import Options, work
 from tests.command_line import CommandLine
 from tests.made_study import TRIALS, MadeStudy, home_in
 from tests.stores import new_ledger
@@ -35,17 +39,23 @@ ONE = WorkerOptions(workers=1)
 DEFAULT = "default configuration"
 
 
+def searched(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Session:
+    """A small study that has been through, of the folder that is the current one from now on."""
+    make_data(folder / "data", (48, 16, 16))
+    path = write_study(folder, **changes)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SWEEPER_HOME", str(folder / "sweeps"))
+    session = open_study(load_study(path), Home.from_environment())
+    work(session, Options("cpu"), threading.Event())
+    return session
+
+
 def test_the_finalists_are_confirmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_data(tmp_path / "data", (48, 16, 16))
-    write_study(tmp_path, budget={"trials": 3}, train={"epochs": 1})
-    sweeper = CommandLine(tmp_path)
-    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
-    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "sweeps"))
-    home = Home.from_environment()
-    session = open_study(load_study(tmp_path / "study.yaml"), home)
-    ledger = session.ledger
+    session = searched(tmp_path, monkeypatch, budget={"trials": 3}, train={"epochs": 1})
+    home, ledger, sweeper = session.home, session.ledger, CommandLine(tmp_path)
+    Tracker(home, "tiny", ledger).show()
     (best,) = ledger.best("tiny")
     # A repeat of the best is as good, and no finalist of its own.
     ledger.enqueue("tiny", best.params)
@@ -147,31 +157,35 @@ def test_without_test_rows_there_is_nothing_to_confirm(
     assert caught.value.exit_code == 2
 
 
-def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(tmp_path: Path) -> None:
-    make_data(tmp_path / "data", (48, 16, 16))
+def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     search = {
         "bottleneck_dim": [2, 8], "layers": [[0], "all"], "learning_rate": {"from": 0.001, "to": 0.01}
     }  # fmt: skip
     limits = {"trainable_parameters": 300}
-    write_study(tmp_path, budget={"trials": 2}, train={"epochs": 1}, limits=limits, search=search)
-    sweeper = CommandLine(tmp_path)
-    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
-    done = sweeper("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "the default configuration is left out: it is past a limit, and was never trained" in done.stderr
-    said = json.loads(done.stdout)
+    searched(
+        tmp_path, monkeypatch, budget={"trials": 2}, train={"epochs": 1}, limits=limits, search=search
+    ).ledger.close()
+    assert main(["confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "the default configuration is left out: it is past a limit, and was never trained" in told.err
+    said = json.loads(told.out)
     assert said["default"] is None and said["head"]["params"]["learning_rate"] == 0.001
-    table = sweeper("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1").stdout
+    print_confirmation(Output(), said)
+    table = capsys.readouterr().out
     assert "head alone" in table and "default" not in table
-    assert sweeper("report", "tiny").returncode == 0
-    assert sweeper.json("sync", "tiny", "--rebuild")["missing"] == 0
+    assert main(["report", "tiny"]) == 0
+    capsys.readouterr()
+    assert main(["sync", "tiny", "--rebuild", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == 0
 
 
-def test_a_terminated_confirm_hands_back_what_it_fine_tunes(tmp_path: Path) -> None:
-    make_data(tmp_path / "data", (48, 16, 16))
-    write_study(tmp_path, budget={"trials": 1}, train={"epochs": 20})
+def test_a_terminated_confirm_hands_back_what_it_fine_tunes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched(tmp_path, monkeypatch, budget={"trials": 1}, train={"epochs": 20}).ledger.close()
     sweeper = CommandLine(tmp_path)
-    assert sweeper("run", "study.yaml", "--workers", "1").returncode == 0
     command = ("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--references")
     process = sweeper.start(*command)
     assert process.stderr is not None
