@@ -2,12 +2,11 @@
 
 Hooks are partials of the functions below, so that a deep copy of a model takes its own adapters along. They
 have no state but what one of them reads for another within a forward pass, and that is each thread's own: see
-`_Kept`.
+`kept.py`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from adapters.adapter import Adapter
 from adapters.architectures import HookPoint
 from adapters.errors import AdapterError
+from adapters.kept import Kept
 from adapters.positions import register_after
 from adapters.prefix import Prefix, PrefixHandle
 
@@ -84,16 +84,6 @@ def leave_layer(layer: nn.Module, hidden_states: Tensor) -> Tensor:
     return hidden_states if change is None else change[0](layer, hidden_states, hidden_states)
 
 
-class _Kept(threading.local):
-    """What one hook keeps for another one, each thread its own: several may run the model at once."""
-
-    def __init__(self) -> None:
-        self.states: dict[int, Tensor] = {}
-
-    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
-        return _Kept, ()  # a copy of the model keeps nothing yet
-
-
 class _Handles(tuple[RemovableHandle, ...]):
     """Several hooks as one."""
 
@@ -105,7 +95,7 @@ class _Handles(tuple[RemovableHandle, ...]):
 
 def _register_delta(module: nn.Module, point: HookPoint, delta: Delta, reads: nn.Module | None) -> Handle:
     if reads is not None:
-        kept = _Kept()
+        kept = Kept()
         put = module.register_forward_hook(partial(_add_across, delta, kept))
         return _Handles((reads.register_forward_pre_hook(partial(_keep_read, kept)), put))
     if point.hook == "residual":
@@ -144,7 +134,7 @@ def register_ladder(adapter: Adapter, layers: Sequence[nn.Module], end: nn.Modul
 
     What is read is kept from one hook to the other, and forgotten when the forward pass reaches the end.
     """
-    kept = _Kept()
+    kept = Kept()
     handles = [
         layer.register_forward_pre_hook(partial(_keep_input, kept, number), with_kwargs=True)
         for number, layer in enumerate(layers)
@@ -197,14 +187,14 @@ def _add_inside_norm(delta: Delta, module: nn.Module, arguments: tuple[Any, ...]
     return normalised
 
 
-def _keep_read(kept: _Kept, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-    kept.states[0] = arguments[0]
+def _keep_read(kept: Kept, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    kept.values[0] = arguments[0]
 
 
 def _add_across(
-    delta: Delta, kept: _Kept, module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+    delta: Delta, kept: Kept, module: nn.Module, arguments: tuple[Any, ...], output: Tensor
 ) -> Tensor:
-    own = delta(kept.states.pop(0))
+    own = delta(kept.values.pop(0))
     rows = own.shape[1]
     if rows == output.shape[1]:
         return _sum(output, own)
@@ -213,17 +203,17 @@ def _add_across(
 
 
 def _keep_input(
-    kept: _Kept, number: int, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    kept: Kept, number: int, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    kept.states[number] = arguments[0] if arguments else named["hidden_states"]
+    kept.values[number] = arguments[0] if arguments else named["hidden_states"]
 
 
 def _add_ladder(
-    adapter: Adapter, kept: _Kept, module: nn.Module, arguments: tuple[Any, ...], output: Tensor
+    adapter: Adapter, kept: Kept, module: nn.Module, arguments: tuple[Any, ...], output: Tensor
 ) -> Tensor:
     assert adapter.side is not None
-    lower = [kept.states[number].to(output.device) for number in sorted(kept.states)]
-    kept.states.clear()
+    lower = [kept.values[number].to(output.device) for number in sorted(kept.values)]
+    kept.values.clear()
     delta: Tensor = adapter.side([*lower, output], adapter.generator)
     return output + delta
 

@@ -7,14 +7,14 @@ its own, and is below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from adapters import points
-from adapters.architectures import check_fits, encoder_layer_count
+from adapters.architectures import check_fits
 from adapters.bitfit import BitFit
 from adapters.bottleneck import Bottleneck
 from adapters.compacter import Compacter, PHMLinear, Rule
@@ -90,12 +90,10 @@ def check(config: AdapterConfig, backbone_config: Any) -> Shape:
 
     Raises:
         AdapterError: an unknown family, a placement or a linear that it lacks, a layer out of range, or a
-        size
-            that is too large; `field` names it.
+            size that is too large; `field` names it.
     """
     check_fits(config, backbone_config)
     shape = shape_of(measuring(config), backbone_config)
-    shape = replace(shape, encoder_layers=encoder_layer_count(backbone_config))
     for part in config.parts:
         check(part.config, shape)
     check_sizes(config, shape)

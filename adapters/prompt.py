@@ -12,7 +12,6 @@ writes its answers. A static cache is refused: it has no room for them.
 from __future__ import annotations
 
 from functools import partial
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import StaticCache
 
 from adapters.errors import AdapterError
+from adapters.kept import Kept
 
 
 class Prompt(nn.Module):
@@ -64,10 +64,10 @@ def register_prompt(prompt: Prompt, reader: Any) -> list[RemovableHandle]:
     Args:
         reader: the module of a backbone that reads the words.
     """
-    calls: dict[int, _Call] = {}  # by thread, so that several may run the model at once
+    kept = Kept()
     return [
-        reader.register_forward_pre_hook(partial(_put_in_front, prompt, calls), with_kwargs=True),
-        reader.register_forward_hook(partial(_take_off, prompt, calls)),
+        reader.register_forward_pre_hook(partial(_put_in_front, prompt, kept), with_kwargs=True),
+        reader.register_forward_hook(partial(_take_off, prompt, kept)),
     ]
 
 
@@ -84,7 +84,7 @@ def flat_vectors(prompt: Prompt, words: Tensor, lengths: tuple[int, ...]) -> Ten
 
 
 def _put_in_front(
-    prompt: Prompt, calls: dict[int, _Call], reader: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+    prompt: Prompt, kept: Kept, reader: Any, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if arguments:
         named = {**named, "input_ids": arguments[0]}
@@ -95,7 +95,7 @@ def _put_in_front(
     if isinstance(cache, StaticCache):
         raise AdapterError("a static cache has no room for a prompt; take a dynamic one, the default")
     first = cache is None or cache.get_seq_length() == 0
-    calls[get_ident()] = _Call(first, _wants_tuple(reader, named))
+    kept.values[0] = _Call(first, _wants_tuple(reader, named))
     named["return_dict"] = True
     words = named.pop("inputs_embeds", None)
     ids = named.pop("input_ids", None)
@@ -144,10 +144,8 @@ def _moved(positions: Tensor, length: int, first: bool, mask: Any) -> Tensor:
     return torch.cat([front, moved], dim=-1)
 
 
-def _take_off(
-    prompt: Prompt, calls: dict[int, _Call], reader: Any, arguments: tuple[Any, ...], output: Any
-) -> Any:
-    call = calls.pop(get_ident())
+def _take_off(prompt: Prompt, kept: Kept, reader: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+    call: _Call = kept.values.pop(0)
     if call.first:
         output.last_hidden_state = output.last_hidden_state[:, prompt.length :]
         pooler = getattr(reader, "pooler", None)

@@ -17,7 +17,13 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from adapters.architectures import Architecture, architecture_of, hidden_size, layer_count
+from adapters.architectures import (
+    Architecture,
+    architecture_of,
+    encoder_layer_count,
+    hidden_size,
+    layer_count,
+)
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 
@@ -94,20 +100,19 @@ def shape_of(method: str, backbone: Any) -> Shape:
     if isinstance(backbone, Shape):
         return backbone
     model_type = architecture_of(backbone).model_type
-    bare = Shape(model_type, hidden_size(backbone), layer_count(backbone))
+    sizes = hidden_size(backbone), layer_count(backbone)
+    bare = Shape(model_type, *sizes, encoder_layers=encoder_layer_count(backbone))
     if not is_measured(method):
         return bare
     config = getattr(backbone, "config", backbone)
     if not isinstance(config, PreTrainedConfig):
         raise AdapterError(f"the method {method} needs the backbone's Hugging Face configuration")
     linears, biases, key_width = _measured(_Key(config))
-    row = architecture_of(config)
     return replace(
         bare,
         linears=linears,
         biases=biases,
         key_width=key_width,
-        encoder_layers=0 if row.decoder is None else getattr(config, row.count),
         is_gated_act=bool(getattr(config, "is_gated_act", False)),
     )
 

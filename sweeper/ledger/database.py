@@ -300,20 +300,15 @@ def end_stalled_transactions(engine: Engine) -> None:
     engine.dispose()  # connections that were made before
 
 
-def _need_psycopg() -> None:
-    try:
-        import psycopg  # noqa: F401
-    except ImportError as error:  # it is there, and its library of C is not, counts too
-        raise UsageError(
-            f"SWEEPER_STORE names a PostgreSQL database, and psycopg cannot be loaded ({error}): "
-            "pip install 'psycopg[binary]'"
-        ) from None
-
-
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        _need_psycopg()
-        server = create_engine(url, pool_size=1, max_overflow=3, pool_recycle=1800, **server_options(url))
+        try:
+            server = create_engine(url, pool_size=1, max_overflow=3, pool_recycle=1800, **server_options(url))
+        except ImportError as error:
+            raise UsageError(
+                f"SWEEPER_STORE names a PostgreSQL database, and psycopg cannot be loaded ({error}): "
+                "pip install 'psycopg[binary]'"
+            ) from None
         end_stalled_transactions(server)
         return server
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
