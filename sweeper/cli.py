@@ -97,7 +97,7 @@ def check(
 ) -> None:
     """Validate a study file, its data and backbone, and print what would run. Writes nothing."""
     from sweeper.check import check_study
-    from sweeper.check.report import print_check
+    from sweeper.check.printed import print_check
 
     out = Output(json)
     result = check_study(file, measure=measure, device=device, note=out.note)
@@ -147,7 +147,7 @@ def status(
 ) -> None:
     """How far a study is; without a name, all studies."""
     from sweeper.lookup import open_ledger, study_name
-    from sweeper.report import print_status, print_studies
+    from sweeper.terminal import print_status, print_studies
 
     out, ledger = Output(json), open_ledger()
     if study is not None:
@@ -165,7 +165,7 @@ def trials(study: StudyName, json: Json = False) -> None:
     The table leaves out those that only wait for a worker, and says how many these are.
     """
     from sweeper.lookup import open_ledger, study_name
-    from sweeper.report import print_trials
+    from sweeper.terminal import print_trials
 
     out, ledger = Output(json), open_ledger()
     found = ledger.trials(study_name(ledger, study))
@@ -182,7 +182,7 @@ def show(
 ) -> None:
     """One trial: its configuration, its result, its curve."""
     from sweeper.lookup import find_trial, open_ledger, study_name
-    from sweeper.report import print_trial
+    from sweeper.terminal import print_trial
 
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
@@ -207,8 +207,9 @@ def best(
     from sweeper.confirmed import said_beside
     from sweeper.finalists import best_document, preferred, verdict
     from sweeper.front import objectives_of
-    from sweeper.lookup import mlflow_links, open_ledger, study_name
-    from sweeper.report import print_trial, print_trials
+    from sweeper.lookup import open_ledger, study_name
+    from sweeper.terminal import print_trial, print_trials
+    from sweeper.tracking.links import links_on_server
 
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
@@ -221,7 +222,7 @@ def best(
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"
         )
-    for what, address in mlflow_links(ledger, name).items():
+    for what, address in links_on_server(ledger, name).items():
         out.note(f"{what} in MLflow: {address}")
     if json:
         one = top is None and not several
@@ -255,7 +256,7 @@ def export(
     from sweeper.finalists import verdict
     from sweeper.home import Home
     from sweeper.lookup import open_ledger
-    from sweeper.report import print_exports
+    from sweeper.terminal import print_exports
 
     output, ledger = Output(json), open_ledger()
     home = Home.from_environment()
@@ -283,7 +284,7 @@ def predict(
     """Predict with an exported adapter: labels and probabilities, or a value, for each row in its order."""
     from sweeper.data.texts import read_texts
     from sweeper.export.predict import load_exported
-    from sweeper.report import print_predictions
+    from sweeper.terminal import print_predictions
 
     out = Output(json)
     predictor = load_exported(folder, backbone=backbone, device=device)
@@ -338,7 +339,7 @@ def gc(dry_run: DryRun = False, json: Json = False) -> None:
     from sweeper.collect import collect
     from sweeper.home import Home
     from sweeper.lookup import open_ledger
-    from sweeper.report import print_leftovers
+    from sweeper.terminal import print_leftovers
 
     out = Output(json)
     collected = collect(open_ledger(), Home.from_environment(), dry_run=dry_run)
@@ -349,7 +350,7 @@ def gc(dry_run: DryRun = False, json: Json = False) -> None:
 def doctor(json: Json = False) -> int:
     """Check this machine: versions, devices, store, tracking, disk. Exit code 1 if something is broken."""
     from sweeper.doctor import examine
-    from sweeper.report import print_findings
+    from sweeper.terminal import print_findings
 
     out = Output(json)
     findings = examine()

@@ -54,20 +54,6 @@ def study_name(ledger: Ledger, name: str) -> str:
     raise UsageError(f"there is no study {name!r}. {_alternatives(name, names, 'The studies are')}")
 
 
-def mlflow_links(ledger: Ledger, name: str) -> dict[str, str]:
-    """Where a study is seen on the MLflow server, by what is seen; empty without a server, or undrawn."""
-    from sweeper.home import Home
-    from sweeper.tracking import charts, confirmations
-    from sweeper.tracking.address import shown_uri
-
-    uri, experiment_id = Home.from_environment().tracking_uri, ledger.study(name).experiment_id
-    if experiment_id is None or not uri.startswith(("http://", "https://")):
-        return {}
-    best = ledger.best(name, charts.MOST_COMPARED)
-    confirmed = confirmations.is_over(ledger.confirmations(name))
-    return charts.links(shown_uri(uri), experiment_id, best, with_finalists=confirmed)
-
-
 def find_trial(trials: Sequence[TrialView], study: str, text: str) -> TrialView:
     """The trial with a number (``7``, ``0007`` or ``trial-0007``) or the label of a reference run.
 

@@ -11,11 +11,11 @@ from sweeper.console import InterruptedByUser, Output
 from sweeper.disk import why_not_writable
 from sweeper.errors import NothingSucceededError, UsageError
 from sweeper.live import View, display
-from sweeper.report import print_summary
+from sweeper.terminal import print_summary
 
 if TYPE_CHECKING:
+    from sweeper.engine.coordinator import Ending, Moment
     from sweeper.engine.crew import WorkerOptions
-    from sweeper.engine.local import Ending, Moment
     from sweeper.home import Home
     from sweeper.session import Session
     from sweeper.study import Study

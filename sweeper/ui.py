@@ -26,8 +26,9 @@ from pathlib import Path
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
-from sweeper.tracking import Tracker, charts, confirmations
+from sweeper.tracking import Tracker
 from sweeper.tracking.address import shown_uri
+from sweeper.tracking.links import links_of
 from sweeper.tracking.views import link
 
 START_SECONDS = 90.0
@@ -95,10 +96,7 @@ def _print_links(server: str, ledger: Ledger, names: Sequence[str]) -> None:
         if experiment_id is None:
             raise UnreachableError(f"another process draws {name} in MLflow now: try again in a moment")
         print(f"{name}: {link(server, experiment_id)}")
-        best = ledger.best(name, charts.MOST_COMPARED)
-        confirmed = confirmations.is_over(ledger.confirmations(name))
-        ways = charts.links(server, experiment_id, best, with_table=False, with_finalists=confirmed)
-        for what, address in ways.items():
+        for what, address in links_of(ledger, name, server, with_table=False).items():
             print(f"{name}, {what}: {address}")
     if not names:
         print(server)

@@ -17,9 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeper.engine.crew import WorkerOptions
-from sweeper.engine.local import (
-    ENDED,
+from sweeper.engine.coordinator import (
     ERRORS,
     POLL_SECONDS,
     RESTARTS,
@@ -28,14 +26,17 @@ from sweeper.engine.local import (
     Signals,
     is_over,
     moment_of,
+    others_end,
     trials_left,
 )
+from sweeper.engine.crew import WorkerOptions
 from sweeper.engine.ray import AWAY, Answer, Failed, RayCluster, request, said
 from sweeper.engine.showing import Showing
 from sweeper.engine.supervisor import IDLE, RUNNING, Order, Report
 from sweeper.errors import SweeperError
 from sweeper.ledger import store_file
 from sweeper.ledger.processes import host_id
+from sweeper.ledger.schema import ENDED
 from sweeper.session import Session
 from sweeper.study import RaySettings
 
@@ -84,6 +85,7 @@ def run_on_cluster(
                 yield from _watch(fleet, signals, poll_seconds)
             finally:
                 fleet.end()
+            yield from others_end(session, signals, poll_seconds)
         yield moment_of(session, 0, signals.count > 0)
     return Ending(signals.count > 0, showing.error)
 
@@ -260,7 +262,7 @@ class Fleet:
         if member.deaths > RESTARTS:
             raise SweeperError(
                 f"the worker on {report.machine} ended {how}, {member.deaths} times in a row before any "
-                f"trial ended: see {self._log(member.name)} there"
+                f"trial ended: {report.said or f'see {self._log(member.name)} there'}"
             )
         self.say(f"the worker on {report.machine} ended {how}, and is started again")
 

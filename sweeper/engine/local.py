@@ -13,58 +13,32 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from sweeper.device import DTYPES
+from sweeper.engine.coordinator import (
+    ERRORS,
+    POLL_SECONDS,
+    RESTARTS,
+    Ending,
+    Moment,
+    Signals,
+    is_over,
+    moment_of,
+    others_end,
+    places_of,
+    trials_left,
+)
 from sweeper.engine.crew import Post, WorkerOptions, posts
 from sweeper.engine.showing import Showing
-from sweeper.engine.supervisor import PASSIVE
-from sweeper.errors import NothingSucceededError, SweeperError, UnreachableError, UsageError
-from sweeper.ledger import TrialView
-from sweeper.ledger.confirmation import CONFIRM
+from sweeper.engine.supervisor import PASSIVE, last_error
+from sweeper.errors import SweeperError
+from sweeper.ledger.records import LOST
+from sweeper.ledger.schema import ENDED
 from sweeper.session import Session
-
-POLL_SECONDS = 0.5
-RESTARTS = 3
-"""How often in a row workers are started again that die before any trial ends."""
-ENDED = ("complete", "pruned", "failed", "cancelled")
-ERRORS = {error.exit_code: error for error in (UsageError, UnreachableError, NothingSucceededError)}
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A study at one moment.
-
-    Args:
-        trials: as ``Ledger.trials`` has them.
-        steps: steps done and steps in all of each running trial, by its name.
-        workers: how many of this coordinator's are alive.
-        stopping: the running trials are being handed back.
-    """
-
-    trials: list[TrialView]
-    steps: dict[str, tuple[int, int]]
-    workers: int
-    stopping: bool
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended; what became of the study is in the ledger.
-
-    Args:
-        interrupted: by SIGINT or SIGTERM.
-        not_shown: why MLflow lacks some of it, if it does.
-    """
-
-    interrupted: bool
-    not_shown: str | None
 
 
 def run_workers(
@@ -104,6 +78,8 @@ def run_workers(
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
                 crew.end()
+            if not options.confirm:
+                yield from others_end(session, signals, poll_seconds)
         yield moment_of(session, 0, signals.count > 0, options.confirm)
     return Ending(signals.count > 0, showing.error)
 
@@ -127,64 +103,8 @@ def _watch(
         signals.wait(poll_seconds)
 
 
-def _places(session: Session, confirm: bool) -> list[TrialView]:
-    """What the workers train: the study, or what confirms it."""
-    ledger, name = session.ledger, session.name
-    return [v for v in ledger.confirmations(name) if v.kind == CONFIRM] if confirm else ledger.trials(name)
-
-
-def trials_left(session: Session, confirm: bool = False) -> int:
-    """Trials and references that have not ended; or what confirms them and has not."""
-    return sum(view.state not in ENDED for view in _places(session, confirm))
-
-
 def _backbone_bytes(session: Session) -> int:
     return session.row.backbone_parameters * DTYPES[session.row.dtype].itemsize
-
-
-def is_over(session: Session, confirm: bool = False) -> bool:
-    """Whether no worker has anything to do."""
-    if confirm:
-        return session.ledger.is_through(session.name, CONFIRM)
-    return session.row.ended_at is not None and not session.ledger.untold(session.name)
-
-
-def moment_of(session: Session, workers: int, stopping: bool, confirm: bool = False) -> Moment:
-    """The study as it is now."""
-    return Moment(_places(session, confirm), session.ledger.steps(session.name), workers, stopping)
-
-
-class Signals:
-    """Counts SIGINT and SIGTERM, and wakes who waits."""
-
-    def __init__(self, session: Session) -> None:
-        self.count = 0
-        self._database = session.ledger.database
-        self._woken = threading.Event()
-
-    def wait(self, seconds: float) -> None:
-        """Return after some time, or at the next signal."""
-        if self._woken.wait(seconds):
-            self._woken.clear()
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Count signals inside; elsewhere than in the main thread nothing is caught."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def count(number: int, frame: FrameType | None) -> None:
-            self.count += 1
-            self._database.patience_seconds = 0.0  # nobody who wants to end waits for a store that is gone
-            self._woken.set()
-
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass
@@ -239,13 +159,13 @@ class _Crew:
                 continue
             if code in ERRORS:
                 raise ERRORS[code](_last_error(worker))
-            self.session.ledger.reap_dead(self.session.name)
+            self.session.ledger.reap_dead(self.session.name, LOST if restart else "handed_back")
             if restart:
                 self._count_death(worker, code)
                 self.start(worker.post)
 
     def _count_death(self, worker: _Process, code: int) -> None:
-        ended = sum(view.state in ENDED for view in _places(self.session, self.options.confirm))
+        ended = sum(view.state in ENDED for view in places_of(self.session, self.options.confirm))
         self._deaths = 1 if ended > self._ended else self._deaths + 1
         self._ended = ended
         if self._deaths > RESTARTS:
@@ -258,7 +178,7 @@ class _Crew:
     def hand_back(self) -> None:
         """Ask every worker to hand its trials back and end."""
         for worker in self.workers:
-            worker.process.terminate()
+            worker.process.send_signal(signal.SIGUSR1)  # not SIGTERM: it may be the second one that comes
 
     def kill(self) -> None:
         """End every worker at once; that their trials stopped is nobody's failure."""
@@ -295,7 +215,6 @@ def _log(session: Session, post: Post) -> IO[bytes]:
 
 
 def _last_error(worker: _Process) -> str:
-    """What a worker said was wrong, without the word ``error`` in front of it."""
-    text = worker.log.read_bytes()[worker.begins :].decode(errors="replace")
-    said = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
-    return said[-1] if said else f"the worker on {worker.post.device} ended: see {worker.log}"
+    """What a worker said was wrong."""
+    said = last_error(worker.log, worker.begins)
+    return said or f"the worker on {worker.post.device} ended: see {worker.log}"

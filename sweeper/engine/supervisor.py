@@ -84,6 +84,8 @@ class Supervisor:
         refusal = _refusal(order)
         if refusal is not None:
             return self._end(_REFUSED, refusal)
+        # What this process itself asks of the store, when a worker has died, is asked with the same password.
+        os.environ.update({key: value for key, value in order.environment.items() if key.startswith("PG")})
         try:
             self._process = self._started(order)
         except OSError as error:
@@ -120,7 +122,8 @@ class Supervisor:
             return Report(RUNNING, socket.gethostname())
         if code != 0:
             self._free_trials("lost")
-        return self._end(code, self._last_error())
+        assert self._order is not None
+        return self._end(code, last_error(Path(self._order.log), self._begins))
 
     def is_running(self) -> bool:
         """Whether there is a worker, without counting as a question."""
@@ -157,15 +160,19 @@ class Supervisor:
             ledger.reap_dead(self._order.study, outcome)
             ledger.close()
 
-    def _last_error(self) -> str:
-        """What the worker said was wrong, without the word ``error`` in front of it."""
-        assert self._order is not None
-        try:
-            text = Path(self._order.log).read_bytes()[self._begins :].decode(errors="replace")
-        except OSError:
-            return ""
-        said = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
-        return said[-1] if said else ""
+
+def last_error(log: Path, begins: int) -> str:
+    """What a worker said was wrong, without the word ``error`` in front of it; empty if it said nothing.
+
+    Args:
+        begins: where in the log its own part does, in bytes.
+    """
+    try:
+        text = log.read_bytes()[begins:].decode(errors="replace")
+    except OSError:
+        return ""
+    said = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
+    return said[-1] if said else ""
 
 
 def _refusal(order: Order) -> str | None:

@@ -232,6 +232,12 @@ class Database:
         try:
             connection = self.engine.connect()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+            # The lock of a machine that vanishes goes with its connection, within half a minute.
+            connection.execute(text("SET tcp_keepalives_idle = 10"))
+            connection.execute(text("SET tcp_keepalives_interval = 5"))
+            connection.execute(text("SET tcp_keepalives_count = 3"))
+            # It is the session's: a transaction left open would be ended after 10 s, and the lock with it.
+            connection.commit()
         except exc.DBAPIError as error:
             raise self.unreachable(error) from error
         try:

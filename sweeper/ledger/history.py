@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, func, select
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.schema import attempts, metrics, places
+from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
-    """Every attempt of a study, oldest first."""
+    """Every attempt at a study's trials and references, oldest first; none at what confirms them."""
     query = (
         select(
             attempts,
@@ -50,7 +50,7 @@ def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
             func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
         )
         .join(places, places.c.id == attempts.c.place_id)
-        .where(places.c.study == study)
+        .where(places.c.study == study, places.c.kind.in_(IN_STUDY))
         .order_by(attempts.c.started_at, attempts.c.id)
     )
     return [

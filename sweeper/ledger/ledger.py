@@ -230,6 +230,10 @@ class Ledger:
         """
         return self._database.write(failing.fail, claim, failure, reason)
 
+    def expire(self, name: str) -> int:
+        """Free the places whose lease ran out; returns how many. `reserve` does so, too."""
+        return self._database.write(failing.expire, name)
+
     def reap_dead(self, name: str, outcome: str = "lost") -> list[str]:
         """Free at once the places of workers of this host that are dead; returns the workers' names.
 

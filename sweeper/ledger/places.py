@@ -39,6 +39,9 @@ def reserve(
     that the budget counts.
     """
     expire(connection, study)
+    if kind is None:
+        # Nobody looks while another takes the first place: what follows sees that it is on its way.
+        connection.execute(_FIRST_WITHOUT_NUMBER, {"of_study": study})
     of_study = _TAKE_BESIDE_BUDGET if beside_budget else _TAKE_OF_STUDY
     taken = connection.execute(
         of_study if kind is None else _TAKE_OF_KIND,
@@ -92,6 +95,18 @@ def _goes_on() -> ColumnElement[bool]:
         .where(studies.c.name == _STUDY, studies.c.ended_at.is_(None), studies.c.control.is_(None))
         .exists()
     )
+
+
+_FIRST_WITHOUT_NUMBER = (
+    select(places.c.id)
+    .where(
+        places.c.study == _STUDY,
+        places.c.position == 0,
+        places.c.trial_number.is_(None),
+        places.c.fixed_params.is_not(None),
+    )
+    .with_for_update()
+)
 
 
 def _first_has_its_number() -> ColumnElement[bool]:

@@ -47,6 +47,17 @@ def started(pid: int) -> float:
         return psutil.Process(pid).create_time()
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether it is there after all: ``/proc`` may hide those of other users. Its lease decides then."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def is_gone(row: Any) -> bool:
     """Whether a worker of this host (``pid``, ``process_started``) is no longer there."""
     try:
@@ -54,6 +65,6 @@ def is_gone(row: Any) -> bool:
             return True
         return abs(started(row.pid) - row.process_started) > 0.5
     except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
-        return True
+        return not _is_hidden(row.pid)
     except psutil.AccessDenied:
         return False

@@ -52,7 +52,8 @@ class Claim:
     """A place that a worker holds while its lease lasts.
 
     Args:
-        kind: ``search``, or ``reference`` for a run outside of Optuna, which has a ``label``.
+        kind: ``search``, or ``reference``, ``confirm`` or ``full`` for runs outside of Optuna, which have a
+            ``label``.
         token: fences every write of this attempt.
         attempt: counted from 1.
         fixed_params: what the sampler is not to draw; None if it draws everything.
@@ -179,7 +180,7 @@ class StudyRow(NewStudy):
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One value of one evaluation. ``name`` is the trial's, such as ``trial-0007``."""
+    """One value of one evaluation."""
 
     id: int
     place_id: int
@@ -213,7 +214,7 @@ class TrialView:
 
     Args:
         number: of the trial; None for a reference, and for a place that has no trial yet.
-        label: ``reference-head`` of a reference, else None.
+        label: ``reference-head`` of a reference, or what is confirmed and its seed; None for a trial.
         state: waiting, running, complete, pruned, failed or cancelled.
         params: flat, as Optuna keeps them; an explicit set of layers is a JSON string. Before there is a
             trial, those that are fixed.

@@ -74,7 +74,8 @@ def add_places(
     """Add the places that the budget pays for and that are not there yet; returns how many.
 
     What was enqueued or is a retry is none of them. The first trial has the given parameters; the
-    references come behind it. Of a grid, each place is one of its points.
+    references come behind it. Of a grid, each place is one of its points: position 0, that of the default
+    configuration, stays free where that is none of them. A study that had ended goes on if a place is added.
     """
     position = next_position(connection, study)
     count = connection.execute(
@@ -82,11 +83,14 @@ def add_places(
     ).scalar_one()
     rows: list[dict[str, Any]] = []
     if position == 0:
-        rows.append({"kind": "search", "label": None, "fixed_params": first_params})
+        if points is None or first_params in points:
+            rows.append({"kind": "search", "label": None, "fixed_params": first_params})
+            count = 1
+        else:
+            position = 1
         rows += [
             {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
         ]
-        count = 1
     missing = max(0, trials - count)
     fixed: Sequence[dict[str, Any] | None] = [None] * missing
     if points is not None:
@@ -101,6 +105,8 @@ def add_places(
                 for index, row in enumerate(rows)
             ],
         )
+        # Whoever let it go on may have died before its places were there, and a worker have ended it again.
+        reopen(connection, study)
     return len(rows)
 
 
@@ -176,6 +182,9 @@ def end_if_done(connection: Connection, name: str) -> bool:
         )
         .limit(1)
     )
+    if connection.execute(going).first() is not None:
+        return False
+    _lock(connection, name)  # what was added meanwhile would be left in a study that has ended
     if connection.execute(going).first() is not None:
         return False
     end(connection, name, _all_done(connection, name, row.spec))

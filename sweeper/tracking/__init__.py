@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SENDER_SECONDS = 15.0
 """How long others wait for a process that was killed while it drew."""
+_DISPLACED = "MLflow is being drawn by another process: try again"
 _AT_ONCE = 1000  # the most that MLflow takes in one call, and gives in one page
 _PARAMS_AT_ONCE = 100
 # Read by MLflow when it is imported or used; what the user has set stays.
@@ -94,9 +95,9 @@ class Tracker:
 
             board = Board(self._home)
             if anew:
-                take_away(board, self._ledger.study(self._name), self._stay)
+                take_away(board, self._ledger.study(self._name), self._keep)
                 self._ledger.hide_all(self._name)
-            self._drawing = Drawing(board, self._home, self._name, self._ledger, self._stay)
+            self._drawing = Drawing(board, self._home, self._name, self._ledger, self._keep)
         return self._drawing.draw()
 
     def delete(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> bool:
@@ -108,8 +109,8 @@ class Tracker:
         """
         with self._turn(wait_seconds) as mine, reachable(self._home.tracking_uri):
             if not mine:
-                raise UnreachableError("MLflow is being drawn by another process: try again")
-            return drop_study(Board(self._home), self._ledger.study(self._name), self._stay)
+                raise UnreachableError(_DISPLACED)
+            return drop_study(Board(self._home), self._ledger.study(self._name), self._keep)
 
     @contextmanager
     def _turn(self, wait_seconds: float) -> Iterator[bool]:
@@ -124,6 +125,15 @@ class Tracker:
             yield True
         finally:
             self._ledger.drop_sender(self._name, self._sender)
+
+    def _keep(self) -> None:
+        """Go on being the one who draws.
+
+        Raises:
+            UnreachableError: somebody else has become that, since a call of MLflow took too long.
+        """
+        if not self._stay():
+            raise UnreachableError(_DISPLACED)
 
     def _stay(self) -> bool:
         return self._ledger.hold_sender(self._name, self._sender, SENDER_SECONDS)

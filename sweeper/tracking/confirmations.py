@@ -15,9 +15,10 @@ from sweeper import space
 from sweeper.finalists import HEAD, LATENCY, members, parse_label
 from sweeper.ledger import StudyRow, TrialView
 from sweeper.ledger.confirmation import CONFIRM, FULL
+from sweeper.ledger.schema import ENDED
 from sweeper.study import Study
 from sweeper.tracking import picture
-from sweeper.tracking.picture import ENDED, Point
+from sweeper.tracking.picture import Point
 from sweeper.tracking.views import OBJECTIVE, STATE_TAG
 
 KIND = "confirmed"

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 from sweeper.finalists import verdict
 from sweeper.home import Home
 from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
+from sweeper.ledger.schema import ENDED
 from sweeper.page import write_report
 from sweeper.results import read_results
 from sweeper.study import Study, from_dict
 from sweeper.study.layerbits import columns
 from sweeper.summary import summarize
 from sweeper.tracking import charts, confirmations, note, picture, views
+from sweeper.tracking.links import links_of
 
 if TYPE_CHECKING:
     from sweeper.tracking import Board, Run
 
-_FILE_TAG, _FILES_TAG, _REPORT_TAG = "sweeper.study_file", "sweeper.files", "sweeper.report"
+_FILE_TAG, _FILES_TAG, _REPORT_TAG = "sweeper.study_file", "sweeper.files", "sweeper.terminal"
 _ALL = 1_000_000
 
 
@@ -35,7 +37,7 @@ class Drawing:
     Args:
         home: where the weights are that MLflow gets copies of.
         name: of the study.
-        stay: called before each trial, to go on being the one who draws.
+        stay: called at each trial, to go on being the one who draws; raises where somebody else is.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Drawing:
         ]
         best = next(iter(self._ledger.best(row.name)), None)
         for trial in changed:
-            self._stay()
             self._draw_trial(row, study, trial, rows.get(trial.place_id, []), best)
+        self._stay()
         self._draw_states(trials, best)
         self._draw_confirmed(row, study, confirming)
         self._draw_study(row, study, trials, confirming)
@@ -124,11 +126,12 @@ class Drawing:
             tags = {**confirmations.tags_of(study, trial), **picture.state_tags(trial, best)}
             tags |= self._copy_files(run, trial)
             points = [*picture.curve_points(rows), *picture.size_points(row, trial)]
-            if trial.state in picture.ENDED:
+            if trial.state in ENDED:
                 points += picture.result_points(trial, self._ledger.metric_rows(trial.place_id))
             points = confirmations.points_of(trial, points)
             self._board.log(run, points, confirmations.params_of(study, trial), tags)
             self._board.set_status(run, picture.STATUS[trial.state], trial.ended_at)
+        self._stay()  # if it took too long, another process may have drawn the trial in a run of its own
         self._ledger.mark_metrics_shown([metric.id for metric in rows])
         self._ledger.mark_place_shown(trial.place_id, trial.version)
 
@@ -196,9 +199,8 @@ class Drawing:
         self, row: StudyRow, study: Study, trials: Sequence[TrialView], confirming: Sequence[TrialView]
     ) -> None:
         board, parent = self._board, self._parent
-        best = self._ledger.best(row.name, charts.MOST_COMPARED)
         is_confirmed = confirmations.is_over(confirming)
-        links = charts.links("", self._experiment_id, best, with_finalists=is_confirmed)
+        links = links_of(self._ledger, row.name, "")
         if row.ended_at is not None:
             links["report"] = charts.report_link("", self._experiment_id, parent.run_id)
         said = verdict(self._ledger, row.name) if is_confirmed else None

@@ -12,10 +12,10 @@ from typing import Any
 
 from sweeper.confirmed import conclusions, explanation, table_of
 from sweeper.ledger import StudyRow
-from sweeper.report import COUNTED, configuration, number, percent, trial_name
 from sweeper.study import Study
 from sweeper.study.layerbits import columns
 from sweeper.tasks import task_of
+from sweeper.terminal import COUNTED, configuration, number, percent, trial_name
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
 
@@ -34,7 +34,7 @@ def note(
         links: addresses within MLflow's pages, by what they show.
         confirmed: what ``finalists.verdict`` says, once all that was to be confirmed has ended.
     """
-    best = summary["best"]
+    chosen = summary["best"] if confirmed is None else confirmed["winner"]
     first = headline(summary) if confirmed is None else confirmed_headline(confirmed)
     first = first.replace("_", "\\_")  # of a metric's name
     ways = " · ".join(f"[{what}]({address})" for what, address in (links or {}).items())
@@ -46,9 +46,12 @@ def note(
         _confirmed(confirmed),
         _front(summary),
     ]
-    if best is not None:
-        parts.append(f"The best configuration: {_code(configuration(best['params']))}")
-        commands = [f"sweeper show {study.name} {best['number']}", f"sweeper export {study.name} --out best"]
+    if chosen is not None:
+        parts.append(f"The best configuration: {_code(configuration(chosen['params']))}")
+        commands = [
+            f"sweeper show {study.name} {chosen['number']}",
+            f"sweeper export {study.name} --out best",
+        ]
         parts.append("\n".join(["```sh", *commands, "```"]))
     parts += [_about(row, study)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -142,7 +145,7 @@ def _front(summary: Mapping[str, Any]) -> str:
     if not front:
         return ""
     names = list(front[0]["objectives"])
-    rows = [[trial_name(t), *(f"{t['objectives'][name]:.6g}" for name in names)] for t in front]
+    rows = [[trial_name(t), *(number(t["objectives"][name]) for name in names)] for t in front]
     return "The front:\n\n" + _table(["trial", *map(plain, names)], rows)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sweeper import space
 from sweeper.ledger import MetricRow, StudyRow, TrialView
+from sweeper.ledger.schema import ENDED
 from sweeper.study import Source, Study
 from sweeper.tracking import note
 from sweeper.tracking.views import OBJECTIVE, SIZES, STATE_TAG
@@ -35,7 +36,6 @@ STATUS = {
 }
 """MLflow's word for each state of a trial."""
 FINAL = ("FINISHED", "KILLED", "FAILED")
-ENDED = ("complete", "pruned", "failed", "cancelled")
 _BEGUN_TAG = "sweeper.begun"
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_TAG, _LONGEST_PARAM = 5000, 6000

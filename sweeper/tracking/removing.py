@@ -18,7 +18,7 @@ def take_away(board: Board, row: StudyRow, stay: Callable[[], object]) -> bool:
     Those of another study of its name, of another store on the same server, stay where they are.
 
     Args:
-        stay: called before each run, to go on being the one who draws.
+        stay: called before each run, to go on being the one who draws; raises where somebody else is.
     """
     experiment_id = board.find(row.name)
     if experiment_id is None:

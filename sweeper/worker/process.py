@@ -1,7 +1,8 @@
 """One worker as a process of its own.
 
 The first SIGTERM or SIGINT hands the running trials back and ends the worker, the second ends it at once.
-With ``--leashed`` the end of its standard input does what the first signal does.
+SIGUSR1 does what the first does, however often it comes: a coordinator that is told to end passes that on,
+and may not be the only one who tells its workers. With ``--leashed`` so does the end of standard input.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def hand_back_on_signals(stop: threading.Event) -> None:
-    """Set ``stop`` at the first SIGTERM or SIGINT; the second ends the process at once."""
+    """Set ``stop`` at the first SIGTERM or SIGINT, of which the second ends the process, and at SIGUSR1."""
 
     def first(number: int, frame: FrameType | None) -> None:
         stop.set()
@@ -65,6 +66,7 @@ def hand_back_on_signals(stop: threading.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, first)
+    signal.signal(signal.SIGUSR1, lambda number, frame: stop.set())
 
 
 def hand_back_at_end_of_input(stop: threading.Event) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.command_line import CommandLine
@@ -256,7 +258,10 @@ def test_an_interrupted_run_ends_with_130_and_the_same_command_goes_on(tmp_path)
     for line in process.stderr:
         if line.startswith("trial-0000 started"):
             break
-    process.send_signal(signal.SIGINT)
+    # All of the tree at once, as a service manager does it: the coordinator's word is no second signal.
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.terminate()
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
@@ -264,6 +269,9 @@ def test_an_interrupted_run_ends_with_130_and_the_same_command_goes_on(tmp_path)
     status = sweeper.json("status", "tiny")
     assert status["trials"]["running"] == 0
     assert status["trials"]["failed"] == 0
+    with sqlite3.connect(tmp_path / "sweeps" / "store.db") as store:
+        outcomes = {outcome for (outcome,) in store.execute("SELECT outcome FROM attempts")}
+    assert "handed_back" in outcomes and "lost" not in outcomes
     done = sweeper("run", "study.yaml")
     assert done.returncode == 0, done.stderr
     trials = [trial for trial in sweeper.json("trials", "tiny") if trial["number"] is not None]

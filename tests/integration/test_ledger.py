@@ -6,15 +6,32 @@ import math
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from threading import Barrier, Thread
 
+import psutil
 import pytest
+from sqlalchemy import Connection, text
 
 from sweeper.errors import UsageError
-from sweeper.ledger import Attached, Claim, LeaseLost, Ledger, Result, WorkerIdentity, this_worker
+from sweeper.ledger import (
+    Attached,
+    Claim,
+    LeaseLost,
+    Ledger,
+    Result,
+    WorkerIdentity,
+    control,
+    places,
+    this_worker,
+)
 from sweeper.ledger.failing import RETRIES
-from tests.stores import new_ledger, new_study
+from sweeper.ledger.processes import is_gone
+from tests.stores import new_ledger, new_study, postgresql_url
 
 ME = this_worker("cpu")
 # On another host, so that nobody here can see that it is dead.
@@ -90,6 +107,57 @@ def test_nobody_overtakes_the_first_place_on_its_way_to_a_number(url: str) -> No
     assert ledger.reserve("one", ELSEWHERE) is None
     attach(ledger, first, 0)
     assert ledger.reserve("one", ELSEWHERE) is not None
+
+
+def test_nobody_overtakes_the_first_place_that_is_just_being_taken(postgresql: Path) -> None:
+    url = postgresql_url(postgresql)
+    ledger = new_ledger(url, references=True)
+    found: list[Claim | None] = []
+    with beside(ledger) as connection:
+        first = places.reserve(connection, "one", ME, 60.0, places.new_token())
+        others = [
+            Thread(target=lambda: found.append(Ledger(url).reserve("one", ELSEWHERE))) for _ in range(2)
+        ]
+        start_and_wait_for_locks(ledger, others)
+    for thread in others:
+        thread.join()
+    assert first is not None and first.kind == "search" and found == [None, None]
+
+
+def test_a_study_to_which_somebody_is_adding_does_not_end(postgresql: Path) -> None:
+    url = postgresql_url(postgresql)
+    ledger = new_ledger(url, trials=1)
+    complete(ledger, 0, 0.5)
+    ended: list[bool] = []
+    thread = Thread(target=lambda: ended.append(Ledger(url).end_if_done("one")))
+    with beside(ledger) as connection:
+        control.enqueue(connection, "one", {"bottleneck_dim": 4}, "request")
+        start_and_wait_for_locks(ledger, [thread])
+    thread.join()
+    assert ended == [False] and ledger.reserve("one", ME) is not None
+
+
+@contextmanager
+def beside(ledger: Ledger) -> Iterator[Connection]:
+    """A transaction of another process, which is committed at the end."""
+    with ledger.database.engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def start_and_wait_for_locks(ledger: Ledger, threads: list[Thread]) -> None:
+    """Start threads, and go on once each waits for a lock in the database, or is through."""
+    for thread in threads:
+        thread.start()
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    end = time.monotonic() + 30.0
+    with ledger.database.engine.connect() as connection:
+        while connection.execute(waiting).scalar_one() < sum(thread.is_alive() for thread in threads):
+            connection.rollback()
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_its_token_is_worthless(url: str) -> None:
@@ -405,6 +473,21 @@ def test_an_ended_study_begins_nothing_until_its_budget_grows(url: str) -> None:
     assert ledger.reserve("one", ME) is not None
 
 
+def test_a_study_that_was_ended_before_its_places_were_there_goes_on_once_they_are(url: str) -> None:
+    """Whoever grew its budget died in between, and a worker looked."""
+    ledger = new_ledger(url, trials=1)
+    complete(ledger, 0, 0.5)
+    assert ledger.end_if_done("one")
+    grown = new_study(trials=2)
+    ledger.replace_spec("one", grown.spec, grown.path, "text")
+    assert ledger.end_if_done("one")
+    assert ledger.set_budget("one", 2) == 1
+    assert ledger.study("one").ended_at is None and ledger.reserve("one", ME) is not None
+    ledger.stop("one")
+    assert ledger.set_budget("one", 3) == 1
+    assert ledger.study("one").is_stopped and ledger.study("one").ended_at is not None
+
+
 def test_the_best_is_complete_and_the_first_of_equals(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     for number, objective in enumerate((0.5, 0.7, 0.7)):
@@ -446,6 +529,24 @@ def test_the_dead_of_this_host_are_reaped_at_once(url: str) -> None:
     process.wait()
     assert ledger.reap_dead("one") == []
     assert ledger.heartbeat(claims) == claims[:2]
+
+
+@pytest.mark.parametrize(("error", "gone"), [(PermissionError, False), (ProcessLookupError, True)])
+def test_a_process_that_proc_hides_is_not_gone(
+    error: type[OSError], gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mounted with ``hidepid``, ``/proc`` shows no process of another user."""
+
+    def hidden(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    def kill(pid: int, number: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "Process", hidden)
+        patch.setattr(os, "kill", kill)
+        assert is_gone(ME) is gone
 
 
 @pytest.mark.parametrize("failure", ["raised", "out_of_memory"])

@@ -25,7 +25,7 @@ from sweeper.ledger.migrate import configuration, upgrade
 from sweeper.ledger.schema import VERSION, VERSION_TABLE, metadata
 from sweeper.study import load_study
 from sweeper.tracking.address import database_file, shown_uri
-from tests.stores import new_ledger, sqlite_url
+from tests.stores import new_ledger, postgresql_url, sqlite_url
 from tests.tiny_folder import write_study
 
 
@@ -149,8 +149,31 @@ def test_a_store_without_tables_knows_no_study(
     monkeypatch.setenv("SWEEPER_STORE", url)
     study = load_study(write_study(tmp_path))
     assert check._known(study) == (None, None)
+    [before] = doctor._store()
+    assert before.state == "good" and "made by the first run" in before.found
     Ledger(url).create()
     assert check._known(study) == (None, None)
+    [after] = doctor._store()
+    assert after.state == "good" and after.found.endswith(": 0 studies")
+
+
+def test_doctor_calls_an_empty_file_no_broken_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store.db").touch()
+    monkeypatch.setenv("SWEEPER_STORE", sqlite_url(tmp_path))
+    [finding] = doctor._store()
+    assert finding.state == "good" and "tables are made by the first run" in finding.found
+
+
+def test_who_is_alone_stays_it_longer_than_a_transaction_may_stand_still(postgresql: Path) -> None:
+    """The lock is held for as long as a backbone takes to load; the server ends idle transactions."""
+    url = postgresql_url(postgresql)
+    holder = text(
+        "SELECT state FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted"
+    )
+    with Database(url).alone(), Database(url).engine.connect() as connection:
+        assert connection.execute(holder).scalars().all() == ["idle"]
+        taken = text("SELECT pg_try_advisory_lock(:key)")
+        assert connection.execute(taken, {"key": database_module._LOCK}).scalar_one() is False
 
 
 @pytest.mark.parametrize("name", ["two words", "größe", "what?now", "100%25", "a#b@c&d=e"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ def test_a_worker_ends_when_its_supervisor_is_gone(session: Session, order: Orde
 
 
 def test_what_a_worker_refuses_and_where_it_may_not_run_is_said(
-    order: Order, supervisor: Supervisor, tmp_path: Path
+    order: Order, supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(changed: Order) -> Report:
         supervisor.start(changed)
@@ -115,6 +116,10 @@ def test_what_a_worker_refuses_and_where_it_may_not_run_is_said(
     assert unseen.code == 2 and f"does not see the artifact folder {tmp_path / 'artifacts'}" in unseen.said
     (tmp_path / "file").touch()
     assert "cannot be started" in ended(replace(order, log=str(tmp_path / "file" / "log"))).said
-    unknown = ended(replace(order, study="unknown"))
+    # What frees the trials of a dead worker asks the store in this process, and libpq reads its variables.
+    monkeypatch.setenv("PGAPPNAME", "of the node")
+    environment = {**order.environment, "PGAPPNAME": "of the order"}
+    unknown = ended(replace(order, study="unknown", environment=environment))
+    assert os.environ["PGAPPNAME"] == "of the order"
     assert unknown.code == 2 and unknown.said.startswith("the store has no study 'unknown'")
     assert "SWEEPER_STORE" not in repr(order)

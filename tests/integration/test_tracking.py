@@ -424,6 +424,31 @@ def test_two_at_once_draw_each_run_once(study: MadeStudy) -> None:
     picture_of(study.home.tracking_uri)  # fails if a run is there twice
 
 
+def test_who_lost_its_turn_draws_no_more(study: MadeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of MLflow that took too long: another process draws by then, perhaps in a run of its own."""
+    study.run_all()
+    tracker = Tracker(study.home, "films", study.ledger)
+    create = tracking.Board.create
+
+    def slow(board: Any, experiment: str, name: str, *rest: Any) -> Any:
+        run = create(board, experiment, name, *rest)
+        if name == "trial-0001":
+            study.ledger.drop_sender("films", tracker._sender)
+            assert study.ledger.hold_sender("films", "another", 60.0)
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.Board, "create", slow)
+        with pytest.raises(UnreachableError, match="is being drawn by another process"):
+            tracker.show()
+    names = {view.place_id: view.name for view in study.ledger.trials("films")}
+    left = {names[place] for place in study.ledger.unshown_places("films")}
+    assert "trial-0000" not in left and {"trial-0001", "trial-0005"} <= left
+    assert "trial-0005" not in picture_of(study.home.tracking_uri)
+    study.ledger.drop_sender("films", "another")
+    assert tracker.show() == len(left)
+
+
 def make_all_twice(study: MadeStudy) -> None:
     """Beside each run of a study an empty one for the same, as a slow server makes it too late."""
     from mlflow import MlflowClient

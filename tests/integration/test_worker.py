@@ -18,7 +18,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from sweeper.engine.local import Ending, Moment, run_workers
+from sweeper.engine.coordinator import Ending, Moment
+from sweeper.engine.local import run_workers
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.events import Evaluated, Event, Progress
 from sweeper.home import Home

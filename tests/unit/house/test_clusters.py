@@ -17,7 +17,8 @@ import yaml
 
 import sweeper
 from sweeper.console import INTERRUPTED
-from sweeper.errors import UsageError
+from sweeper.engine.crew import _COPIES_OF_BACKBONE, _WORKER_BYTES
+from sweeper.errors import NothingSucceededError, UsageError
 from sweeper.home import Home
 from tests.compose import ROOT, check_sweeper
 
@@ -146,17 +147,30 @@ def test_kubernetes_manifests_follow_its_schema_strictly(version: str) -> None:
 
 def test_jobs_replace_lost_pods_and_give_up_on_wrong_input() -> None:
     assert set(jobs()) == {"sweeper-run", "sweeper-workers"}
-    for job in jobs().values():
+    hopeless = {"sweeper-run": [2, NothingSucceededError.exit_code], "sweeper-workers": [2]}
+    assert UsageError.exit_code == 2
+    for name, job in jobs().items():
         pod = job["template"]["spec"]
         # Demanded by the failure policy.
         assert pod["restartPolicy"] == "Never"
         evicted, handed_back, wrong = job["podFailurePolicy"]["rules"]
         assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
         assert (handed_back["action"], handed_back["onExitCodes"]["values"]) == ("Ignore", [INTERRUPTED])
-        assert (wrong["action"], wrong["onExitCodes"]["values"]) == ("FailJob", [UsageError.exit_code])
+        assert (wrong["action"], wrong["onExitCodes"]["values"]) == ("FailJob", hopeless[name])
         # No variable of a Service may pass for one of ours.
         assert pod["enableServiceLinks"] is False
     assert "completions" not in jobs()["sweeper-workers"]
+
+
+def test_pods_take_as_many_threads_as_they_request_and_workers_that_fit_their_memory() -> None:
+    [settings] = [m["data"] for m in manifests() if m["kind"] == "ConfigMap"]
+    threads = int(settings["OMP_NUM_THREADS"])
+    for job in jobs().values():
+        [container] = job["template"]["spec"]["containers"]
+        assert container["resources"]["requests"]["cpu"] == str(threads)
+        gibibytes = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+        # BERT-base, each of as many workers as there may be on a node with any memory.
+        assert threads * (_WORKER_BYTES + _COPIES_OF_BACKBONE * 4 * 110_000_000) < gibibytes << 30
 
 
 def test_pods_are_confined_and_their_volumes_and_commands_exist() -> None:

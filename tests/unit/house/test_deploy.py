@@ -110,6 +110,19 @@ def test_every_long_lived_server_has_a_health_check_that_others_wait_for() -> No
     }
 
 
+def test_a_worker_is_told_how_many_cores_are_its_own() -> None:
+    filled = compose.filled_in({**SET, "SWEEPER_THREADS": "3"})["services"]
+    assert {name for name, one in filled.items() if one["environment"].get("OMP_NUM_THREADS") == "3"} == {
+        "worker", "worker-gpu",
+    }  # fmt: skip
+
+
+def test_a_folder_of_the_host_is_there_before_docker_makes_it_root_s() -> None:
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    [folder] = re.findall(r'--volume "\$PWD/(\w+):', page)
+    assert page.index(f"mkdir -p {folder} && docker compose run") < page.index(f"$PWD/{folder}:")
+
+
 def test_volumes_are_declared_and_files_exist() -> None:
     named, paths = set(), set()
     for service in SERVICES.values():

@@ -45,7 +45,7 @@ def test_only_the_search_space_draws_parameters() -> None:
         for path in SOURCES
         if re.search(r"\.suggest_", path.read_text(encoding="utf-8"))
     }
-    assert drawing <= {"sweeper/space.py"}
+    assert drawing == {"sweeper/space.py"}
 
 
 def test_every_file_says_what_it_is_for() -> None:

@@ -1,0 +1,114 @@
+"""A coordinator and what is not its own: workers of others, and what a worker elsewhere said."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.engine.coordinator import RESTARTS, Signals, others_end
+from sweeper.engine.crew import WorkerOptions
+from sweeper.engine.fleet import Fleet, _Member
+from sweeper.engine.supervisor import ENDED, Report
+from sweeper.errors import SweeperError
+from sweeper.ledger import Result, StudyRow, WorkerIdentity
+from sweeper.study import RaySettings
+from tests.command_line import ROOT
+from tests.made_study import MadeStudy, home_in
+
+ELSEWHERE = WorkerIdentity("elsewhere:1:ab", "elsewhere", 1, 0.0, "cuda:0")
+
+
+class Followed:
+    """As much of a session as a coordinator needs to look on."""
+
+    def __init__(self, made: MadeStudy) -> None:
+        self.name, self.home, self.ledger = made.name, made.home, made.ledger
+
+    @property
+    def row(self) -> StudyRow:
+        return self.ledger.study(self.name)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[MadeStudy]:
+    study = MadeStudy(home_in(tmp_path))
+    study.run_next()
+    yield study
+    study.ledger.close()
+
+
+def test_what_others_still_train_of_a_study_that_has_ended_is_waited_for(made: MadeStudy) -> None:
+    session: Any = Followed(made)
+    signals = Signals(session)
+    claim = made.ledger.reserve("films", ELSEWHERE)
+    assert claim is not None
+    assert list(others_end(session, signals, 0.01)) == []  # it goes on: its workers end it
+    made.ledger.end_study("films", "its hours are used up")
+    moments = others_end(session, signals, 0.01)
+    assert next(moments).workers == 0
+    made.ledger.record_result(claim, Result("complete", 0.9))
+    assert list(moments) == []
+
+
+def test_of_a_dead_worker_elsewhere_the_lease_is_waited_for_and_no_longer(made: MadeStudy) -> None:
+    session: Any = Followed(made)
+    claim = made.ledger.reserve("films", ELSEWHERE, lease_seconds=-1.0)
+    assert claim is not None
+    made.ledger.end_study("films", "its hours are used up")
+    before = made.ledger.trial("films", claim.place_id)
+    made.ledger.mark_place_shown(claim.place_id, before.version)
+    assert list(others_end(session, Signals(session), 0.01)) == []
+    assert claim.place_id in made.ledger.unshown_places("films")  # so that its run in MLflow is closed
+
+
+def test_a_signal_ends_the_waiting(made: MadeStudy) -> None:
+    session: Any = Followed(made)
+    signals = Signals(session)
+    assert made.ledger.reserve("films", ELSEWHERE) is not None
+    made.ledger.end_study("films", "its hours are used up")
+    moments = others_end(session, signals, 0.01)
+    next(moments)
+    signals.count = 1
+    assert list(moments) == []
+
+
+def test_a_worker_is_told_to_hand_back_any_number_of_times_and_killed_by_a_second_sigterm() -> None:
+    code = (
+        "import threading, time; from sweeper.worker.process import hand_back_on_signals\n"
+        "stop = threading.Event(); hand_back_on_signals(stop); print('ready', flush=True)\n"
+        "stop.wait(); print('stops', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    # As a service manager and the coordinator do it: the whole tree is told to end, and the coordinator
+    # tells its workers besides.
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "stops\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGUSR1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    process.stdout.close()
+
+
+def test_why_a_worker_elsewhere_cannot_be_started_is_said(made: MadeStudy) -> None:
+    session: Any = Followed(made)
+    settings = RaySettings(num_gpus=None, num_cpus=1.0, resources={}, max_workers=None)
+    cluster: Any = None
+    fleet = Fleet(session, cluster, settings, WorkerOptions(), print)
+    member = _Member("worker", None, deaths=RESTARTS)
+    why = "the worker cannot be started: [Errno 13] Permission denied: '/sweeps'"
+    with pytest.raises(
+        SweeperError, match=r"before any trial ended: the worker cannot be started: \[Errno 13\]"
+    ):
+        fleet._count_death(member, Report(ENDED, "node", 1, why))
+    with pytest.raises(SweeperError, match=r"before any trial ended: see .*-ray-worker\.log there"):
+        fleet._count_death(member, Report(ENDED, "node", -9))
