@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeper.disk import sha256
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -161,12 +162,6 @@ def fingerprint(backbone: Backbone) -> str:
         raise UsageError(_NO_SAFETENSORS, file=folder)
     files = {path.name: sha256(path) for path in [folder / "config.json", *weights]}
     return "sha256:" + hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.console import Output, one_line
 from sweeper.errors import UsageError
-from sweeper.report import configuration, duration, number, percent, trial_name
 from sweeper.results import Results
 from sweeper.study import difference
+from sweeper.terminal import configuration, duration, number, percent, trial_name
 
 if TYPE_CHECKING:
     from sweeper.ledger import TrialView
@@ -84,6 +84,11 @@ def _differences(results: Sequence[Results]) -> dict[str, dict[str, Any]]:
     for key in dict.fromkeys(keys):
         if key not in _OF_COURSE and not key.startswith("objective."):
             found[key] = {one.name: _setting(one.study.to_dict(), key) for one in results}
+    # What no study file says: the weights behind a name, and what `dtype: auto` came to.
+    for key in ("backbone_fingerprint", "dtype"):
+        values = {one.name: str(getattr(one, key)) for one in results}
+        if len(set(values.values())) > 1:
+            found[key] = values
     return found
 
 

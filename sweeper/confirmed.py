@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.console import Output
 from sweeper.finalists import p_value
-from sweeper.report import number, percent
+from sweeper.terminal import number, percent
 
 _NARROW = (0, 1, 2, 3, 5)
 """The columns that a terminal of 80 letters has room for."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
 from sweeper.lookup import find_trial
-from sweeper.report import configuration, trial_name
+from sweeper.terminal import configuration, trial_name
 
 if TYPE_CHECKING:
     from sweeper.home import Home

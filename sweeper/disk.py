@@ -1,7 +1,8 @@
-"""The disk: what of a folder is there, whether it can be written, what it holds, what is free."""
+"""The disk: what of a folder is there, whether it can be written, what it holds, what is free; digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -53,3 +54,9 @@ def bytes_below(path: Path, ending: str = "") -> int:
             with suppress(FileNotFoundError):
                 found += file.lstat().st_size
     return found
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -134,7 +134,11 @@ def _store() -> Iterator[Finding]:
         yield Finding("store", "good", f"{shown} (made by the first run)")
         return
     try:
-        names = list(open_ledger().studies())
+        ledger = open_ledger()
+        if not ledger.database.is_made():
+            yield Finding("store", "good", f"{shown} (its tables are made by the first run)")
+            return
+        names = list(ledger.studies())
     except Exception as error:
         yield Finding("store", "broken", f"{shown}: {error}")
         return

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sweeper.backbone import sha256
+from sweeper.disk import sha256
 from sweeper.quickstart import FILMS, Fetch, from_shell, pip_download, quickstart, write_rated
 
 DOMAINS = {

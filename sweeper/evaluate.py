@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adapters.layerwise import Pooled
+from adapters.flat import Sequences
+from adapters.layerwise import Pooled, rows_read
 from adapters.pack import Batch, Pack
 from sweeper.batches import evaluation_batches, gather, gather_labels
 from sweeper.data import Split
@@ -124,10 +125,18 @@ def forward_head(pack: Pack, parts: list[tuple[int, nn.Linear, Batch]], pooling:
     else:
         hidden = pack.forward(batches)
         vectors = [
-            pool(states, batch.sequences.offsets.to(states.device, non_blocking=True), pooling)
+            pooled(states, batch.sequences, pooling)
             for states, (_, batch) in zip(hidden, batches, strict=True)
         ]
     if pooling == "next":  # what follows is the backbone's own head, some tokens at a time
         return vectors
     heads = [head for _, head, _ in parts]
     return [head(own.to(head.weight.dtype)) for head, own in zip(heads, vectors, strict=True)]
+
+
+def pooled(hidden: Tensor, sequences: Sequences, pooling: str) -> Tensor:
+    """A vector for each text, or each token that is read, of last hidden states ``[tokens, hidden_size]``."""
+    reads = _READS.get(pooling)
+    if reads is not None:
+        return rows_read(hidden, sequences, reads)
+    return pool(hidden, sequences.offsets.to(hidden.device, non_blocking=True), pooling)

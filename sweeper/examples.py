@@ -135,7 +135,7 @@ def make_gpt2(texts: list[str], folder: Path, steps: int = PRETRAINING_STEPS) ->
 
 
 def write_examples(folder: Path) -> None:
-    """Everything that the study files need; what is there stays.
+    """Everything that the study files need. The texts are the same each time; the model is trained once.
 
     Raises:
         UnreachableError: the package index cannot be reached.

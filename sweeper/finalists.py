@@ -121,13 +121,13 @@ def _interval(mean: float, half: float, low: float, high: float) -> list[float]:
 def default_of(trials: Iterable[TrialView]) -> TrialView | None:
     """Trial 0, the default configuration, or where that did not succeed the first like it that did.
 
-    None where it is past a limit, so that it is no trial.
+    None where it is past a limit, so that it is no trial; of a grid, no place is at position 0 then.
 
     Args:
         trials: of a study, by number.
     """
     numbered = [view for view in trials if view.number is not None]
-    if not numbered or numbered[0].number != 0:
+    if not numbered or (numbered[0].number, numbered[0].position) != (0, 0):
         return None
     alike = [view for view in numbered if view.configuration == numbered[0].configuration]
     return next((view for view in alike if view.state == "complete"), numbered[0])

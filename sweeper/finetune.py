@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from adapters.architectures import hidden_size
-from sweeper.batches import Order, gather_labels, to_device
+from adapters.depth import EMBEDDED
+from adapters.pack import FlatBatch
+from adapters.padded import padded_forward
+from sweeper.batches import Order, gather, gather_labels
 from sweeper.data import Split
+from sweeper.evaluate import pooled
 from sweeper.slot import Problem, generator_for, learning_rates
 from sweeper.task import loss, make_head
-from sweeper.tasks.kind import IGNORED
 from sweeper.trainconfig import TrainConfig
 
 if TYPE_CHECKING:
@@ -23,35 +25,6 @@ if TYPE_CHECKING:
 
 RATES = (2e-5, 5e-5, 1e-4)
 """The learning rates that are tried, as Devlin et al. (2019) have it for BERT, and one for smaller models."""
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Some texts as a rectangle: ``[texts, longest]``, and a mask that is 1 on tokens.
-
-    ``read`` is True on the tokens that are read, where the task says that token by token.
-    """
-
-    input_ids: Tensor
-    token_type_ids: Tensor | None
-    attention_mask: Tensor
-    read: Tensor | None = None
-
-    @classmethod
-    def of(cls, split: Split, indices: Tensor, device: torch.device) -> Padded:
-        """Texts of a split, padded to the longest of them."""
-        starts, lengths = split.offsets[indices], split.lengths[indices]
-        columns = torch.arange(int(lengths.max()))
-        mask = columns < lengths[:, None]
-        where = (starts[:, None] + columns).clamp_max(len(split.input_ids) - 1)
-        ids = split.input_ids[where].long() * mask
-        types = None if split.token_type_ids is None else split.token_type_ids[where].long() * mask
-        return cls(
-            to_device(ids, device),
-            None if types is None else to_device(types, device),
-            to_device(mask.long(), device),
-            to_device(mask & (split.labels[where] != IGNORED), device) if split.by_token else None,
-        )
 
 
 def fine_tune(
@@ -106,7 +79,7 @@ def fine_tune(
         for done, rate in enumerate(learning_rates(config, steps), start=1):
             indices = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                vectors = _vectors(model, Padded.of(split, indices, device), problem.pooling)
+                vectors = _vectors(model, split, indices, device, problem.pooling)
             outputs = head(vectors.to(dtype)) if problem.outputs else vectors.to(dtype)
             value = loss(problem.kind, outputs, gather_labels(split, indices, device), model)
             if not math.isfinite(value.item()):
@@ -122,17 +95,11 @@ def fine_tune(
     return head
 
 
-def _vectors(model: PreTrainedModel, batch: Padded, pooling: str) -> Tensor:
+def _vectors(
+    model: PreTrainedModel, split: Split, indices: Tensor, device: torch.device, pooling: str
+) -> Tensor:
     """One vector a text, ``[texts, hidden_size]``, or a token that is read; padding has no part in it."""
-    types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-    hidden = model.base_model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types
-    ).last_hidden_state
-    if batch.read is not None:
-        return hidden[batch.read]
-    if pooling == "cls":
-        return hidden[:, 0]
-    lengths = batch.attention_mask.sum(1)
-    if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
-    return (hidden * batch.attention_mask[..., None]).sum(1) / lengths[:, None]
+    batch = gather(split, indices, device, (EMBEDDED,))
+    assert isinstance(batch, FlatBatch)  # nothing is kept of a backbone that is about to change
+    hidden = padded_forward(model, batch.input_ids, batch.token_type_ids, batch.sequences)
+    return pooled(hidden, batch.sequences, pooling)

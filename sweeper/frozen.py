@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.disk import sha256
 from sweeper.errors import SweeperError, UsageError
 from sweeper.study.frozen import weights_file
 
@@ -122,7 +123,6 @@ def _read(study: Study, files: Mapping[str, Path]) -> dict[str, adapters.Adapter
 
 def _is_whole(path: Path, frozen: FrozenAdapter) -> bool:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == frozen.part.weights
+        return sha256(path) == frozen.part.weights
     except OSError:
         return False

@@ -63,7 +63,7 @@ def _as_optuna(results: Results) -> optuna.Study:
             optuna.trial.create_trial(
                 params=dict(trial.params),
                 distributions={name: known[name] for name in trial.params},
-                values=[-goal.loss(trial) if goal.maximize else goal.loss(trial) for goal in results.goals],
+                values=[value for goal in results.goals if (value := goal.value(trial)) is not None],
             )
             for trial in results.complete
         ]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sweeper.console import Output, one_line
-from sweeper.report import configuration, duration, number, trial_name
+from sweeper.terminal import configuration, duration, number, trial_name
 
 ENDED = ("complete", "pruned", "failed", "cancelled")
 

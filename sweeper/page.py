@@ -17,10 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import confirmed, figures, report
+from sweeper import confirmed, figures
 from sweeper.errors import UsageError
 from sweeper.figures import style
 from sweeper.results import Results, headline, trial_rows
+from sweeper.terminal import duration, number
 
 if TYPE_CHECKING:
     from sweeper.ledger import TrialView
@@ -163,7 +164,7 @@ def _about(results: Results) -> str:
         f"{goals} of the validation rows",
         f"backbone {study.backbone.model}, {results.backbone_parameters:,} parameters, frozen",
         f"{study.sampler.name}, {study.pruner.name}, seed {study.seed}",
-        f"{report.duration(3600 * results.hours)}, {report.duration(3600 * results.device_hours)} of devices",
+        f"{duration(3600 * results.hours)}, {duration(3600 * results.device_hours)} of devices",
     ]
     links = "".join(f'<a href="#{name}">{name}</a>' for name in figures.FIGURES)
     return f'<p class="about">{html.escape(" · ".join(facts))}</p><nav class="about">{links}</nav>'
@@ -207,5 +208,5 @@ def table(columns: Sequence[str], lines: Iterable[str]) -> str:
 def cell(value: Any) -> str:
     """A cell of a table: numbers to the right, sorted by their value."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'<td class="number" data-value="{value!r}">{html.escape(report.number(value))}</td>'
+        return f'<td class="number" data-value="{value!r}">{html.escape(number(value))}</td>'
     return f"<td>{html.escape('' if value is None else str(value))}</td>"

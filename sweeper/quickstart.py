@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.backbone import sha256
+from sweeper.disk import sha256
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.finalists import LATENCY, default_of, preferred
 from sweeper.front import front_of
-from sweeper.report import number
 from sweeper.session import REFERENCE_HEAD
 from sweeper.study import Study, from_dict
+from sweeper.terminal import number
 
 if TYPE_CHECKING:
     from sweeper.ledger import AttemptRow, Ledger, TrialView
@@ -81,6 +81,8 @@ class Results:
         curves: (epoch, objective) of each evaluation, by the place of the trial.
         hours: how long anybody worked on it; several workers count once.
         data_fingerprint: equal for studies of the same rows.
+        backbone_fingerprint: equal for studies of the same weights.
+        dtype: of the backbone, as it was settled when the study began.
         finalists: what ``confirm`` found of each; empty if it was not run.
         confirmed: its verdict, see ``finalists.verdict``.
     """
@@ -95,6 +97,8 @@ class Results:
     attempts: tuple[AttemptRow, ...]
     hours: float = 0.0
     data_fingerprint: str = ""
+    backbone_fingerprint: str = ""
+    dtype: str = ""
     finalists: tuple[Finalist, ...] = ()
     confirmed: Mapping[str, Any] | None = None
 
@@ -194,6 +198,8 @@ def read_results(ledger: Ledger, name: str) -> Results:
         attempts=tuple(ledger.attempts(name)),
         hours=ledger.hours_used(name),
         data_fingerprint=row.data_fingerprint,
+        backbone_fingerprint=row.backbone_fingerprint,
+        dtype=row.dtype,
     )
 
 

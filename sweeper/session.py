@@ -288,8 +288,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
 def _set_budget(ledger: Ledger, study: Study, facts: _Facts) -> None:
     """The places of the budget: trial 0, the head alone, the others; each with its point, if it is a grid."""
     head = {name: value for name, value in facts.first.items() if name in TRAIN_FIELDS}
-    first = facts.first if facts.points is None else facts.points[0]
-    ledger.set_budget(study.name, study.budget.trials, first, [(REFERENCE_HEAD, head)], facts.points)
+    ledger.set_budget(study.name, study.budget.trials, facts.first, [(REFERENCE_HEAD, head)], facts.points)
 
 
 def _go_on(ledger: Ledger, home: Home, row: StudyRow, study: Study, facts: _Facts) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,13 @@ from sweeper.batches import Order, gather, gather_labels
 from sweeper.data import Split
 from sweeper.device import peak_memory_bytes
 from sweeper.evaluate import Predicting
-from sweeper.task import make_head
+from sweeper.metrics import KNOWN_BEFORE
+from sweeper.task import make_head, outputs
 from sweeper.trainconfig import TrainConfig
+
+if TYPE_CHECKING:
+    from sweeper.study import Study
+    from sweeper.tasks.kind import Names
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,19 @@ class Problem:
     metric: str
     maximize: bool
     further: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, study: Study, label_names: Names) -> Problem:
+        """Of a study, whose data have these labels."""
+        objective, *others = study.objectives
+        return cls(
+            study.task.kind,
+            study.task.pooling,
+            outputs(study.task.kind, label_names),
+            objective.metric,
+            objective.direction == "maximize",
+            tuple(each.metric for each in others if each.metric not in KNOWN_BEFORE),
+        )
 
 
 @dataclass(frozen=True)

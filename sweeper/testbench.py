@@ -17,7 +17,7 @@ from sweeper.errors import SweeperError
 from sweeper.finalists import FULL, LATENCY, label_of, parse_label
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
-from sweeper.report import duration, number
+from sweeper.terminal import duration, number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,19 +58,12 @@ class Bench:
         from sweeper.backbone import fingerprint, load_backbone
         from sweeper.session import check_same, load_data
         from sweeper.slot import Problem
-        from sweeper.task import outputs
         from sweeper.tasks import task_of
 
         study, row = session.study, session.row
         data = load_data(study, session.home)
         check_same(row, fingerprint(study.backbone), data.fingerprint)
-        problem = Problem(
-            study.task.kind,
-            study.task.pooling,
-            outputs(study.task.kind, data.label_names),
-            study.objective.metric,
-            study.objective.direction == "maximize",
-        )
+        problem = Problem.of(study, data.label_names)
         language_head = task_of(study.task.kind).language_head
         model = load_backbone(study.backbone, row.dtype, device, language_head)
         return cls(session, device, data, problem, Pack(model))

@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.common import PARTS, ROOT, cores, processor
 from benchmarks.makespan.columns import Results
 from benchmarks.makespan.trials import Trial
-from sweeper.backbone import fingerprint, sha256
+from sweeper.backbone import fingerprint
 from sweeper.device import describe
+from sweeper.disk import sha256
 from sweeper.study import Study
 
 About = Mapping[str, Any]

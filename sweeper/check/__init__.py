@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.study import Study, load_study
+from sweeper.study import Study, difference, from_dict, load_study
 from sweeper.study.layerbits import is_bit
 from sweeper.study.schema import Choice, Fixed, Range, Source, Spec
 
@@ -36,7 +36,8 @@ def check_study(
     Returns:
         What ``check --json`` prints: ``study``, ``file``, ``backbone``, ``task``, ``data``, ``space``,
         ``sites``, ``adapter_parameters``, ``default``, ``budget``, ``limits``, ``sampler``, ``pruner``,
-        ``seed``, ``dtype``, ``forecast``, and ``known``: the status of the study if there is one, else None.
+        ``seed``, ``dtype``, ``forecast``, and ``known``: the status of the study if there is one, else None,
+        with ``stopped`` (by its user), ``budget_grew`` (by this file), and the ``budget`` that is then.
 
     Raises:
         UsageError: anything in the file, the data or the backbone is wrong, or has changed since the study
@@ -72,7 +73,14 @@ def _known(study: Study) -> tuple[StudyRow | None, dict[str, Any] | None]:
         find_earlier(ledger, study)
         return None, None
     check_unchanged(row, study)
-    return row, ledger.status(study.name)
+    status = ledger.status(study.name)
+    beside = status["budget"]["trials"] - row.spec["budget"]["trials"]  # what was enqueued or is a retry
+    return row, {
+        **status,
+        "budget": status["budget"] | {"trials": study.budget.trials + beside},
+        "stopped": row.is_stopped,
+        "budget_grew": bool(difference(from_dict(row.spec, study.path), study)),
+    }
 
 
 def _check(

@@ -20,7 +20,7 @@ from adapters.architectures import hidden_size
 from adapters.count import frozen_parameters_in, parameters_in
 from adapters.depth import Depth
 from adapters.pack import Pack
-from sweeper import corners, space, task
+from sweeper import corners, space
 from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
 from sweeper.disk import free_bytes
@@ -80,14 +80,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     """Trains a few steps of trial 0, evaluates some texts, and forecasts from their times."""
     where = torch.device(device)
     default = space.configuration(study, space.default_params(study, hidden_size(backbone.config)))
-    objective = study.objective
-    problem = Problem(
-        study.task.kind,
-        study.task.pooling,
-        task.outputs(study.task.kind, data.label_names),
-        objective.metric,
-        objective.direction == "maximize",
-    )
+    problem = Problem.of(study, data.label_names)
     seed, frozen = space.trial_seed(study, 0), named_frozen(study)
     job = Job(0, 0, 0, default.adapter, default.train, seed, frozen=frozen)
     pack = Pack(backbone)

@@ -32,9 +32,9 @@ class TaskData:
     """The data of a study, ready to train on.
 
     Args:
-        label_names: of a classification, by class number; None for a regression.
+        label_names: by their numbers; None where there are none, as for a regression.
         fingerprint: 64 hex digits that change with any text, label, order, tokenizer or maximal length.
-        report: for each split by name: ``rows``, ``label_counts`` (by name; {} for a regression),
+        report: for each split by name: ``rows``, ``label_counts`` (by name; {} without names),
             ``truncated`` (texts), ``mean_length`` (tokens, as trained on) and ``max_length_seen`` (tokens,
             before any was cut); and ``duplicates_of_train`` for the other splits.
     """

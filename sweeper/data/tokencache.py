@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeper.backbone import sha256
 from sweeper.data.split import Split
+from sweeper.disk import sha256
 
 Built = tuple[dict[str, Split], dict[str, Any]]
 _TENSORS, _ABOUT = "tokens.safetensors", "about.json"

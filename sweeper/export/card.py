@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sweeper.console import one_line
-from sweeper.report import number, percent
+from sweeper.terminal import number, percent
 
 if TYPE_CHECKING:
     from sweeper.study.schema import Task

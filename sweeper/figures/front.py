@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.figures import style
-from sweeper.results import SIZE, Goal, Results
+from sweeper.metrics import KNOWN_BEFORE
+from sweeper.results import Goal, Results
 
 if TYPE_CHECKING:
     from sweeper.ledger import TrialView
@@ -80,7 +81,8 @@ def _size(trial: TrialView) -> str:
 
 
 def axis_label(goal: Goal) -> str:
-    name = goal.metric.replace("_", " ") if goal.metric == SIZE else f"validation {goal.metric}"
+    known = goal.metric in KNOWN_BEFORE
+    name = goal.metric.replace("_", " ").replace("flops", "FLOPs") if known else f"validation {goal.metric}"
     return f"{name} ({'more' if goal.maximize else 'less'} is better)"
 
 
@@ -114,7 +116,7 @@ def _line(results: Results, trials: Sequence[TrialView], axes: Sequence[Goal]) -
     return trace | {
         # What is better lies up and to the left, or as the directions say: a staircase of what is reached.
         "mode": "lines+markers+text",
-        "line": {"color": style.BLUE, "width": 2, "shape": "hv" if len(axes) == 2 else "linear"},
+        "line": {"color": style.BLUE, "width": 2, "shape": "hv" if len(results.axes) == 2 else "linear"},
         "text": [f"trial {label}" if label else "" for label in labels],
         "textposition": "top center",
         "textfont": {"color": style.BLUE},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.figures import style
 from sweeper.results import Results
+from sweeper.study.schema import Fixed
 
 if TYPE_CHECKING:
     from sweeper.ledger import AttemptRow, TrialView
@@ -49,23 +50,29 @@ def curves(results: Results) -> dict[str, Any]:
     shape = style.layout(
         _curves_title(results),
         xaxis=style.axis("epoch", rangemode="tozero"),
-        yaxis=style.axis(f"validation {goal.metric}" if goal.metric != "objective" else "objective"),
+        yaxis=style.axis(f"validation {goal.metric}"),
         hovermode="closest",
     )
     return {"data": data, "layout": shape}
 
 
 def _curves_title(results: Results) -> str:
-    pruned = sum(trial.state == "pruned" for trial in results.searched)
+    # What was past a limit was pruned, but never trained.
+    done = [t for t in results.searched if t.state in ("pruned", "complete") and not t.was_refused]
+    pruned = [trial for trial in done if trial.state == "pruned"]
     if not pruned:
         return f"{style.plural(len(results.complete), 'trial')} trained to the end, none stopped early"
-    longest = max((len(points) for points in results.curves.values()), default=0)
-    saved = sum(
-        longest - len(results.curves.get(t.place_id, ())) for t in results.searched if t.state == "pruned"
-    )
-    whole = longest * sum(trial.state in ("pruned", "complete") for trial in results.searched)
-    share = f", which left out {saved / whole:.0%} of all evaluations" if whole and saved else ""
-    return f"{pruned} of {style.plural(len(results.searched), 'trial')} were stopped early{share}"
+    whole = sum(_planned(results, trial) for trial in done)
+    saved = sum(_planned(results, trial) - len(results.curves.get(trial.place_id, ())) for trial in pruned)
+    share = f", which left out {saved / whole:.0%} of all evaluations" if saved else ""
+    return f"{len(pruned)} of {style.plural(len(results.searched), 'trial')} were stopped early{share}"
+
+
+def _planned(results: Results, trial: TrialView) -> int:
+    """How many evaluations a trial has that is not stopped early."""
+    spec, train = results.study.search.get("epochs"), results.study.train
+    fixed = spec.value if isinstance(spec, Fixed) else train.epochs
+    return int(trial.params.get("epochs", fixed)) * train.evaluations_per_epoch
 
 
 def _curve(results: Results, name: str, line: dict[str, Any], members: Sequence[TrialView]) -> dict[str, Any]:
@@ -137,7 +144,7 @@ def timeline(results: Results) -> dict[str, Any]:
 
 
 def _timeline_title(attempts: Sequence[AttemptRow], whole: float) -> str:
-    from sweeper.report import duration
+    from sweeper.terminal import duration
 
     workers = style.plural(len({a.worker for a in attempts}), "worker")
     trained = style.plural(len({a.trial for a in attempts}), "run")
@@ -178,7 +185,7 @@ def _lane(lane: tuple[str, int]) -> str:
 def _bars(
     members: Sequence[tuple[AttemptRow, tuple[str, int]]], outcome: str, name: str, start: float, unit: float
 ) -> dict[str, Any]:
-    from sweeper.report import duration
+    from sweeper.terminal import duration
 
     color = style.STATE_COLORS[outcome]
     return {

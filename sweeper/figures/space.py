@@ -97,9 +97,9 @@ def importance(results: Results) -> dict[str, Any]:
         )
     names = list(found)
     complete = len(results.complete)
-    count = max(1, round(top_share(complete) * complete))
+    count = math.ceil(top_share(complete) * complete)
     title = f"{names[0]} matters most for being among the best: {found[names[0]]:.0%} of the differences"
-    note = f"PED-ANOVA over {complete} complete trials, the best {count} against the rest."
+    note = f"PED-ANOVA over {complete} complete trials, the best {count} against all."
     if complete < 10 * FEWEST:
         note += f" With fewer than {10 * FEWEST}, take it as a hint."
     trace = {

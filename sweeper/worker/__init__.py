@@ -14,7 +14,6 @@ from sweeper.checkpoint import CheckpointWriter
 from sweeper.errors import UsageError
 from sweeper.events import Event
 from sweeper.ledger import LEASE_SECONDS, this_worker
-from sweeper.metrics import KNOWN_BEFORE
 from sweeper.session import Session, check_same, load_data
 from sweeper.slot import Job, Problem
 from sweeper.train import train
@@ -69,7 +68,6 @@ def work(
     from adapters.pack import Pack
     from sweeper.backbone import fingerprint, load_backbone
     from sweeper.device import describe, supports
-    from sweeper.task import outputs
     from sweeper.tasks import task_of
 
     study, row, device = session.study, session.row, options.device
@@ -89,16 +87,7 @@ def work(
     language_head = task_of(study.task.kind).language_head
     pack = Pack(load_backbone(study.backbone, row.dtype, device, language_head), size.largest)
     data = with_frozen_states(session, data, pack, options.cache_bytes, stop)
-    width = outputs(study.task.kind, data.label_names)
-    objective, *further = study.objectives
-    problem = Problem(
-        study.task.kind,
-        study.task.pooling,
-        width,
-        objective.metric,
-        objective.direction == "maximize",
-        tuple(each.metric for each in further if each.metric not in KNOWN_BEFORE),
-    )
+    problem = Problem.of(study, data.label_names)
     trials = Trials(session.home, study, session.ledger.database.patience_seconds)
     with (
         Heartbeat(session.ledger, options.lease_seconds) as heartbeat,
@@ -108,7 +97,7 @@ def work(
             session,
             this_worker(device),
             trials,
-            Beginner(session, trials, pack.backbone.config, width),
+            Beginner(session, trials, pack.backbone.config, problem.outputs),
             heartbeat,
             checkpoints,
             size,

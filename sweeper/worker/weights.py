@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.disk import sha256
 from sweeper.ledger import Claim
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_weights(
         _write(folder / HEAD_FILE, save(tensors))
         if adapter is not None:
             library.save(adapter, folder / ADAPTER_FILE)
-        return {str(relative / path.name): _sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        return {str(relative / path.name): sha256(path) for path in sorted(folder.glob("*.safetensors"))}
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -56,8 +56,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

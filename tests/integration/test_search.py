@@ -21,6 +21,7 @@ from sweeper.home import Home
 from sweeper.session import Session, join_study, open_study
 from sweeper.space import configuration
 from sweeper.study import load_study
+from sweeper.summary import summarize
 from sweeper.worker import Options, work
 from tests.agreement import optuna_trials
 from tests.command_line import CommandLine
@@ -118,6 +119,9 @@ def test_points_past_a_limit_are_none_of_a_grid_and_take_no_place(folder: Path) 
     assert {view.params["activation"] for view in trials} == {"relu", "gelu"}
     assert all(view.params["bottleneck_dim"] == 2 for view in trials)
     assert session.row.ended_because == "the grid is through: 2 points"
+    # The literature's is past the limit: none of the others takes its name.
+    assert [view.number for view in trials] == [0, 1]
+    assert summarize(session.ledger, "tiny")["references"]["default configuration"] is None
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

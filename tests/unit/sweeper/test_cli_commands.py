@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import sweeper
 from sweeper import cli
 from tests.tiny_folder import write_study
 
-COMMANDS = (
-    *("check", "run", "status", "trials", "show", "best", "export", "predict", "ui", "doctor"),
-    *("worker", "pause", "resume", "stop", "enqueue", "retry", "sync", "delete", "gc"),
-)
+GROUP = typer.main.get_command(cli.app)
+COMMANDS = tuple(GROUP.commands)
 NEEDS_A_STUDY = (
     ["trials", "x"],
     ["show", "x", "1"],
@@ -33,6 +33,9 @@ NEEDS_A_STUDY = (
     ["retry", "x", "--failed"],
     ["sync", "x"],
     ["delete", "x", "--yes"],
+    ["report", "x"],
+    ["compare", "x", "y"],
+    ["confirm", "x"],
     ["status"],
     ["gc"],
 )
@@ -67,11 +70,12 @@ def test_the_help_names_every_command(arguments, capsys):
 def test_the_help_of_every_command_has_an_example_that_parses(command, capsys):
     code, out, _ = run([command, "--help"], capsys)
     assert code == 0
-    examples = re.findall(rf"sweeper {command}[^|\n]*", out.partition("Examples:")[2])
-    assert examples
-    known = set(re.findall(r"--[a-z-]+", out.partition("Examples:")[0]))
+    examples = re.findall(r"`([^`]+)`", GROUP.commands[command].epilog or "")
+    assert examples and all(example in out for example in examples)
     for example in examples:
-        assert set(re.findall(r"--[a-z-]+", example)) <= known
+        program, name, *words = shlex.split(example.partition(" | ")[0])
+        assert (program, name) == ("sweeper", command)
+        GROUP.commands[command].make_context(command, words)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,8 +13,8 @@ from sweeper.errors import SweeperError, UsageError
 from sweeper.export import Exported
 from sweeper.export.card import configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, sha256, verified, write_folders
-from sweeper.report import print_exports
 from sweeper.study.schema import Task
+from sweeper.terminal import print_exports
 
 
 def export_of(text: str = "card") -> dict[str, bytes]:

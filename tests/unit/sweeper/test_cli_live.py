@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sweeper.console import Output
 from sweeper.live import PlainDisplay, View, draw, headline
-from sweeper.report import configuration, duration, memory, percent, print_summary, print_trials
+from sweeper.terminal import configuration, duration, memory, percent, print_summary, print_trials
 
 
 def trial(number, state="complete", objective=0.5, **changes):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper.check.report import _known
+from sweeper import check
+from sweeper.check.printed import _known, _named, _pairs
 from sweeper.console import Output
 from sweeper.export import Exported
 from sweeper.export.card import card
-from sweeper.report import print_exports, print_studies, print_trials
-from tests.made_study import MadeStudy, home_in
+from sweeper.study import from_dict
+from sweeper.terminal import number, print_exports, print_studies, print_trials
+from tests.made_study import STUDY_TEXT, TRIALS, MadeStudy, home_in
 
 
 @pytest.fixture
@@ -64,21 +67,57 @@ def test_no_count_of_the_studies_is_broken_on_a_narrow_terminal(
 
 
 @pytest.mark.parametrize(
-    ("trials", "says"),
+    ("what", "grows", "says"),
     [
-        (4, "which has ended (2 trials failed): to go on, raise its budget"),
-        (6, "with 3 of 6 trials ended: `sweeper run` goes on with it"),
+        ("ended", False, "which has ended (all 6 trials are done): to go on, raise its budget"),
+        ("ended", True, "with 6 of 9 trials ended: `sweeper run` goes on with it"),
+        ("enqueued", False, "which has ended (all 6 trials are done): to go on, raise its budget"),
+        ("begun", False, "with 1 of 6 trials ended: `sweeper run` goes on with it"),
+        ("paused", False, "with 1 of 6 trials ended: `sweeper resume films` lets it go on"),
+        ("stopped", False, "which its user stopped: `sweeper resume films` lets it go on"),
     ],
 )
-def test_check_says_what_is_left_of_a_known_study(trials: int, says: str) -> None:
-    known = {
-        "state": "ended",
-        "ended_because": "2 trials failed",
-        "trials": {"complete": 1, "pruned": 0, "failed": 2, "waiting": 1},
-        "budget": {"trials": 4, "hours": None, "failures": 2},
-    }
-    budget = {"trials": trials, "hours": None, "failures": 2, "repeats": False}
-    assert _known({"known": known, "budget": budget}) == says
+def test_check_says_what_is_left_of_a_known_study(
+    what: str, grows: bool, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MadeStudy(home_in(tmp_path), trials=5 if what == "enqueued" else 6)
+    written = made.ledger.study("films").spec
+    written["budget"] |= {"terminator": "emmr"}
+    made.ledger.replace_spec("films", from_dict(written, "films.yaml").to_dict(), "films.yaml", STUDY_TEXT)
+    monkeypatch.setenv("SWEEPER_HOME", str(made.home.root))
+    if what == "enqueued":
+        made.ledger.enqueue("films", TRIALS[5].params)
+    for _ in range(7 if what in ("ended", "enqueued") else 1):
+        made.run_next()
+    made.ledger.end_if_done("films")
+    if what == "paused":
+        made.ledger.pause("films")
+    if what == "stopped":
+        made.ledger.stop("films")
+    row = made.ledger.study("films")
+    study = from_dict(row.spec, row.path, row.text)
+    if grows:
+        study = replace(study, budget=replace(study.budget, trials=9))
+    _, known = check._known(study)
+    assert _known({"known": known, "study": "films"}) == says
+    made.ledger.close()
+
+
+def test_check_prints_a_budget_with_plugins_as_people_say_it() -> None:
+    budget = {"trials": 1000, "hours": None, "terminator": {"name": "emmr", "min_n_trials": 20}}
+    assert _pairs({**budget, "repeats": True}) == ("trials 1,000, terminator emmr (min_n_trials 20), repeats")
+    assert _named({"name": "tpe", "gamma": None, "group": True, "n_startup_trials": 10}) == (
+        "tpe (group, n_startup_trials 10)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1_234_567.0, "1,234,567"), (1_234_567, "1,234,567"), (0.8642578, "0.864258"), (1000.5, "1000.5"),
+     (999.0, "999"), (1e300, "1e+300"), (float("inf"), "inf"), (float("nan"), "nan"), (-2000.0, "-2,000")],
+)  # fmt: skip
+def test_numbers_are_short_and_counts_whole(value: float, said: str) -> None:
+    assert number(value) == said
 
 
 def facts(state: str, reason: str | None) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def test_what_is_written_and_what_stays(tmp_path: Path, monkeypatch: pytest.Monk
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "gpt2")
     assert tokenizer.decode(tokenizer("A moving film.")["input_ids"]) == "A moving film."
+    weights = (folder / "gpt2" / "model.safetensors").stat().st_mtime_ns
     assert examples.main([str(folder)]) == 0
+    assert (folder / "gpt2" / "model.safetensors").stat().st_mtime_ns == weights
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == made
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,24 @@ import pytest
 
 from sweeper.confirmed import conclusions, explanation, said_beside, table_of
 from sweeper.console import Output
-from sweeper.finalists import METHOD, Group, alike, label_of, p_value, parse_label, spread
+from sweeper.finalists import (
+    METHOD,
+    Group,
+    alike,
+    label_of,
+    p_value,
+    parse_label,
+    spread,
+    verdict,
+)
 from sweeper.metrics import METRICS, RANGES
 from sweeper.slot import Problem
+from sweeper.study import from_dict
+from sweeper.summary import summarize
+from sweeper.terminal import configuration
 from sweeper.testbench import Bench
-from sweeper.tracking.note import confirmed_headline
+from sweeper.tracking.note import confirmed_headline, note
+from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 
 
 def group(what: str, parameters: int, *validation: float) -> Group:
@@ -131,6 +145,21 @@ def test_the_first_line_in_mlflow_is_the_confirmed_winner() -> None:
     assert confirmed_headline(alone).endswith(
         "0.9000 (one seed) · 9 parameters (1 %) · is the default · head 0.7000"
     )
+
+
+def test_what_mlflow_says_of_a_confirmed_study_is_what_export_writes(tmp_path: Path) -> None:
+    """The confirmed winner, though another one was better in the search."""
+    made = MadeStudy(home_in(tmp_path))
+    made.run_all()
+    made.confirm(finalists=2, seeds=3)
+    row, said = made.ledger.study("films"), verdict(made.ledger, "films")
+    assert said is not None
+    said = {**said, "winner": next(one for one in said["finalists"] if one["number"] != BEST)}
+    text = note(row, from_dict(row.spec, row.path, row.text), summarize(made.ledger, "films"), None, said)
+    assert text.startswith("### Confirmed: trial-0005")
+    assert "sweeper show films 5\n" in text
+    assert f"The best configuration: `{configuration(TRIALS[5].params)}`" in text
+    made.ledger.close()
 
 
 def test_one_seed_is_said_to_tell_little() -> None:

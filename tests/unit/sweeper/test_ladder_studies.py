@@ -17,7 +17,7 @@ from adapters.run import Readings
 from sweeper.batches import gather
 from sweeper.cache import FrozenCache, Layout
 from sweeper.check import _sites
-from sweeper.check.report import folded
+from sweeper.check.printed import folded
 from sweeper.corners import check_space, depths, extremes
 from sweeper.data import TaskData
 from sweeper.errors import UsageError

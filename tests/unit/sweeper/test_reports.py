@@ -19,6 +19,7 @@ from sweeper.errors import UsageError
 from sweeper.figures import finalists, progress
 from sweeper.importance import importances
 from sweeper.ledger import AttemptRow
+from sweeper.ledger.records import PAST_THE_LIMIT
 from sweeper.page import figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
 from sweeper.study.schema import Fixed, Range
@@ -81,6 +82,12 @@ def test_several_objectives_are_read_by_their_names(results: Results) -> None:
     best = results.best
     assert best is not None
     assert [goal.value(best) for goal in goals] == [best.metrics["accuracy"], best.trainable_parameters]
+    two = {trace.name: trace.line.shape for trace in figures.figure(results, "front").data}
+    assert two["Pareto front"] == "hv"
+    third = Goal("flops_per_token", "minimize", lambda trial: 1.0)
+    three = figures.figure(dataclasses.replace(results, goals=(goals[0], third, goals[1])), "front")
+    assert {trace.name: trace.line.shape for trace in three.data}["Pareto front"] == "linear"
+    assert three.layout.xaxis.title.text == "FLOPs per token (less is better)"
     several = dataclasses.replace(results, goals=goals)
     assert [trial.number for trial in several.front] == [1, 5, 0]
     assert set(titles(several)) == set(FIGURES)
@@ -125,6 +132,47 @@ def test_importance_is_one_in_all_and_finds_what_decides(results: Results) -> No
     assert sum(found.values()) == pytest.approx(1.0)
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert "learning_rate matters most" in titles(many)["importance"]
+
+
+def test_the_best_of_the_importance_are_as_many_as_its_evaluator_takes(results: Results) -> None:
+    base = results.complete[0]
+    trials = [
+        dataclasses.replace(
+            base,
+            number=number,
+            place_id=number,
+            params=base.params | {"learning_rate": 1e-4 * 1.09**number},
+            objective=number / 52,
+        )
+        for number in range(52)
+    ]
+    shown = figures.figure(dataclasses.replace(results, trials=tuple(trials)), "importance")
+    assert "over 52 complete trials, the best 6 against all" in shown.layout.title.text
+
+
+def test_what_pruning_left_out_is_of_what_each_trial_was_to_have(results: Results) -> None:
+    """A trial of one epoch that was stopped before its end has left out one evaluation, not the longest's."""
+    assert "which left out 33% of all evaluations" in titles(results)["curves"]  # 5 of 5 times 3
+    short = [
+        dataclasses.replace(trial, params=trial.params | {"epochs": 1}) if trial.number == 3 else trial
+        for trial in results.trials
+    ]
+    study = dataclasses.replace(results.study, search=results.study.search | {"epochs": Range(1, 3)})
+    said = titles(dataclasses.replace(results, study=study, trials=tuple(short)))["curves"]
+    assert "2 of 6 trials were stopped early, which left out 23% of all evaluations" in said  # 3 of 13
+    refused = [
+        dataclasses.replace(trial, reason=f"its size is{PAST_THE_LIMIT}") if trial.number == 3 else trial
+        for trial in results.trials
+    ]
+    said = titles(dataclasses.replace(results, trials=tuple(refused)))["curves"]
+    assert "1 of 6 trials were stopped early, which left out 17% of all evaluations" in said  # 2 of 12
+
+
+def test_the_timeline_is_of_the_search_alone(fresh: MadeStudy) -> None:
+    fresh.run_all()
+    before = titles(read_results(fresh.ledger, "films"))["timeline"]
+    fresh.confirm()
+    assert titles(read_results(fresh.ledger, "films"))["timeline"] == before
 
 
 def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Results) -> None:
@@ -277,6 +325,12 @@ def test_two_studies_are_compared(
     assert "budget.trials\t6\t2" in capsys.readouterr().out
     three = [results, read_results(made.ledger, "other"), dataclasses.replace(results, data_fingerprint="x")]
     assert compare_studies(three[1:])["same_data"] is False
+    renamed = dataclasses.replace(results.study, name="again")
+    again = dataclasses.replace(results, study=renamed, backbone_fingerprint="x", dtype="bfloat16")
+    assert compare_studies([results, again])["differences"] == {
+        "backbone_fingerprint": {"films": "b" * 64, "again": "x"},
+        "dtype": {"films": "float32", "again": "bfloat16"},
+    }
     assert "different rows" in comparison_page(three[1:], compare_studies(three[1:]))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeper.console import Output, one_line
 
+_EXACT = 2.0**53  # up to which a float holds every whole number
 COUNTED = ("complete", "running", "waiting", "pruned", "failed", "cancelled")
 
 
@@ -21,12 +22,14 @@ def trial_name(trial: Mapping[str, Any]) -> str:
 
 
 def number(value: Any) -> str:
-    """A measured number for people: six significant digits; integers with separators."""
+    """A measured number for people: six significant digits; counts whole, with separators, floats or not."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return one_line(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    if isinstance(value, float) and not (1000 <= abs(value) < _EXACT and value.is_integer()):
+        return f"{value:.6g}"
+    return f"{int(value):,}"
 
 
 def percent(value: float | None) -> str:
@@ -85,17 +88,11 @@ def print_status(out: Output, status: Mapping[str, Any]) -> None:
 
 def objectives_line(trial: Mapping[str, Any]) -> str:
     """Every objective of a trial of a study that has several."""
-    return ", ".join(f"{name} {number(_whole(value))}" for name, value in trial["objectives"].items())
+    return ", ".join(f"{name} {number(value)}" for name, value in trial["objectives"].items())
 
 
 def _further(trial: Mapping[str, Any], name: str) -> str:
-    value = (trial.get("objectives") or {}).get(name)
-    return number(None if value is None else _whole(value))
-
-
-def _whole(value: float) -> int | float:
-    """Counts are whole, though they come as floats among the objectives."""
-    return int(value) if value >= 1000 and value == int(value) else value
+    return number((trial.get("objectives") or {}).get(name))
 
 
 def print_studies(out: Output, studies: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What ``check`` prints for people. It only formats what ``check_study`` found."""
+"""What ``check`` prints for people. Everything here only formats what ``check_study`` found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.console import Output, one_line
-from sweeper.report import configuration, duration, memory, number, percent
+from sweeper.terminal import configuration, duration, memory, number, percent
 
 LABELS_SHOWN = 12
 FACTS = {
@@ -46,11 +46,15 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
 
 def _known(result: Mapping[str, Any]) -> str:
     """How far the store's study of this name is, and what `sweeper run` would do with it."""
-    known, budget = result["known"], result["budget"]
-    if known["state"] == "ended" and all(budget[key] == value for key, value in known["budget"].items()):
+    known = result["known"]
+    if known["stopped"]:
+        return f"which its user stopped: `sweeper resume {result['study']}` lets it go on"
+    if known["state"] == "ended" and not known["budget_grew"]:
         return f"which has ended ({one_line(known['ended_because'])}): to go on, raise its budget"
     ended = sum(known["trials"][state] for state in ("complete", "pruned", "failed"))
-    return f"with {number(ended)} of {number(budget['trials'])} trials ended: `sweeper run` goes on with it"
+    paused = known["state"] == "paused"
+    way = f"`sweeper resume {result['study']}` lets it go on" if paused else "`sweeper run` goes on with it"
+    return f"with {number(ended)} of {number(known['budget']['trials'])} trials ended: {way}"
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:
@@ -124,11 +128,14 @@ def _forecast(forecast: Mapping[str, Any]) -> list[str]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
+    """``trials 30, hours 2, repeats``: what is said, each with its value."""
+    said = {key: value for key, value in values.items() if value is not None and value is not False}
     return ", ".join(
-        f"{key} {number(value)}" for key, value in values.items() if value is not None and value is not False
+        key if value is True else f"{key} {_named(value) if isinstance(value, Mapping) else number(value)}"
+        for key, value in said.items()
     )
 
 
 def _named(plugin: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{key} {value}" for key, value in plugin.items() if key != "name")
+    options = _pairs({key: value for key, value in plugin.items() if key != "name"})
     return f"{plugin['name']}{f' ({options})' if options else ''}"
