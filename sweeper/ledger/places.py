@@ -38,10 +38,11 @@ def reserve(
     study's own, its places are taken whether or not the study has ended. With ``beside_budget`` none is taken
     that the budget counts.
     """
-    expire(connection, study)
     if kind is None:
-        # Nobody looks while another takes the first place: what follows sees that it is on its way.
+        # Nobody looks while another takes the first place: what follows sees that it is on its way. That is
+        # before all else, since nothing behind it waits for a lock.
         connection.execute(_FIRST_WITHOUT_NUMBER, {"of_study": study})
+    expire(connection, study)
     of_study = _TAKE_BESIDE_BUDGET if beside_budget else _TAKE_OF_STUDY
     taken = connection.execute(
         of_study if kind is None else _TAKE_OF_KIND,
