@@ -94,7 +94,9 @@ def main() -> None:
         plain, compiled = Side(material, settings), Side(material, settings)
         parts = compile_in_place(compiled.backbone, settings.mode)
         if not parts:
-            raise SystemExit(f"error: {settings.model} has no layers as BERT names them: give another --model")
+            raise SystemExit(
+                f"error: {settings.model} has no layers as BERT names them: give another --model"
+            )
         print(
             f"{parts} modules compiled, mode {settings.mode}, {settings.dtype}; batches of "
             f"{settings.batch_size}; {settings.rounds} rounds; median (range)"
