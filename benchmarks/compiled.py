@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,9 +22,8 @@ from adapters.config import AdapterConfig
 from adapters.pack import Pack
 from benchmarks.common import machine, parse, parser, spread, table
 from benchmarks.material import Material, draw_rows, prepare_material, write_study
-from benchmarks.steps import ENDLESS, Steps
-from sweeper.slot import Job
-from sweeper.trainconfig import TrainConfig
+from benchmarks.roofline import timed
+from benchmarks.steps import Steps, endless_jobs
 
 MODES = ("default", "reduce-overhead")
 
@@ -67,20 +66,14 @@ class Side:
     def measure(self, slots: int) -> tuple[float, float]:
         """Seconds of the first step, and of each of the others on average."""
         settings = self._settings
-        config = AdapterConfig(bottleneck_dim=24)
-        train = TrainConfig(epochs=ENDLESS, batch_size=settings.batch_size)
-        jobs = [Job(n, n, 1, config, train, seed=settings.seed + n) for n in range(slots)]
+        jobs = endless_jobs(AdapterConfig(bottleneck_dim=24), slots, settings.batch_size, settings.seed)
         steps = Steps(Pack(self.backbone, slots=slots), self._material, jobs)
         count = settings.steps * max(settings.slots) // slots
-        first, others = (_timed(steps, number) for number in (1, count))
+        first, others = (
+            timed(partial(steps.run, number), torch.device(settings.device)) for number in (1, count)
+        )
         steps.clear()
         return first, others / count
-
-
-def _timed(steps: Steps, count: int) -> float:
-    started = time.perf_counter()
-    steps.run(count)
-    return time.perf_counter() - started
 
 
 def main() -> None:

@@ -36,19 +36,16 @@ def measure(settings: argparse.Namespace) -> Answer:
     from adapters.config import AdapterConfig
     from adapters.pack import Pack
     from benchmarks.material import prepare_material
-    from benchmarks.steps import ENDLESS, Steps
+    from benchmarks.steps import Steps, endless_jobs
     from sweeper.device import peak_memory_bytes
-    from sweeper.slot import Job
     from sweeper.study import load_study
-    from sweeper.trainconfig import TrainConfig
 
     [slots] = settings.slots
     device = torch.device(settings.device)
     material = prepare_material(load_study(settings.measure), settings.device, settings.measure.parent)
     model = material.load_backbone(settings.dtype)
     config = AdapterConfig(bottleneck_dim=max(1, hidden_size(model.config) // 16))
-    train = TrainConfig(epochs=ENDLESS, batch_size=settings.batch_size)
-    jobs = [Job(n, n, 1, config, train, seed=settings.seed + n) for n in range(slots)]
+    jobs = endless_jobs(config, slots, settings.batch_size, settings.seed)
     steps = Steps(Pack(model, slots=slots), material, jobs)
     before = peak_memory_bytes(device)
     steps.run(settings.steps)

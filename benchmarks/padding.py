@@ -25,9 +25,7 @@ from adapters.config import AdapterConfig
 from adapters.pack import Pack
 from benchmarks.common import machine, parse, parser, spread, table
 from benchmarks.material import Material, draw_rows, prepare_material, write_study
-from benchmarks.steps import ENDLESS, Steps
-from sweeper.slot import Job
-from sweeper.trainconfig import TrainConfig
+from benchmarks.steps import Steps, endless_jobs
 
 LAYERS, WIDTH = 2, 32
 
@@ -90,8 +88,7 @@ def measure(
     material: Material, model: BertModel, slots: int, steps: int, batch_size: int, seed: int
 ) -> Shares:
     """Train some steps under watch."""
-    adapter, train = AdapterConfig(bottleneck_dim=2), TrainConfig(epochs=ENDLESS, batch_size=batch_size)
-    jobs = [Job(n, n, 1, adapter, train, seed=1000 * seed + n) for n in range(slots)]
+    jobs = endless_jobs(AdapterConfig(bottleneck_dim=2), slots, batch_size, 1000 * seed)
     under_way = Steps(Pack(model, slots=slots), material, jobs)
     with Watch() as watch:
         under_way.run(steps)

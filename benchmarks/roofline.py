@@ -24,10 +24,8 @@ from adapters.pack import Pack
 from benchmarks.common import machine, parse, parser, spread, table
 from benchmarks.flops import Shape, shape_of, step_flops
 from benchmarks.material import Material, draw_rows, prepare_material, write_study
-from benchmarks.steps import ENDLESS, Steps
+from benchmarks.steps import Steps, endless_jobs
 from sweeper.device import DTYPES, supports
-from sweeper.slot import Job
-from sweeper.trainconfig import TrainConfig
 
 SQUARES = (1024, 2048, 4096)
 
@@ -130,8 +128,7 @@ class Bench:
     def measure(self, slots: int) -> Measured:
         """A pack of K trials, after a step that is not counted, and products beside it."""
         settings = self._settings
-        train = TrainConfig(epochs=ENDLESS, batch_size=settings.batch_size)
-        jobs = [Job(n, n, 1, self._config, train, seed=settings.seed + n) for n in range(slots)]
+        jobs = endless_jobs(self._config, slots, settings.batch_size, settings.seed)
         steps = Steps(Pack(self._backbone, slots=slots), self._material, jobs)
         steps.run(1)
         count = max(settings.steps, settings.steps * max(settings.slots) // slots)

@@ -7,13 +7,21 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from adapters.config import AdapterConfig
 from adapters.pack import Pack
 from benchmarks.material import Material
 from sweeper.slot import Job, Slot, start
 from sweeper.train import step
+from sweeper.trainconfig import TrainConfig
 
 ENDLESS = 1000
 """Epochs of a trial that is never trained to its end."""
+
+
+def endless_jobs(config: AdapterConfig, slots: int, batch_size: int, seed: int) -> list[Job]:
+    """Trials that differ in their seeds alone, ``seed`` and those behind it, and are never at their end."""
+    train = TrainConfig(epochs=ENDLESS, batch_size=batch_size)
+    return [Job(number, number, 1, config, train, seed=seed + number) for number in range(slots)]
 
 
 class Steps:

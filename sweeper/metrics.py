@@ -54,6 +54,11 @@ KNOWN_BEFORE = {"trainable_parameters": "minimize", "flops_per_token": "minimize
 """What a configuration costs, known before it is trained: for further objectives, and for limits."""
 
 
+def in_words(cost: str) -> str:
+    """The name of such a cost as people say it: ``FLOPs per token``."""
+    return cost.replace("_", " ").replace("flops", "FLOPs")
+
+
 _CHUNK_TAG = re.compile(r"O|[BIES]-.+")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.console import Output, one_line
+from sweeper.metrics import in_words
 from sweeper.terminal import configuration, duration, memory, number, percent
 
 LABELS_SHOWN = 12
@@ -89,8 +90,9 @@ def _space(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"sizes      {low} to {high} adapter parameters ({shares})")
     for name, limit in result["limits"].items():
         if limit is not None:
-            words = name.replace("_", " ").replace("flops", "FLOPs")
-            lines.append(f"limit      {number(limit)} {words}; configurations past it are never trained")
+            lines.append(
+                f"limit      {number(limit)} {in_words(name)}; configurations past it are never trained"
+            )
     return lines
 
 

@@ -75,9 +75,9 @@ def others_end(session: Session, signals: Signals, poll_seconds: float) -> Itera
     Those that died are waited for until their leases have run out.
     """
     while session.row.ended_at is not None and not signals.count:
-        session.ledger.expire(session.name)
         moment = moment_of(session, 0, False)
         if all(trial.state != "running" for trial in moment.trials):
+            session.ledger.expire(session.name)  # so that MLflow is shown what became of those that died
             return
         yield moment
         signals.wait(poll_seconds)

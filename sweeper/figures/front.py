@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.figures import style
-from sweeper.metrics import KNOWN_BEFORE
+from sweeper.metrics import KNOWN_BEFORE, in_words
 from sweeper.results import Goal, Results
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def _size(trial: TrialView) -> str:
 
 
 def axis_label(goal: Goal) -> str:
-    known = goal.metric in KNOWN_BEFORE
-    name = goal.metric.replace("_", " ").replace("flops", "FLOPs") if known else f"validation {goal.metric}"
+    name = in_words(goal.metric) if goal.metric in KNOWN_BEFORE else f"validation {goal.metric}"
     return f"{name} ({'more' if goal.maximize else 'less'} is better)"
 
 

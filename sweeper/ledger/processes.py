@@ -51,10 +51,8 @@ def _is_hidden(pid: int) -> bool:
     """Whether it is there after all: ``/proc`` may hide those of other users. Its lease decides then."""
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return False
 
 
