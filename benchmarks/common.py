@@ -66,7 +66,10 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     settings.device = _checked_device(made, settings.device)
     import torch
 
+    from sweeper.device import keep_freed_memory
+
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()  # as workers do
     return settings
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from contextlib import suppress
 
 import torch
 
@@ -12,6 +14,8 @@ from sweeper.errors import UsageError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _SECONDS_A_DTYPE = 0.4
 _TOKENS, _WIDTH = 1024, 768
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 2**31 - 1
+"""Of mallopt(3): the numbers of two parameters, and the largest value that either can be given."""
 
 
 def devices() -> list[str]:
@@ -102,13 +106,28 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError)
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of tensors that are freed for those that follow, until it is released.
+
+    A step on a CPU frees its tensors and the next one makes them again. glibc returns each of more than
+    32 MiB to the kernel, which hands the next one out page by page, each zeroed (mallopt(3)). Other C
+    libraries stay as they are.
+    """
+    with suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            libc.mallopt(parameter, _LARGEST)
+
+
 def release_memory() -> None:
-    """Give cached memory of CUDA devices back, after what held it is gone."""
+    """Give kept memory back, of CUDA devices and of this process, after what held it is gone."""
     import gc
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 def synchronize(device: torch.device) -> None:

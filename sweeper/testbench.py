@@ -56,10 +56,12 @@ class Bench:
     def of(cls, session: Session, device: str) -> Bench:
         from adapters.pack import Pack
         from sweeper.backbone import fingerprint, load_backbone
+        from sweeper.device import keep_freed_memory
         from sweeper.session import check_same, load_data
         from sweeper.slot import Problem
         from sweeper.tasks import task_of
 
+        keep_freed_memory()
         study, row = session.study, session.row
         data = load_data(study, session.home)
         check_same(row, fingerprint(study.backbone), data.fingerprint)

@@ -21,7 +21,7 @@ from sweeper.backbone import fingerprint
 from sweeper.cache import FrozenCache, Layout, budget_bytes
 from sweeper.corners import depths
 from sweeper.data import TaskData
-from sweeper.device import peak_memory_bytes
+from sweeper.device import keep_freed_memory, peak_memory_bytes
 from sweeper.events import Event, Exhausted, Failed, Finished
 from sweeper.slot import Job
 from sweeper.study import load_study
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--cached", action="store_true")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
 
     trials = [Trial.from_dict(values) for values in json.loads(settings.trials.read_text(encoding="utf-8"))]
     material = prepare_material(load_study(settings.study), settings.device, settings.study.parent)

@@ -94,12 +94,13 @@ def _check(
     from sweeper import corners, data, space, task
     from sweeper.backbone import fingerprint, load_backbone, load_config, load_tokenizer, parameter_count
     from sweeper.check.forecast import measure_forecast
-    from sweeper.device import choose, measure_dtype
+    from sweeper.device import choose, keep_freed_memory, measure_dtype
     from sweeper.frozen import check_frozen
     from sweeper.limits import Limits
     from sweeper.session import check_same
     from sweeper.tasks import task_of
 
+    keep_freed_memory()  # as workers do
     where = choose(device)
     config = load_config(study.backbone)
     check_frozen(study, fingerprint(study.backbone))

@@ -15,7 +15,7 @@ import threading
 import traceback
 from types import FrameType
 
-from sweeper.device import set_threads
+from sweeper.device import keep_freed_memory, set_threads
 from sweeper.errors import SweeperError
 from sweeper.home import Home
 from sweeper.ledger import LEASE_SECONDS
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     hand_back_on_signals(stop)
     if given.leashed:
         hand_back_at_end_of_input(stop)
+    keep_freed_memory()
     try:
         if given.threads is not None:
             set_threads(given.threads)

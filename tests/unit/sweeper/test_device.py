@@ -1,5 +1,10 @@
 """What the machine computes on, and in which dtype."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,3 +29,34 @@ def test_bfloat16_has_to_win_by_a_fifth(
 
 def test_products_are_timed() -> None:
     assert device._rate("float32", "cpu") > 0.0
+
+
+FAULTS = """
+import resource, torch
+from pathlib import Path
+from sweeper.device import release_memory
+from sweeper.worker.process import main
+
+assert main(["no-such-study"]) == 2
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(32):
+    torch.ones(16, 1024, 1024)
+faults, kept = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, resident()
+release_memory()
+print(faults, kept - resident())
+"""
+
+
+def test_a_worker_keeps_the_memory_of_its_tensors_until_it_is_released(tmp_path: Path) -> None:
+    environment = {**os.environ, "SWEEPER_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", FAULTS]
+    said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+    faults, released = (int(word) for word in said.split())
+    a_tensor = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
+    # 32 times as many pages if nothing were kept; some tensors do not fit where an earlier one was.
+    assert faults < 20 * a_tensor
+    assert released >= a_tensor - 100
