@@ -67,7 +67,8 @@ Workers = Annotated[
         "--workers",
         envvar="SWEEPER_WORKERS",
         metavar="N",
-        help="Workers a device. `auto`: one a CUDA device; on a CPU up to one a core, sharing its threads. "
+        help="Workers a device. `auto`: one a CUDA device; on a CPU up to one a core, as many as "
+        "fit the free memory, sharing its threads. Limits of a container or a batch job count. "
         "`OMP_NUM_THREADS`, where it is set, is taken for the number of cores.",
     ),
 ]

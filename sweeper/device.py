@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from contextlib import suppress
 
@@ -139,11 +138,3 @@ def synchronize(device: torch.device) -> None:
 def set_threads(threads: int) -> None:
     """How many threads of the CPU this process computes with."""
     torch.set_num_threads(threads)
-
-
-def cpu_cores() -> int:
-    """The cores that this process may use, or ``OMP_NUM_THREADS`` where somebody has set it."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

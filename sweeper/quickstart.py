@@ -156,7 +156,7 @@ def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(beside, "w", encoding="utf-8", newline="") as file:
-            for row in [("sentence", "label"), *label_films(text)]:
+            for row in [("sentence", "label"), *label_sentences(text)]:
                 file.write("\t".join(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -166,7 +166,7 @@ def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def label_films(text: str) -> list[tuple[str, str]]:
+def label_sentences(text: str) -> list[tuple[str, str]]:
     """Sentences and their labels, each sentence once, out of lines of id, mean rating and sentence."""
     labels: dict[str, str] = {}
     for line in filter(None, text.split("\r\n")):

@@ -165,10 +165,13 @@ class Results:
 def non_dominated(trials: Sequence[TrialView], goals: Sequence[Goal]) -> list[TrialView]:
     """The trials that no other one beats: at least as good in every goal, and better in one.
 
-    Of trials that are equal in every goal the earliest stands for all.
+    Of trials that are equal in every goal the smallest stands for all, of equally small ones the earliest,
+    as in :func:`~sweeper.ledger.trialview.front`; the order is as there, too.
     """
     losses = {trial.place_id: tuple(goal.loss(trial) for goal in goals) for trial in trials}
-    ordered = sorted(trials, key=lambda t: (*losses[t.place_id], t.number or 0))
+    ordered = sorted(
+        trials, key=lambda t: (losses[t.place_id][0], t.trainable_parameters or 0, t.number or 0)
+    )
     points = [tuple(-loss for loss in losses[trial.place_id]) for trial in ordered]
     return [ordered[position] for position in front_of(points)]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
-from sweeper.device import cpu_cores
+from sweeper.available import cpu_cores, memory_bytes
 from sweeper.errors import UsageError
 from sweeper.ledger import LEASE_SECONDS
 from sweeper.words import short
@@ -86,7 +84,7 @@ def posts(devices: Sequence[str], options: WorkerOptions, left: int, backbone_by
 
 def _workers_on_cpu(cores: int, left: int, backbone_bytes: int) -> int:
     each = _WORKER_BYTES + _COPIES_OF_BACKBONE * backbone_bytes
-    room = psutil.virtual_memory().available // each
+    room = memory_bytes() // each
     return max(1, min(cores, -(-left // TRIALS_A_WORKER), room))
 
 

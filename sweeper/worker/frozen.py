@@ -6,7 +6,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from sweeper.device import cpu_cores, set_threads
+from sweeper.available import cpu_cores
+from sweeper.device import set_threads
 from sweeper.session import Session
 
 if TYPE_CHECKING:

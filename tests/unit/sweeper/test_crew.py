@@ -14,8 +14,7 @@ GIB = 2**30
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "cpu_cores", lambda: 8)
-    memory = type("Memory", (), {"available": 64 * GIB})
-    monkeypatch.setattr(crew.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(crew, "memory_bytes", lambda: 64 * GIB)
 
 
 @pytest.mark.parametrize(

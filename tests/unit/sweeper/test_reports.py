@@ -18,7 +18,7 @@ from sweeper.compare import compare_studies, comparison_page
 from sweeper.errors import UsageError
 from sweeper.figures import finalists, progress
 from sweeper.importance import importances
-from sweeper.ledger import AttemptRow
+from sweeper.ledger import AttemptRow, trialview
 from sweeper.ledger.records import PAST_THE_LIMIT
 from sweeper.page import figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
@@ -71,6 +71,11 @@ def test_equal_and_beaten_trials_are_not_on_the_front(results: Results) -> None:
     assert [trial.number for trial in non_dominated(trials, results.axes)] == [2, 0, 4]
     least = (Goal("loss", "minimize", lambda t: t.objective), results.axes[1])
     assert [trial.number for trial in non_dominated(trials, least)] == [5]
+    # Equal in all that counts: the smaller one stands for both, here as in `best` and `export --pareto`.
+    alike = [variant(6, 0.9, 30), variant(7, 0.9, 20), variant(8, 0.9, 20)]
+    assert [trial.number for trial in non_dominated(alike, results.axes[:1])] == [7]
+    objectives = [{"metric": "accuracy", "direction": "maximize"}]
+    assert [trial.number for trial in trialview.front(alike, objectives)] == [7]
 
 
 def test_several_objectives_are_read_by_their_names(results: Results) -> None:
