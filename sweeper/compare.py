@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What any two studies differ in, and what a table shows by itself.
 _OF_COURSE = ("study", "objective")
+DIFFERENT_DATA = "Trained or evaluated on different rows or tokens"
 
 
 def compare_studies(results: Sequence[Results]) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def compare_studies(results: Sequence[Results]) -> dict[str, Any]:
 
     Returns:
         ``objectives``, shared by all; ``studies``: for each what it found and cost; ``differences``: for each
-        setting that is not the same in all, by its key, its value in each study; ``same_data``.
+        setting that is not the same in all, by its key, its value in each study; ``same_data``: whether all
+        were trained and evaluated on the same rows.
 
     Raises:
         UsageError: there are fewer than two studies, one is named twice, or their objectives differ.
@@ -47,8 +49,18 @@ def compare_studies(results: Sequence[Results]) -> dict[str, Any]:
         "objectives": [{"metric": g.metric, "direction": g.direction} for g in results[0].goals],
         "studies": [_found(one) for one in results],
         "differences": _differences(results),
-        "same_data": len({one.data_fingerprint for one in results}) == 1,
+        "same_data": all(_same_data(one, other) for one, other in pairwise(results)),
     }
+
+
+def _same_data(one: Results, other: Results) -> bool:
+    """Whether values of the two can be compared: of the same rows and, where tokens are predicted, tokens."""
+    from sweeper.tasks import task_of
+
+    if one.data_fingerprint == other.data_fingerprint:
+        return True
+    by_rows = not task_of(one.study.task.kind).language_head and bool(one.data_digests)
+    return by_rows and one.data_digests == other.data_digests
 
 
 def _goals(results: Results) -> str:
@@ -112,7 +124,7 @@ def print_comparison(out: Output, comparison: Mapping[str, Any]) -> None:
     else:
         out.note("Their spaces and settings are the same.")
     if not comparison["same_data"]:
-        out.note("They were trained or evaluated on different rows: their values cannot be compared as such.")
+        out.note(f"{DIFFERENT_DATA}: their values cannot be compared as such.")
     for found in comparison["studies"]:
         if found["best"] is not None:
             out.note(
@@ -178,9 +190,7 @@ def comparison_page(results: Sequence[Results], comparison: Mapping[str, Any]) -
 
     names = [found["study"] for found in comparison["studies"]]
     different = shown(["setting", *names], difference_rows(comparison))
-    warning = (
-        "" if comparison["same_data"] else "Trained or evaluated on different rows: not comparable as such. "
-    )
+    warning = "" if comparison["same_data"] else f"{DIFFERENT_DATA}: not comparable as such. "
     parts = [
         f'<p class="about">{html.escape(warning + _goals(results[0]))}</p>',
         text_section("Studies", shown(*summary_rows(comparison))),

@@ -14,7 +14,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 _SECONDS_A_DTYPE = 0.4
 _TOKENS, _WIDTH = 1024, 768
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 2**31 - 1
-"""Of mallopt(3): the numbers of two parameters, and the largest value that either can be given."""
+"""Of mallopt(3): the numbers of two parameters, and the largest value that either can have."""
+_OLD_LARGEST = 2**25
+"""Of the second one in older versions of glibc, which refuse more."""
 
 
 def devices() -> list[str]:
@@ -113,9 +115,10 @@ def keep_freed_memory() -> None:
     libraries stay as they are.
     """
     with suppress(AttributeError, OSError):
-        libc = ctypes.CDLL(None)
-        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            libc.mallopt(parameter, _LARGEST)
+        mallopt = ctypes.CDLL(None).mallopt
+        # The second call ends the adaptation of the first threshold, so that one has to be large before it.
+        if mallopt(_MMAP_THRESHOLD, _LARGEST) or mallopt(_MMAP_THRESHOLD, _OLD_LARGEST):
+            mallopt(_TRIM_THRESHOLD, _LARGEST)
 
 
 def release_memory() -> None:

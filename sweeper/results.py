@@ -80,7 +80,8 @@ class Results:
         best: the best complete trial by the first objective; None if none has succeeded.
         curves: (epoch, objective) of each evaluation, by the place of the trial.
         hours: how long anybody worked on it; several workers count once.
-        data_fingerprint: equal for studies of the same rows.
+        data_fingerprint: equal for studies of the same rows in the same tokens.
+        data_digests: of each split, equal for the same rows; empty if the study began without them.
         backbone_fingerprint: equal for studies of the same weights.
         dtype: of the backbone, as it was settled when the study began.
         finalists: what ``confirm`` found of each; empty if it was not run.
@@ -97,6 +98,7 @@ class Results:
     attempts: tuple[AttemptRow, ...]
     hours: float = 0.0
     data_fingerprint: str = ""
+    data_digests: Mapping[str, str] = field(default_factory=dict)
     backbone_fingerprint: str = ""
     dtype: str = ""
     finalists: tuple[Finalist, ...] = ()
@@ -201,6 +203,7 @@ def read_results(ledger: Ledger, name: str) -> Results:
         attempts=tuple(ledger.attempts(name)),
         hours=ledger.hours_used(name),
         data_fingerprint=row.data_fingerprint,
+        data_digests=row.data_report.get("digest", {}),
         backbone_fingerprint=row.backbone_fingerprint,
         dtype=row.dtype,
     )

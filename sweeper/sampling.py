@@ -40,7 +40,7 @@ def build(sampler: Sampler, seed: int, number: int, *, conditional: bool) -> opt
 
     Args:
         conditional: some parameters are only there beside certain values of others; then tpe models those
-            that occur together as a group.
+            that occur together as a group, unless ``group`` or ``multivariate`` says no.
 
     Raises:
         ValueError: no sampler has this name.
@@ -49,7 +49,8 @@ def build(sampler: Sampler, seed: int, number: int, *, conditional: bool) -> opt
 
     options: dict[str, Any] = {name: value for name, value in sampler.options.items() if value is not None}
     seeded = derived_seed(seed, number)
-    if sampler.name == "tpe" and (options.get("group") or (conditional and "group" not in options)):
+    grouped = options.get("group", conditional and options.get("multivariate") is not False)
+    if sampler.name == "tpe" and grouped:
         options |= {"group": True, "multivariate": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", exceptions.ExperimentalWarning)

@@ -199,11 +199,10 @@ class Bench:
 
     def _run(self, claim: Claim, advance: Callable[[int, int], None]) -> None:
         """One run of the whole backbone, read on the validation rows; on the test rows if its seed counts."""
-        import torch
-
         from adapters.pack import Pack
         from sweeper import space
         from sweeper.backbone import load_backbone
+        from sweeper.device import is_out_of_memory
         from sweeper.evaluate import predict_logits
         from sweeper.finetune import fine_tune
         from sweeper.ledger import Attached, Result
@@ -230,7 +229,9 @@ class Bench:
                 advance,
                 half=self.session.row.dtype == "bfloat16",
             )
-        except (FloatingPointError, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not (isinstance(error, FloatingPointError) or is_out_of_memory(error)):
+                raise
             ledger.record_result(claim, Result("failed", reason=str(error).splitlines()[0]))
             return
         pack = Pack(model)

@@ -139,6 +139,8 @@ def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], i
                 params |= layers
                 continue
             value = layers
+        if name == "adapters":
+            value = encode(tuple(value))
         spec = None if key is None else study.search[key]
         value = _named(study, spec, value) if name == "placement" else value
         if key is None or spec is None or isinstance(spec, Fixed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def _tokenise_tables(
     max_length = study.train.max_length
     splits: dict[str, Split] = {}
     kind, names = task_of(study.task.kind), tables.label_names
-    keys = ("rows", "label_counts", "truncated", "mean_length", "max_length_seen")
+    keys = ("rows", "digest", "label_counts", "truncated", "mean_length", "max_length_seen")
     report: dict[str, Any] = {key: {} for key in keys}
     for name, table in tables.named():
         made = kind.tokenise(table.texts, table.labels, names, tokenizer, max_length, table.fault)
@@ -90,6 +91,7 @@ def _tokenise_tables(
         splits[name] = made.split
         counts = Counter(label for labels in table.labels for label in kind.names_in(labels))
         report["rows"][name] = len(table)
+        report["digest"][name] = _digest_of([table])
         report["label_counts"][name] = {label: counts[label] for label in names or ()}
         report["truncated"][name] = made.truncated
         report["mean_length"][name] = len(made.split.input_ids) / len(made.split)
@@ -133,8 +135,13 @@ def _fingerprint(study: Study, tables: Tables, tokenizer: PreTrainedTokenizerBas
         "splits": [[name, len(table)] for name, table in tables.named()],
         "tokenizer": _tokenizer_identity(tokenizer),
     }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for _, table in tables.named():
+    return _digest_of([table for _, table in tables.named()], json.dumps(about, sort_keys=True).encode())
+
+
+def _digest_of(tables: Sequence[Table], start: bytes = b"") -> str:
+    """A digest of texts and labels, behind some bytes."""
+    digest = hashlib.sha256(start)
+    for table in tables:
         for row in zip(*table.texts, table.labels, strict=True):
             # JSON's quotes keep neighbouring fields apart; its newline, neighbouring rows.
             digest.update(json.dumps(row).encode() + b"\n")

@@ -139,7 +139,7 @@ class Rounds:
         if self._heartbeat.is_lost(claim):
             self._waiting = None
             self._heartbeat.drop(claim)
-        elif self._stop.is_set() or self._heartbeat.control is not None:
+        elif self._stop.is_set() or (self._heartbeat.control is not None and not self._confirm):
             self._waiting = None
             with contextlib.suppress(LeaseLost):
                 self._ledger.release(claim)

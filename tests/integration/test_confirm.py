@@ -170,7 +170,17 @@ def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(
     assert main(["confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json"]) == 0
     told = capsys.readouterr()
     assert "the default configuration is left out: it is past a limit, and was never trained" in told.err
+
+    def no_room(*arguments: object, **options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr("sweeper.finetune.fine_tune", no_room)
+    command = ["confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json", "--references"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "full fine-tuning failed at every learning rate: it is left out" in told.err
     said = json.loads(told.out)
+    assert said["full"] is None
     assert said["default"] is None and said["head"]["params"]["learning_rate"] == 0.001
     print_confirmation(Output(), said)
     table = capsys.readouterr().out

@@ -12,6 +12,7 @@ import torch
 
 import sweeper.train
 from adapters.pack import Pack
+from sweeper.control import stop_study
 from sweeper.events import Event, Exhausted, Failed, Finished, Stepped
 from sweeper.home import Home
 from sweeper.ledger import this_worker
@@ -172,3 +173,21 @@ def test_a_trial_over_which_a_worker_died_is_trained_alone(folder: Path) -> None
     with_it = {places for places in together if lost.place_id in places}
     assert with_it == {(lost.place_id,)}
     assert max(len(places) for places in together) == 3
+
+
+def test_what_waits_to_be_confirmed_alone_waits_whatever_became_of_its_study(folder: Path) -> None:
+    session = begin(
+        folder,
+        search={"method": "prefix", "prefix_length": [2, 3]},
+        budget={"trials": 1},
+        train={"epochs": 12},
+    )
+    stop_study(session.ledger, "tiny")
+    params = {"prefix_length": 2}
+    session.ledger.confirm(
+        "tiny", [("confirm", "confirm-head-1", params), ("confirm", "confirm-0000-1", params)]
+    )
+    # The study's word is read 30 times a lease, while the head trains and the prefix waits for it.
+    run(session, pack=2, lease_seconds=2.0, confirm=True)
+    found = {view.label: (view.state, view.attempts) for view in session.ledger.confirmations("tiny")}
+    assert found == {"confirm-head-1": ("complete", 1), "confirm-0000-1": ("complete", 1)}

@@ -93,6 +93,9 @@ def test_the_report(folder: Path) -> None:
     assert cut.report["max_length_seen"] == report["max_length_seen"]
     assert cut.report["mean_length"]["train"] == cut.train.lengths.double().mean().item()
     assert int(cut.train.lengths.max()) == 8
+    # The rows are the same, and the test rows are others.
+    assert cut.report["digest"] == report["digest"] and cut.fingerprint != whole.fingerprint
+    assert len(set(report["digest"].values())) == 3
 
 
 def test_more_texts_than_are_tokenised_at_once(folder: Path) -> None:

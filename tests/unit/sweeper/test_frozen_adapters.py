@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,11 +14,12 @@ import yaml
 
 from adapters.config import AdapterConfig
 from adapters.pack import Pack
-from sweeper import corners, space
+from sweeper import corners, space, warmstart
 from sweeper.backbone import fingerprint, load_backbone, load_config
 from sweeper.data import Split
 from sweeper.errors import SweeperError, UsageError
 from sweeper.frozen import check_frozen, check_same_frozen, keep_frozen, kept_frozen, named_frozen
+from sweeper.ledger import TrialView
 from sweeper.session import check_unchanged
 from sweeper.slot import Job, Problem, start
 from sweeper.study import Study, difference, from_dict, load_study
@@ -221,3 +222,19 @@ def test_a_slot_trains_the_fusion_and_the_head_alone(made: Path) -> None:
     trained = sum(parameter.numel() for parameter in slot.parameters)
     assert trained == corners.extremes(study, pack.backbone.config)[0] + 2 * 33
     assert job.identity()["adapter"]["adapters"][0]["weights"] == found.adapter.adapters[0].weights
+
+
+def test_a_warm_start_takes_trials_over_the_same_adapters(made: Path) -> None:
+    write_export(made / "c", made / "backbone", AdapterConfig(bottleneck_dim=5), 4)
+    old = study_of(made, adapters=[["a", "b"], ["a", "c"]])
+    for adapters, taken in (
+        ([["a", "c"], ["a", "b"]], {"adapters": '["a", "b"]', "learning_rate": 1e-3}),
+        (["a", "b"], {"learning_rate": 1e-3}),
+        (["a", "c"], "the adapters that they are made of are others"),
+        ([["a", "c"], ["b", "c"]], "adapters is outside of this space"),
+    ):
+        study = study_of(made, adapters=adapters)
+        params = {"adapters": '["a", "b"]', "learning_rate": 1e-3}
+        view = SimpleNamespace(params=params, metrics={"accuracy": 0.5}, trainable_parameters=7)
+        found = warmstart._translated(study, old, cast(TrialView, view), lambda: 3)
+        assert found == (taken if isinstance(taken, str) else {"params": taken, "values": [0.5]})

@@ -330,6 +330,19 @@ def test_two_studies_are_compared(
     assert "budget.trials\t6\t2" in capsys.readouterr().out
     three = [results, read_results(made.ledger, "other"), dataclasses.replace(results, data_fingerprint="x")]
     assert compare_studies(three[1:])["same_data"] is False
+    # The same rows in other tokens are the same rows, but not where tokens are predicted.
+    rows = {"train": "t", "validation": "v"}
+    ours, theirs = (
+        dataclasses.replace(one, data_fingerprint=one.name, data_digests=rows) for one in three[:2]
+    )
+    assert compare_studies([ours, theirs])["same_data"] is True
+    fewer = dataclasses.replace(theirs, data_digests={**rows, "train": "u"})
+    assert compare_studies([ours, fewer])["same_data"] is False
+    task = dataclasses.replace(results.study.task, kind="causal_lm")
+    predicts = [
+        dataclasses.replace(one, study=dataclasses.replace(one.study, task=task)) for one in (ours, theirs)
+    ]
+    assert compare_studies(predicts)["same_data"] is False
     renamed = dataclasses.replace(results.study, name="again")
     again = dataclasses.replace(results, study=renamed, backbone_fingerprint="x", dtype="bfloat16")
     assert compare_studies([results, again])["differences"] == {

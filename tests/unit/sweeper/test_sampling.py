@@ -18,7 +18,7 @@ from benchmarks.flops import shape_of, step_flops
 from sweeper import space
 from sweeper.budget import standing_still, why_over
 from sweeper.ledger import TrialView
-from sweeper.sampling import grid_points, sampler_of
+from sweeper.sampling import build, grid_points, sampler_of
 from sweeper.study import Study, from_dict
 from tests.tiny_folder import study_data
 
@@ -59,6 +59,27 @@ def test_a_sampler_draws_the_same_for_the_same_trial(sampler: Any, kind: type) -
             trials.tell(trial, float(number))
     assert drawn[0] == drawn[1]
     assert len({str(params) for params in drawn[0]}) > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "conditional", "grouped"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"multivariate": True}, True, True),
+        ({"multivariate": False}, True, False),
+        ({"group": False}, True, False),
+        ({"group": True}, False, True),
+    ],
+)
+def test_tpe_groups_what_occurs_together_unless_the_study_says_no(
+    options: dict[str, bool], conditional: bool, grouped: bool
+) -> None:
+    sampler = study_of(sampler={"name": "tpe", **options}).sampler
+    made = build(sampler, 0, 0, conditional=conditional)
+    assert isinstance(made, optuna.samplers.TPESampler)
+    assert made._group is grouped
+    assert made._multivariate is (True if grouped else options.get("multivariate"))
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), more=st.integers(0, 30))
