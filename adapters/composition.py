@@ -17,7 +17,7 @@ from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.frozen import Frozen
 from adapters.fuse import Fuse, fuse_shapes
-from adapters.points import Place, is_in_ffn
+from adapters.points import Place, Point, is_in_ffn
 from adapters.shape import Shape
 from adapters.stack import Stack
 
@@ -79,6 +79,7 @@ class Composition:
             for place in self._rows[config.own.method].places(config.own, shape):
                 found[_spot(place)] = found.get(_spot(place), Meeting(place))._replace(own=place)
         meetings = sorted(found.values(), key=lambda one: (one.place.layer, is_in_ffn(one.place)))
+        meetings = _with_own_keys(meetings)
         _check_keys(meetings)
         if config.method == "fuse" and all(len(one.frozen) == 1 for one in meetings):
             raise AdapterError("no two of the adapters share a site: there is nothing to fuse", "adapters")
@@ -144,6 +145,20 @@ class Composition:
 def _spot(place: Place) -> object:
     """What two places have in common that are one: the same hook on the same module."""
     return place if isinstance(place, Site) else (place.layer, place.path, place.hook)
+
+
+def _with_own_keys(meetings: Sequence[Meeting]) -> list[Meeting]:
+    """What acts on the inputs of a linear is called so where something else acts on its outputs."""
+    outputs = {
+        one.place.key for one in meetings if isinstance(one.place, Point) and one.place.hook == "change"
+    }
+
+    def named(place: Place) -> Place:
+        if isinstance(place, Point) and place.hook == "input" and place.key in outputs:
+            return place._replace(name=f"{place.name}_input")
+        return place
+
+    return [one._replace(place=named(one.place)) for one in meetings]
 
 
 def _check_keys(meetings: Sequence[Meeting]) -> None:

@@ -103,8 +103,9 @@ class Inserted(nn.Module):
         if adapter.prompt is not None:
             reader = _submodule(backbone, row.reader, row.model_type)
             self.handles.extend(register_prompt(adapter.prompt, reader))
-        if adapter.config.dropout or adapter.config.stochastic_depth:
-            layer = _submodule(backbone, f"{row.layers}.0", row.model_type)
+        if (adapter.config.dropout or adapter.config.stochastic_depth) and adapter.sites:
+            lowest = min(site.layer for site in adapter.sites)
+            layer = _submodule(backbone, row.part(lowest, backbone.config).path, row.model_type)
             self.handles.append(
                 layer.register_forward_pre_hook(partial(_refuse_recomputing, adapter, backbone))
             )

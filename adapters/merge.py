@@ -34,7 +34,8 @@ def merge(model: nn.Module, name: str | None = None) -> None:
     """Put an inserted LoRA or DoRA into the weights of the backbone, and take its hooks off.
 
     The model computes what it did with the adapter active, but for rounding: the sums are made in fp32 or
-    more, and rounded once to the dtype of the weight. It has no dropout any more. Each linear that the
+    more, and rounded once to the dtype of the weight. It stays in the mode that it is in, training or
+    evaluation, and the adapter's dropout is gone. Each linear that the
     adapter acts on gets a new weight, and the old one is kept for `unmerge`: memory for one more copy of
     those weights, on their device. The new weights are frozen. The adapter leaves
     the model, which may hold no other.
@@ -66,7 +67,10 @@ def merge(model: nn.Module, name: str | None = None) -> None:
         listed = ", ".join(map(repr, others))
         raise AdapterError(f"merging {chosen!r} would change the backbone under {listed}: remove those first")
     weights = _merged_weights(adapter, backbone)
+    training = [(module, module.training) for module in backbone.modules()]
     remove(model, chosen)
+    for module, was in training:  # those from before the insertion are none of the merged model's
+        module.training = was
     kept = _Merged(adapter, chosen)
     for linear, weight in weights:
         old = linear.weight

@@ -184,7 +184,8 @@ def _checkpoints(ledger: Ledger, home: Home, dry_run: bool) -> Iterator[Leftover
     trials = {study: _folders(study) for study in _folders(root) if STUDY_NAME.fullmatch(study.name)}
     for study, folders in trials.items():
         known = ledger.find_study(study.name) is not None
-        ended = {view.name for view in ledger.trials(study.name) if view.state in ENDED} if known else set()
+        views = [*ledger.trials(study.name), *ledger.confirmations(study.name)] if known else []
+        ended = {view.name for view in views if view.state in ENDED}
         for folder in folders:
             files = files_of_trial(folder)
             if files and not known:

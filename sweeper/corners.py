@@ -80,7 +80,7 @@ def check_space(study: Study, backbone_config: Any) -> None:
         except AdapterError as error:
             line = _line_of(study, config.method, error.field, indices)
             raise UsageError(str(error), study.path, line) from error
-    _check_between(study)
+    _check_between(study, backbone_config)
     _check_positions(study, backbone_config)
     smallest, _ = extremes(study, backbone_config)
     limit = study.limits.trainable_parameters
@@ -123,15 +123,31 @@ def check_head(limits: Limits) -> None:
         )
 
 
-def _check_between(study: Study) -> None:
+def _check_between(study: Study, backbone_config: Any) -> None:
     """What the ends of a range do not show: a compacter's sizes are multiples of its Kronecker factors."""
+    from adapters.methods import check
+
     if "compacter" not in method_names(study.search["method"]):
         return
     key = key_of(study.search, "compacter", "bottleneck_dim")
     spec = study.search[key] if key is not None else None
     factors = key_of(study.search, "compacter", "phm_dim")
     default = Fixed(DEFAULTS["compacter"]["phm_dim"])
-    for factor in space.ends(study.search[factors] if factors is not None else default):
+    factor_spec = study.search[factors] if factors is not None else default
+    widths = space.ends(spec if spec is not None else Fixed(DEFAULTS["compacter"]["bottleneck_dim"]))
+    if isinstance(factor_spec, Range):
+        between = range(int(factor_spec.low), int(factor_spec.high) + 1, int(factor_spec.step or 1))
+        for each, width in itertools.product(between, widths):
+            config = AdapterConfig(method="compacter", bottleneck_dim=int(str(width)), phm_dim=each)
+            try:
+                check(config, backbone_config)
+            except AdapterError as error:
+                raise UsageError(
+                    f"{error}; give a list of those that do, or a step that leaves the others out",
+                    study.path,
+                    _line_of(study, "compacter", "phm_dim", {str(factors): 0}),
+                ) from error
+    for factor in space.ends(factor_spec):
         if isinstance(spec, Range) and int(spec.step or 1) % int(str(factor)):
             raise UsageError(
                 f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range "

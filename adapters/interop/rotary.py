@@ -39,6 +39,7 @@ def turned(keys: Sequence[Tensor], by: int, config: Any) -> list[Tensor]:
 def _turned(keys: Tensor, angles: Tensor, heads: int) -> Tensor:
     apart = keys.double().unflatten(1, (heads, -1))
     half = len(angles)  # a family may turn the first channels of a head alone
+    angles = angles.to(keys.device)
     cos, sin = angles.cos(), angles.sin()
     one, other = apart[..., :half], apart[..., half : 2 * half]
     parts = [one * cos - other * sin, other * cos + one * sin, apart[..., 2 * half :]]

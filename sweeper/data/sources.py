@@ -39,10 +39,12 @@ def read_source(
 
         return read_hub(source, columns, cache_dir, study_file, line)
     assert source.path is not None
-    return read_file(source.path, source.written, columns)
+    return read_file(source.path, source.written, columns, source.suffix)
 
 
-def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None = None) -> Rows:
+def read_file(
+    path: Path, name: str | None = None, columns: Sequence[str] | None = None, suffix: str | None = None
+) -> Rows:
     """Read a csv, tsv, jsonl or parquet file.
 
     A TSV is read without quoting, so that a quotation mark in a text is only that. Empty lines are skipped.
@@ -50,12 +52,13 @@ def read_file(path: Path, name: str | None = None, columns: Sequence[str] | None
     Args:
         name: what the file is called in messages; its path if None.
         columns: what is read of a parquet file, as far as it is there; None for all.
+        suffix: the format, such as ``.tsv``; None for the path's own.
 
     Raises:
         UsageError: the file has no rows, or is not what its suffix says; it names the line.
     """
     name = name or str(path)
-    suffix = path.suffix.lower()
+    suffix = suffix or path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"the format is told by the suffix: one of {', '.join(SUFFIXES)}", file=path)
     try:

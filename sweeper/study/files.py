@@ -155,13 +155,15 @@ def _rows(node: Node) -> int | None:
 def _file_source(node: Node, rows: int | None, check_files: bool) -> Source:
     written = node.text()
     path = local_path(node, written)
-    if path.suffix.lower() not in SUFFIXES:
-        node.fail(f"{short(path.suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}")
+    source = Source(written=written, path=path, rows=rows)
+    if source.suffix not in SUFFIXES:
+        suffix = Path(written).suffix
+        node.fail(f"{short(suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}")
     if check_files and not _exists(path):
         node.fail(f"there is no file {short(written)}{_beside(node, written)}{_similar_file(path)}")
     if check_files and not path.is_file():
         node.fail(f"{short(written)} is not a file")
-    return Source(written=written, path=path, rows=rows)
+    return source
 
 
 def _beside(node: Node, written: str) -> str:

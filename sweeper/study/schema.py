@@ -146,6 +146,11 @@ class Source:
     revision: str | None = None
     rows: int | None = None
 
+    @property
+    def suffix(self) -> str:
+        """The format of the file, by the name that is written: a link may lead to any other."""
+        return Path(self.written or "").suffix.lower()
+
     def to_dict(self) -> dict[str, Any]:
         if self.hub is not None:
             where = {"hub": self.hub, "config": self.config, "split": self.split, "revision": self.revision}

@@ -7,7 +7,7 @@ scalar are told apart, and every value of theirs is put to those two.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -111,6 +111,12 @@ def keys_of(search: Mapping[str, Spec], method: str) -> tuple[str, ...]:
     wanted = {key_of(search, method, field) for field in fields_of(method)}
     wanted |= set(bits_of(search, method).values())
     return tuple(key for key in search if key in wanted or key in TRAIN_FIELDS)
+
+
+def shared_keys(search: Mapping[str, Spec], keys: Iterable[str]) -> tuple[str, ...]:
+    """Those keys of a space that every trial has a value for, whatever its method."""
+    known = [{"method", *keys_of(search, method)} for method in method_names(search["method"])]
+    return tuple(key for key in keys if all(key in each for each in known))
 
 
 def _methods(node: Node) -> tuple[Fixed | Choice, dict[str, dict[str, Node]]]:

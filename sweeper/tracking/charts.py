@@ -30,11 +30,12 @@ _SIZE = "trainable_parameters"
 _SECTION, _WIDE = "sweeper", "sweeper-wide"
 
 
-def state(searched: Sequence[str], direction: str) -> dict[str, Any]:
+def state(searched: Sequence[str], shared: Sequence[str], direction: str) -> dict[str, Any]:
     """What the page holds: every run, and three charts.
 
     Args:
         searched: the parameters that vary.
+        shared: those of them that every trial has, whatever its method.
         direction: of the objective, as for ``views.state``.
     """
     return {
@@ -43,7 +44,7 @@ def state(searched: Sequence[str], direction: str) -> dict[str, Any]:
         "compareRunCharts": [
             _scatter(f"{views.OBJECTIVE} against size"),
             _line(f"{views.OBJECTIVE} at every evaluation"),
-            _parallel(searched),
+            _parallel(shared),
         ],
         "compareRunSections": [
             _section(_SECTION, "Adapters", columns=2),
@@ -162,12 +163,12 @@ def _line(title: str, metric: str = views.OBJECTIVE) -> dict[str, Any]:
     )
 
 
-def _parallel(searched: Sequence[str]) -> dict[str, Any]:
+def _parallel(shared: Sequence[str]) -> dict[str, Any]:
     # Only runs that have every one of these are drawn: all trials of the search, no reference.
     return _card(
         "PARALLEL",
         metricSectionId=_WIDE,
-        selectedParams=list(searched),
+        selectedParams=list(shared),
         selectedMetrics=[views.OBJECTIVE],
         showAllRuns=True,
     )

@@ -20,6 +20,7 @@ from sweeper.page import write_report
 from sweeper.results import read_results
 from sweeper.study import Study, from_dict
 from sweeper.study.layerbits import columns
+from sweeper.study.search import shared_keys
 from sweeper.summary import summarize
 from sweeper.tracking import charts, confirmations, note, picture, views
 from sweeper.tracking.links import links_of
@@ -215,6 +216,7 @@ class Drawing:
         tags = {picture.NOTE_TAG: text, _FILE_TAG: file_digest}
         board.log(parent, points, picture.study_params(row, study), tags)
         self._steps_drawn = max((point.step for point in points), default=self._steps_drawn)
+        shared = shared_keys(study.search, study.searched)
         view = views.state(columns(study.searched), study.objective.direction)
         wanted = {
             **picture.EXPERIMENT_TAGS,
@@ -222,7 +224,7 @@ class Drawing:
             picture.NOTE_TAG: text,
             views.TAG: views.encode(view, row.created_at),
             charts.TAG: views.encode(
-                charts.state(study.searched, study.objective.direction), row.created_at, charts.NAME
+                charts.state(study.searched, shared, study.objective.direction), row.created_at, charts.NAME
             ),
         }
         if is_confirmed:

@@ -17,6 +17,8 @@ from sweeper.study.layerbits import columns
 from sweeper.tasks import task_of
 from sweeper.terminal import COUNTED, configuration, number, percent, trial_name
 
+MOST_OF_FRONT = 30
+"""Rows of a table for people; MLflow takes 20,000 characters in all."""
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#+!|~"})
 
 
@@ -145,8 +147,10 @@ def _front(summary: Mapping[str, Any]) -> str:
     if not front:
         return ""
     names = list(front[0]["objectives"])
-    rows = [[trial_name(t), *(number(t["objectives"][name]) for name in names)] for t in front]
-    return "The front:\n\n" + _table(["trial", *map(plain, names)], rows)
+    shown = front[:MOST_OF_FRONT]
+    rows = [[trial_name(t), *(number(t["objectives"][name]) for name in names)] for t in shown]
+    title = "The front:" if len(shown) == len(front) else f"The front, {len(shown)} of {len(front)} trials:"
+    return f"{title}\n\n" + _table(["trial", *map(plain, names)], rows)
 
 
 def _difference(trial: Mapping[str, Any], best: Mapping[str, Any] | None) -> str:

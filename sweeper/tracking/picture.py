@@ -18,6 +18,7 @@ from sweeper import space
 from sweeper.ledger import MetricRow, StudyRow, TrialView
 from sweeper.ledger.schema import ENDED
 from sweeper.study import Source, Study
+from sweeper.study.layerbits import columns, is_bit
 from sweeper.tracking import note
 from sweeper.tracking.views import OBJECTIVE, SIZES, STATE_TAG
 from sweeper.trainconfig import TrainConfig
@@ -134,6 +135,8 @@ def trial_params(study: Study, trial: TrialView) -> dict[str, str]:
 def configuration_params(study: Study, params: Mapping[str, Any]) -> dict[str, str]:
     """Every field of an adapter and of its training, by the parameters of the search."""
     values = {**space.configuration(study, dict(params)).to_dict(), **params}
+    # The bits of a method's layers are one column, which is called as they are: ``lora.layers``.
+    values |= dict.fromkeys(columns(filter(is_bit, params)), values["layers"])
     return {name: _param(value) for name, value in values.items()}
 
 

@@ -199,7 +199,7 @@ def test_the_saved_view_is_a_tag_of_the_experiment(finished) -> None:
     row = study.ledger.study("films")
     state = views.state(tuple(TRIALS[0].params), "maximize")
     assert picture["tags"][views.TAG] == views.encode(state, row.created_at)
-    state = charts.state(tuple(TRIALS[0].params), "maximize")
+    state = charts.state(tuple(TRIALS[0].params), tuple(TRIALS[0].params), "maximize")
     assert picture["tags"][charts.TAG] == views.encode(state, row.created_at, charts.NAME)
     assert row.experiment_id is not None and row.run_id is not None
 

@@ -191,6 +191,32 @@ def test_what_acts_on_one_module_acts_in_one_order_alone_and_packed() -> None:
     torch.testing.assert_close(packed[0], bare, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("order", [("lora", "ia3"), ("ia3", "dora")])
+def test_inputs_and_outputs_of_one_linear_are_changed_by_a_part_each(
+    order: tuple[str, str], tokens: Tensor, tmp_path: Any
+) -> None:
+    model = tiny_model("bert").double()
+    fields: dict[str, Any] = {"lora": {"targets": "ffn"}, "dora": {"targets": "ffn"}, "ia3": {}}
+    parts = [
+        trained(model.config, seed, method=one, **fields[one]).double() for seed, one in enumerate(order)
+    ]
+    stacked = stack(parts, AdapterConfig(bottleneck_dim=4), generator()).double()
+    names = {name.split(".")[0] for name in stacked.state_dict()}
+    assert {"layer_0_ffn_down", "layer_0_ffn_down_input"} <= names
+    attach(model, stacked)
+    both = hidden(model, tokens)
+    save(stacked, tmp_path / "adapter.safetensors")
+    again = load(tmp_path / "adapter.safetensors")
+    remove(model)
+    attach(model, again.double())
+    assert torch.equal(hidden(model, tokens), both)
+    remove(model)
+    for part in parts:
+        attach(model, part)
+        assert not torch.allclose(both, hidden(model, tokens), atol=1e-3)
+        remove(model)
+
+
 def test_the_file_of_a_composition_needs_no_other(tokens: Tensor, tmp_path: Any) -> None:
     model = tiny_model("bert")
     parts = [trained(model.config, seed) for seed in range(2)]

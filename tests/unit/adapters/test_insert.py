@@ -546,3 +546,8 @@ def test_half_of_an_encoder_decoder_takes_the_layers_that_it_has(tokens):
     with pytest.raises(AdapterError, match=r"has no encoder: .* layers=\[2, 3\]$"):
         insert(decoder, config_of(), generator=generator())
     insert(decoder, config_of(layers=[2, 3]), generator=generator())
+    remove(decoder)
+    insert(decoder, config_of(layers=[2, 3], dropout=0.1), generator=generator())
+    decoder.gradient_checkpointing_enable()
+    with pytest.raises(AdapterError, match="gradient checkpointing computes layers again"):
+        decoder.train()(tokens)

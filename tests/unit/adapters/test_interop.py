@@ -223,6 +223,11 @@ def test_poolings_of_a_head_leave_padding_out():
         Head(layer, "last").logits(output, mask), torch.stack([hidden[0, 3], hidden[1, 1]])
     )
     torch.testing.assert_close(Head(layer, "cls").logits(output, mask), hidden[:, 0])
+    # bf16 cannot count so far, and the last token is found all the same.
+    long, seen = torch.zeros(1, 300, 3, dtype=torch.bfloat16), torch.zeros(1, 300, dtype=torch.long)
+    long[0, 259], seen[0, :260] = 1.0, 1
+    output = type("Output", (), {"last_hidden_state": long})()
+    assert Head(layer, "last").logits(output, seen).tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_a_folder_of_ones_own_export_is_read_too(fill, tmp_path):

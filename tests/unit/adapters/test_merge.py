@@ -131,3 +131,13 @@ def test_a_copy_and_a_moved_model_unmerge_their_own(tokens: Tensor) -> None:
     remove(model, "one")
     torch.testing.assert_close(hidden(model, tokens), alone.double(), rtol=0, atol=1e-5)
     assert {value.dtype for value in model.parameters()} == {torch.float64}
+
+
+def test_a_model_that_evaluates_goes_on_evaluating(tokens: Tensor) -> None:
+    model = tiny_model("bert").train()
+    put(model, lora())
+    model.eval()
+    inserted = hidden(model, tokens)
+    merge(model)
+    assert not any(module.training for module in model.modules())
+    torch.testing.assert_close(hidden(model, tokens), inserted, rtol=0, atol=2e-5)

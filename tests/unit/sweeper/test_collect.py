@@ -11,7 +11,8 @@ from filelock import FileLock
 from sweeper.cache import Layout
 from sweeper.checkpoint import read_checkpoint, write_checkpoint
 from sweeper.collect import Collected, collect
-from sweeper.ledger import Claim
+from sweeper.ledger import Claim, Result, this_worker
+from sweeper.ledger.confirmation import CONFIRM
 from sweeper.owner import mark
 from sweeper.slot import SlotState
 from tests.made_study import MadeStudy, home_in
@@ -129,6 +130,18 @@ def test_checkpoints_go_with_the_end_of_their_trial(study: MadeStudy) -> None:
     }
     assert files(study.home.checkpoints) == {needed}
     assert read_checkpoint(study.home.checkpoints, claim("films", 1, attempt=2), job()) is not None
+
+
+def test_checkpoints_of_what_confirm_trained_go_too(study: MadeStudy) -> None:
+    study.run_all()
+    study.ledger.confirm("films", [("confirm", f"confirm-0000-{seed}", {}) for seed in (1, 2)])
+    running, ended = (study.ledger.reserve("films", this_worker("cpu"), kind=CONFIRM) for _ in range(2))
+    assert running is not None and ended is not None
+    study.ledger.record_result(ended, Result("failed", reason="no room"))
+    needed = checkpoint(study, running)
+    size = checkpoint(study, ended).stat().st_size
+    assert gone(collect(study.ledger, study.home)) == {("checkpoints", ended.name): size}
+    assert files(study.home.checkpoints) == {needed}
 
 
 def test_checkpoints_of_a_study_that_is_gone_go_and_nothing_else_beside_them(study: MadeStudy) -> None:

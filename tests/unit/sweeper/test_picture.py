@@ -10,6 +10,8 @@ import pytest
 
 from sweeper.ledger import MetricRow, StudyRow, TrialView
 from sweeper.study import Study, from_dict
+from sweeper.study.layerbits import bits_of, columns
+from sweeper.study.search import shared_keys
 from sweeper.tracking import note, picture
 from tests.made_study import spec
 
@@ -228,3 +230,29 @@ def test_text_from_outside_means_nothing_to_markdown() -> None:
         line for line in note.note(make_row(), study, summary()).splitlines() if "| backbone&" in line
     )
     assert line.count("`") == 2 and line.replace("\\|", "").count("|") == 3
+
+
+def test_of_several_methods_each_run_has_its_layers_under_the_name_of_their_column() -> None:
+    methods = {
+        "lora": {"rank": [4, 8], "layers": {"bits": [0, 1, 2]}},
+        "bottleneck": {"bottleneck_dim": [16, 64]},
+    }
+    study = make_study(search={"method": methods, "learning_rate": [0.001, 0.002]})
+    bits = {f"lora.layers.{layer}": layer != 1 for layer in range(len(bits_of(study.search, "lora")))}
+    params = {"method": "lora", "lora.rank": 4, "learning_rate": 0.001, **bits}
+    found = picture.configuration_params(study, params)
+    assert "lora.layers" in columns(study.searched)
+    assert found["lora.layers"] == found["layers"]
+    # A chart that leaves out whoever lacks a parameter is given those that everybody has.
+    assert set(shared_keys(study.search, study.searched)) == {"method", "learning_rate"}
+    alone = make_study(search={"bottleneck_dim": [16, 64], "activation": ["relu", "gelu"]})
+    assert shared_keys(alone.search, alone.searched) == alone.searched
+
+
+def test_a_long_front_is_cut_and_counted() -> None:
+    objectives = {"accuracy": 0.5, "loss": 0.25, "trainable_parameters": 1000}
+    front = [{"number": number, "label": None, "objectives": objectives} for number in range(500)]
+    text = note._front({"front": front})
+    assert text.startswith("The front, 30 of 500 trials:") and text.count("trial-") == 30
+    assert len(text) < 5000
+    assert note._front({"front": front[:3]}).startswith("The front:")

@@ -354,3 +354,24 @@ def test_a_compacter_that_its_factors_do_not_divide_is_refused_at_its_size() -> 
     with pytest.raises(UsageError, match="phm_dim 4 does not divide bottleneck_dim 6") as refused:
         check_space(with_lines(text), BERT)
     assert refused.value.line == line_of(text, "bottleneck_dim")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "factors", "wrong"),
+    [
+        ("{from: 24, to: 96, step: 24}", "{from: 2, to: 8}", "phm_dim 5 does not divide the backbone's"),
+        ("[16, 32]", "{from: 2, to: 4}", "phm_dim 3 does not divide bottleneck_dim 16"),
+        ("[16, 32]", "{from: 2, to: 8, step: 2}", "phm_dim 6 does not divide bottleneck_dim 16"),
+    ],
+)
+def test_a_factor_between_the_ends_that_divides_nothing_is_refused_at_its_range(
+    sizes: str, factors: str, wrong: str
+) -> None:
+    text = replaced(
+        "bottleneck_dim: {from: 4, to: 256, log: true}",
+        f"method: compacter\n  bottleneck_dim: {sizes}\n  phm_dim: {factors}",
+    )
+    with pytest.raises(UsageError, match=wrong) as refused:
+        check_space(with_lines(text), BERT)
+    assert refused.value.line == line_of(text, "phm_dim")
+    check_space(with_lines(text.replace(factors, "{from: 4, to: 8, step: 4}")), BERT)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.data.sources import read_source
 from sweeper.errors import UsageError
 from sweeper.study import (
     Choice,
@@ -195,6 +196,16 @@ def test_a_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link.tsv").symlink_to("data/train.tsv")
     study = load(tmp_path, replaced("data/train.tsv", "link.tsv"))
     assert study.data.train.path == tmp_path / "data" / "train.tsv"
+
+
+def test_a_link_to_a_name_without_a_suffix_is_what_it_is_called(tmp_path: Path) -> None:
+    write_study_text(tmp_path)
+    (tmp_path / "data" / "train.tsv").rename(tmp_path / "data" / "0a1b2c")
+    (tmp_path / "link.tsv").symlink_to("data/0a1b2c")
+    source = load(tmp_path, replaced("data/train.tsv", "link.tsv")).data.train
+    assert source.path == tmp_path / "data" / "0a1b2c"
+    (tmp_path / "data" / "0a1b2c").write_text("text\tlabel\na good film\tpositive\n")
+    assert read_source(source).columns["text"] == ["a good film"]
 
 
 def test_a_study_file_may_be_named_relatively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

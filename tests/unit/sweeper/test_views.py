@@ -79,7 +79,7 @@ def test_the_link_opens_the_runs_on_the_view() -> None:
 
 
 def test_the_charts_stand_in_sections_that_are_there_and_show_what_was_searched() -> None:
-    state = charts.state(SEARCHED, "maximize")
+    state = charts.state(SEARCHED, SEARCHED, "maximize")
     assert decode(views.encode(state, 1.0, charts.NAME)) == state
     cards = {card["type"]: card for card in state["compareRunCharts"]}
     assert set(cards) == {"SCATTER", "LINE", "PARALLEL"}
