@@ -35,10 +35,9 @@ def merge(model: nn.Module, name: str | None = None) -> None:
 
     The model computes what it did with the adapter active, but for rounding: the sums are made in fp32 or
     more, and rounded once to the dtype of the weight. It stays in the mode that it is in, training or
-    evaluation, and the adapter's dropout is gone. Each linear that the
-    adapter acts on gets a new weight, and the old one is kept for `unmerge`: memory for one more copy of
-    those weights, on their device. The new weights are frozen. The adapter leaves
-    the model, which may hold no other.
+    evaluation, and the adapter's dropout is gone. Each linear that the adapter acts on gets a new weight,
+    and the old one is kept for `unmerge`: memory for one more copy of those weights, on their device. The
+    new weights are frozen. The adapter leaves the model, which may hold no other.
 
     Args:
         model: a Hugging Face model that holds the adapter, and no other.

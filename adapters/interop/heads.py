@@ -97,12 +97,12 @@ class Head:
             return torch.as_tensor(pooled)
         if self.pooling == "tokens":
             return hidden_states
-        mask = attention_mask.to(hidden_states)
         if self.pooling == "mean":
+            mask = attention_mask.to(hidden_states)
             return (hidden_states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        seen = attention_mask.to(mask.device).long()  # bf16 tells no positions beyond 256 apart
-        rows = torch.arange(len(seen), device=mask.device)
-        positions = torch.arange(seen.shape[1], device=mask.device)
+        mask = attention_mask.to(hidden_states.device).long()  # bf16 tells no positions beyond 256 apart
+        rows = torch.arange(len(mask), device=mask.device)
+        positions = torch.arange(mask.shape[1], device=mask.device)
         if self.pooling == "last":
-            return hidden_states[rows, (seen * (positions + 1)).argmax(1)]
-        return hidden_states[rows, seen.argmax(1)]
+            return hidden_states[rows, (mask * (positions + 1)).argmax(1)]
+        return hidden_states[rows, mask.argmax(1)]

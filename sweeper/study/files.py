@@ -157,8 +157,9 @@ def _file_source(node: Node, rows: int | None, check_files: bool) -> Source:
     path = local_path(node, written)
     source = Source(written=written, path=path, rows=rows)
     if source.suffix not in SUFFIXES:
-        suffix = Path(written).suffix
-        node.fail(f"{short(suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}")
+        node.fail(
+            f"{short(Path(written).suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}"
+        )
     if check_files and not _exists(path):
         node.fail(f"there is no file {short(written)}{_beside(node, written)}{_similar_file(path)}")
     if check_files and not path.is_file():

@@ -38,7 +38,7 @@ class CommandLines:
         self._done = threading.Event()
 
     def _read(self) -> None:
-        while not self._done.wait(0.05):
+        while not self._done.wait(0.02):
             for process in Path("/proc").glob("[0-9]*"):
                 # A process may end while it is looked at.
                 with suppress(OSError):
