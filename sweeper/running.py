@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,10 +63,8 @@ def run_study(
     with (
         _on_ray(out, study, home, devices, told, ray_address)
         if engine == "ray"
-        else _on_this_machine(devices, told, ray_address)
+        else _on_this_machine(out, study, home, devices, told, ray_address)
     ) as workers:
-        _check_writable(home)
-        out.note(f"study {study.name}: reading the data and the backbone")
         session = open_study(study, home)
         if study.warm_start:
             for note in warm_notes(home, study):
@@ -89,26 +88,39 @@ def run_study(
         raise NothingSucceededError(f"no trial of the study {session.name!r} has succeeded{so_far}")
 
 
-def _check_writable(home: Home) -> None:
-    """Refuses folders in which every trial would fail, before anything is started."""
+def _begin(out: Output, study: Study, home: Home) -> None:
+    """Refuses folders in which every trial would fail, before anything starts, and says what comes now."""
     for variable, folder in (("SWEEPER_HOME", home.root), ("SWEEPER_ARTIFACTS", home.artifacts)):
         why = why_not_writable(folder)
         if why is not None:
             raise UsageError(f"{why}: set {variable} to a folder that can be written", folder)
+    out.note(f"study {study.name}: reading the data and the backbone")
 
 
 @contextmanager
 def _on_this_machine(
-    devices: Sequence[str], options: WorkerOptions, ray_address: str | None
+    out: Output,
+    study: Study,
+    home: Home,
+    devices: Sequence[str],
+    options: WorkerOptions,
+    ray_address: str | None,
 ) -> Iterator[Workers]:
-    from sweeper.device import choose
-    from sweeper.device import devices as all_devices
-    from sweeper.engine.local import run_workers
+    """Forks the server of the workers before the store is opened: a connection bears no fork."""
+    from sweeper.engine.supervisor import PASSIVE
 
     if ray_address is not None:
         raise UsageError("--ray-address is for --engine ray: give both, or neither")
+    os.environ.update({**PASSIVE, **os.environ})  # which counts when torch is imported, and that is now
+    from sweeper.device import choose
+    from sweeper.device import devices as all_devices
+    from sweeper.engine.forkserver import fork_server
+    from sweeper.engine.local import run_workers
+
     chosen = [choose(device) for device in dict.fromkeys(devices)] or all_devices()
-    yield lambda session, show: run_workers(session, chosen, show=show, options=options)
+    _begin(out, study, home)
+    with fork_server(chosen) as server:
+        yield lambda session, show: run_workers(session, chosen, show=show, options=options, server=server)
 
 
 @contextmanager
@@ -132,6 +144,7 @@ def _on_ray(
             )
     with connected(ray_address) as cluster:
         settings = cluster.settle(study.ray, home)
+        _begin(out, study, home)
         yield lambda session, show: run_on_cluster(
             session, cluster, settings, show=show, options=options, say=out.note
         )

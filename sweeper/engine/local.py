@@ -33,6 +33,7 @@ from sweeper.engine.coordinator import (
     trials_left,
 )
 from sweeper.engine.crew import Post, WorkerOptions, posts
+from sweeper.engine.forkserver import ForkedWorker, ForkServer
 from sweeper.engine.showing import Showing
 from sweeper.engine.supervisor import PASSIVE, last_error
 from sweeper.errors import SweeperError
@@ -47,6 +48,7 @@ def run_workers(
     *,
     show: Callable[[], object] | None = None,
     options: WorkerOptions | None = None,
+    server: ForkServer | None = None,
     poll_seconds: float = POLL_SECONDS,
 ) -> Generator[Moment, None, Ending]:
     """Run a study on some devices until it has ended.
@@ -58,6 +60,7 @@ def run_workers(
         devices: such as ``["cuda:0", "cuda:1"]``.
         show: draws in MLflow what it lacks; called from a thread every few seconds, and at the end.
         options: how many workers there are, and what they are told.
+        server: forks the workers; None starts each from nothing.
 
     Yields:
         the study, a few times a second.
@@ -73,7 +76,7 @@ def run_workers(
     with signals.caught(), Showing(show) as showing:
         options = options or WorkerOptions()
         if not is_over(session, options.confirm):
-            crew = _Crew(session, options)
+            crew = _Crew(session, options, server)
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
@@ -112,7 +115,7 @@ class _Process:
     """A worker process, and where its part of the log begins."""
 
     post: Post
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedWorker
     log: Path
     begins: int
 
@@ -123,6 +126,7 @@ class _Crew:
 
     session: Session
     options: WorkerOptions
+    server: ForkServer | None = None
     workers: list[_Process] = field(default_factory=list)
     _deaths: int = 0
     _ended: int = 0
@@ -130,19 +134,20 @@ class _Crew:
     def start(self, post: Post) -> None:
         """Start a worker in a process group of its own: Ctrl-C in a terminal reaches only the coordinator."""
         threads = [] if post.threads is None else ["--threads", str(post.threads)]
+        given = [self.session.name, "--device", post.device, *threads, *self.options.arguments()]
+        environment = self.session.home.environment()
         with _log(self.session, post) as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "sweeper.worker", self.session.name,
-                    "--device", post.device, *threads, *self.options.arguments(),
-                ],
-                env={**PASSIVE, **os.environ, **self.session.home.environment()},
+            path, begins = Path(log.name), log.tell()
+            forked = self.server.start(given, environment, path) if self.server is not None else None
+            process = forked or subprocess.Popen(
+                [sys.executable, "-m", "sweeper.worker", *given],
+                env={**PASSIVE, **os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
-            self.workers.append(_Process(post, process, Path(log.name), log.tell()))
+            )
+            self.workers.append(_Process(post, process, path, begins))
 
     def collect(self, restart: bool) -> None:
         """Look after workers that ended: done, wrong, or dead and to be started again.

@@ -2,7 +2,9 @@
 
 import sys
 
-from sweeper.worker.process import main
+from sweeper.imports import uncollected
 
 if __name__ == "__main__":
+    with uncollected():
+        from sweeper.worker.process import main
     sys.exit(main())

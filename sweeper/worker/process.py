@@ -22,6 +22,9 @@ from sweeper.ledger import LEASE_SECONDS
 from sweeper.session import PATIENCE_SECONDS, join_study
 from sweeper.worker import Options, work
 
+HAND_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What tells a worker to hand its trials back."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one worker, as a process; returns its exit code."""
@@ -58,7 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def hand_back_on_signals(stop: threading.Event) -> None:
-    """Set ``stop`` at the first SIGTERM or SIGINT, of which the second ends the process, and at SIGUSR1."""
+    """Set ``stop`` at the first SIGTERM or SIGINT, of which the second ends the process, and at SIGUSR1.
+
+    Signals that were held back until now come now.
+    """
 
     def first(number: int, frame: FrameType | None) -> None:
         stop.set()
@@ -68,6 +74,7 @@ def hand_back_on_signals(stop: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, first)
     signal.signal(signal.SIGUSR1, lambda number, frame: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HAND_BACK)
 
 
 def hand_back_at_end_of_input(stop: threading.Event) -> None:

@@ -93,6 +93,7 @@ def run_everything(sweeper: CommandLine) -> str:
     for command in (
         ["migrate"],
         ["run", "study.yaml"],
+        ["confirm", "tiny", "--top", "1", "--seeds", "2"],
         ["status", "--json"],
         ["show", "tiny", "0"],
         ["export", "tiny", "--out", "best"],

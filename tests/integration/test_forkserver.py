@@ -1,0 +1,170 @@
+"""Workers that are forked begin, are told and end as those from nothing do, and outlive the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sweeper.engine.forkserver import ForkedWorker, ForkServer, fork_server
+from sweeper.errors import SweeperError
+from sweeper.home import Home
+from sweeper.ledger import Ledger
+from sweeper.session import open_study
+from sweeper.study import load_study
+from tests.command_line import CommandLine
+from tests.fork_server import fork_server as of_tests
+from tests.tiny_folder import write_study
+
+SECONDS = 120.0
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    end = time.monotonic() + SECONDS
+    while not (found := holds()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def states(folder: Path) -> list[str]:
+    ledger = Ledger(home(folder).store_url)
+    try:
+        return [view.state for view in ledger.trials("tiny")]
+    except SweeperError:  # it has not begun yet
+        return []
+    finally:
+        ledger.close()
+
+
+def in_a_coordinator(does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path) -> Any:
+    """What something found out in a process of its own that has a server: this one has threads."""
+    process = of_tests().Process(target=_coordinate, args=(does, folder))
+    process.start()
+    process.join(SECONDS)
+    process.kill()
+    assert process.exitcode == 0
+    return json.loads((folder / "found.json").read_text())
+
+
+def _coordinate(does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path) -> None:
+    with fork_server(["cpu"]) as server:
+        assert server is not None
+        open_study(load_study(folder / "study.yaml"), home(folder)).ledger.close()
+        (folder / "found.json").write_text(json.dumps(does(server, folder)))
+
+
+def home(folder: Path) -> Home:
+    return Home.from_environment({"SWEEPER_HOME": str(folder / "sweeps")})
+
+
+def started(server: ForkServer, folder: Path, study: str = "tiny") -> ForkedWorker:
+    given = [study, "--device", "cpu", "--threads", "1", "--pack", "1"]
+    worker = server.start(given, home(folder).environment(), folder / f"{study}.log")
+    assert worker is not None
+    return worker
+
+
+def _begin_and_end(server: ForkServer, folder: Path) -> dict[str, Any]:
+    wrong = started(server, folder, "other").wait(SECONDS)
+    worker = started(server, folder)
+    group = os.getpgid(worker.pid)
+    until(lambda: "running" in states(folder))
+    several = started(server, folder)  # which hears it before it knows what to do then
+    for one in (several, worker):
+        one.send_signal(signal.SIGUSR1)
+    handed_back = [worker.wait(SECONDS), several.wait(SECONDS)]
+    after = states(folder)
+    killed = started(server, folder)
+    os.killpg(killed.pid, signal.SIGKILL)
+    code = killed.wait(SECONDS)
+    killed.send_signal(signal.SIGUSR1)  # reaches nobody
+    terminated = started(server, folder)
+    until(lambda: "running" in states(folder))
+    terminated.send_signal(signal.SIGTERM)
+    return {
+        "wrong": wrong,
+        "own group": group == worker.pid,
+        "handed back": handed_back,
+        "after": after,
+        "killed": code,
+        "terminated": terminated.wait(SECONDS),
+    }
+
+
+def test_forked_workers_begin_and_end_as_those_from_nothing(tmp_path: Path) -> None:
+    write_study(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
+    found = in_a_coordinator(_begin_and_end, tmp_path)
+    assert "running" not in found.pop("after")
+    expected = {"wrong": 2, "own group": True, "handed back": [0, 0], "killed": -9, "terminated": 0}
+    assert found == expected
+    assert (
+        "error: " in (tmp_path / "other.log").read_text() and "other" in (tmp_path / "other.log").read_text()
+    )
+    assert "Traceback" not in (tmp_path / "tiny.log").read_text()
+
+
+def _lose_the_server(server: ForkServer, folder: Path) -> dict[str, Any]:
+    [process] = psutil.Process().children()
+    worker = started(server, folder)
+    until(lambda: "running" in states(folder))
+    process.kill()
+    process.wait(SECONDS)
+    runs = worker.poll() is None and psutil.pid_exists(worker.pid)
+    another = server.start(["tiny"], {}, folder / "another.log")
+    worker.send_signal(signal.SIGTERM)
+    return {"runs": runs, "another": another, "code": worker.wait(SECONDS), "after": states(folder)}
+
+
+def test_workers_outlive_a_server_that_is_killed_and_others_begin_from_nothing(tmp_path: Path) -> None:
+    write_study(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
+    found = in_a_coordinator(_lose_the_server, tmp_path)
+    assert "running" not in found.pop("after")
+    assert found == {"runs": True, "another": None, "code": -9}
+
+
+def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behind_them(
+    tmp_path: Path,
+) -> None:
+    write_study(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
+    run = CommandLine(tmp_path).start("run", "study.yaml", "--workers", "1")
+    started: list[psutil.Process] = []
+    try:
+        until(lambda: "running" in states(tmp_path))
+        started = psutil.Process(run.pid).children(recursive=True)
+        server, worker = started
+        run.kill()
+        run.communicate(timeout=SECONDS)  # which ends although the worker does not
+        time.sleep(1.0)
+        assert worker.is_running() and "running" in states(tmp_path)
+        worker.terminate()
+        until(lambda: not worker.is_running() and not server.is_running())
+        assert "running" not in states(tmp_path)
+    finally:
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def test_where_workers_have_to_begin_from_nothing_there_is_no_server() -> None:
+    with fork_server(["cuda:0"]) as server:
+        assert server is None
+    with fork_server(["cpu", "cuda:0"]) as server:
+        assert server is None
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with fork_server(["cpu"]) as server:
+            assert server is None
+    finally:
+        stop.set()
+        thread.join()
