@@ -147,7 +147,8 @@ def first_worker(session: Session, run: subprocess.Popen[bytes]) -> int:
         if run.poll() is not None:
             raise SystemExit("error: `sweeper run` ended before its first evaluation")
         time.sleep(0.1)
-    (worker,) = [each for each in psutil.Process(run.pid).children() if "sweeper.worker" in each.cmdline()]
+    below = psutil.Process(run.pid).children(recursive=True)
+    (worker,) = [each for each in below if "sweeper.worker" in (each.name(), *each.cmdline())]
     return worker.pid
 
 

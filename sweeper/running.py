@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,10 @@ def run_study(
         UnreachableError: the store, a hub or the Ray cluster cannot be reached.
         InterruptedByUser: by SIGINT or SIGTERM; the trials that ran were handed back.
     """
+    from sweeper.engine.supervisor import PASSIVE
+
+    if engine == "local":  # what the workers find when they are forked; it counts when torch is imported
+        os.environ.update({**PASSIVE, **os.environ})
     from sweeper.asktell import warm_notes
     from sweeper.engine.crew import WorkerOptions
     from sweeper.home import Home
@@ -107,11 +111,8 @@ def _on_this_machine(
     ray_address: str | None,
 ) -> Iterator[Workers]:
     """Forks the server of the workers before the store is opened: a connection bears no fork."""
-    from sweeper.engine.supervisor import PASSIVE
-
     if ray_address is not None:
         raise UsageError("--ray-address is for --engine ray: give both, or neither")
-    os.environ.update({**PASSIVE, **os.environ})  # which counts when torch is imported, and that is now
     from sweeper.device import choose
     from sweeper.device import devices as all_devices
     from sweeper.engine.forkserver import fork_server
@@ -157,7 +158,7 @@ def _watch(out: Output, session: Session, workers: Workers) -> Ending:
     tracker = Tracker(session.home, session.name, session.ledger)
     moments = workers(session, tracker.show)
     stopping = False
-    with display(out) as shown:
+    with display(out) as shown, closing(moments):  # no workers go on behind an error
         while True:
             try:
                 moment = next(moments)

@@ -1,7 +1,7 @@
 """The command line as a user has it: a process of its own, in a folder of its own.
 
-What is waited for is forked from a server that has imported what commands import, which is most of what they
-take; what is started, or is given settings of Python's, is a process from nothing.
+What is waited for, or ``forked``, is forked from a server that has imported what commands import, which is
+most of what they take; what is started, or is given settings of Python's, is a process from nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ class CommandLine:
                 command, process.exitcode, *(file.read_text(encoding="utf-8") for file in said)
             )
 
+    def forked(self, *arguments: str | Path) -> Forked:
+        """Forks it and comes back; what it says is read from its pipes."""
+        return Forked(self.arguments(*arguments), self.folder, self.variables())
+
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Starts it and comes back; what it says is read from its pipes."""
         return subprocess.Popen(
@@ -91,6 +96,50 @@ class CommandLine:
         done = self(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+class Forked:
+    """A forked command that runs, with what ``subprocess.Popen`` has that tests use."""
+
+    def __init__(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> None:
+        self._command = command
+        with tempfile.TemporaryDirectory() as pipes:
+            said = [Path(pipes) / name for name in ("stdout", "stderr")]
+            for pipe in said:
+                os.mkfifo(pipe)
+            self._process = fork_server().Process(
+                target=_command, args=(command[3:], folder, variables, said)
+            )
+            self._process.start()
+            self.stdout, self.stderr = (pipe.open(encoding="utf-8") for pipe in said)
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float = PATIENCE_SECONDS) -> tuple[str, str]:
+        """What it still says, to its end."""
+        with ThreadPoolExecutor(2) as threads:
+            readers = [threads.submit(pipe.read) for pipe in (self.stdout, self.stderr)]
+            self._process.join(timeout)
+            if self._process.is_alive():
+                self._process.kill()
+                raise subprocess.TimeoutExpired(self._command, timeout)
+            out, err = (reader.result() for reader in readers)
+        self.stdout.close()
+        self.stderr.close()
+        return out, err
 
 
 def _command(arguments: list[str], folder: Path, variables: Mapping[str, str], said: list[Path]) -> None:

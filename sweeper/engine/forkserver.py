@@ -36,9 +36,13 @@ _POLL_SECONDS = 0.05
 def fork_server(devices: Sequence[str]) -> Iterator[ForkServer | None]:
     """A server of workers on these devices, which outlive it; None where each has to begin from nothing.
 
-    That is on CUDA, whose contexts bear no fork; in a process that has threads; and elsewhere than on Linux.
+    That is where there is CUDA, which bears no fork once anybody asked for it, even for workers on the CPU;
+    in a process that has threads; and elsewhere than on Linux.
     """
-    if set(devices) != {"cpu"} or sys.platform != "linux" or threading.active_count() > 1:
+    from torch import cuda
+
+    has_cuda = set(devices) != {"cpu"} or cuda.is_available()
+    if has_cuda or sys.platform != "linux" or threading.active_count() > 1:
         yield None
         return
     with uncollected():
@@ -66,7 +70,7 @@ class ForkServer:
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], log: Path
     ) -> ForkedWorker | None:
-        """Start a worker in a process group of its own; None if somebody has killed the server.
+        """Start a worker in a process group of its own; None if the server is gone or can fork no more.
 
         Args:
             arguments: of ``sweeper.worker``.
@@ -78,7 +82,7 @@ class ForkServer:
             self._connection.send_bytes(json.dumps(order).encode())
         while (message := self._heard()) is not None:
             if "code" not in message:
-                return ForkedWorker(self, message["pid"])
+                return ForkedWorker(self, message["pid"]) if message["pid"] else None
         return None
 
     def code(self, pid: int) -> int | None:
@@ -148,6 +152,13 @@ def _serve(connection: Connection, other: Connection) -> None:
     _speak_into(os.devnull)  # who reads what the coordinator says is not kept waiting for the workers
     # The server ends with its coordinator. A worker hears of a signal once it knows what to do then.
     signal.pthread_sigmask(signal.SIG_BLOCK, HAND_BACK)
+    try:
+        _fork_on_order(connection)
+    finally:
+        connection.close()
+
+
+def _fork_on_order(connection: Connection) -> None:
     context = multiprocessing.get_context("fork")
     workers: dict[int, ForkProcess] = {}
     while True:
@@ -160,13 +171,18 @@ def _serve(connection: Connection, other: Connection) -> None:
             continue
         try:
             order = json.loads(connection.recv_bytes())
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         worker = context.Process(target=_work, args=(connection, order))
-        worker.start()
+        try:
+            worker.start()
+        except OSError:  # no more processes, or no memory for one
+            _tell(connection, pid=0)
+            continue
+        assert worker.pid is not None
         workers[worker.sentinel] = worker
         with suppress(OSError):  # it has done so itself
-            os.setpgid(worker.pid or 0, worker.pid or 0)
+            os.setpgid(worker.pid, worker.pid)
         _tell(connection, pid=worker.pid)
 
 
@@ -190,7 +206,11 @@ def _work(connection: Connection, order: Mapping[str, Any]) -> None:
 
 
 def _speak_into(file: str) -> None:
-    """Let what this process says go to the end of a file."""
+    """Let what this process says go to the end of a file, and nothing come in."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing != 0:
+        os.dup2(nothing, 0)
+        os.close(nothing)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for number in (1, 2):
         os.dup2(descriptor, number)

@@ -290,7 +290,7 @@ def test_a_run_that_is_terminated_before_it_has_workers_ends_as_by_ctrl_c(tmp_pa
 def test_two_runs_at_once_share_the_trials(tmp_path):
     write_study(tmp_path, budget={"trials": 4})
     sweeper = CommandLine(tmp_path)
-    processes = [sweeper.start("run", "study.yaml") for _ in range(2)]
+    processes = [sweeper.forked("run", "study.yaml") for _ in range(2)]
     for process in processes:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err

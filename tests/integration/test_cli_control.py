@@ -276,7 +276,7 @@ def test_a_worker_joins_by_the_store_alone_and_says_what_it_trains(
 
 def test_an_interrupted_worker_hands_back_and_ends_with_130(process: CommandLine, tmp_path: Path) -> None:
     session = begin(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
-    started = process.start("worker", "tiny")
+    started = process.forked("worker", "tiny")
     until(lambda: any(view.state == "running" for view in session.ledger.trials("tiny")))
     until(lambda: any(row.key == "objective" for row in session.ledger.metric_rows(1)))
     started.send_signal(signal.SIGTERM)
@@ -310,10 +310,9 @@ def test_a_run_waits_while_its_study_is_paused_and_ends_when_it_is_stopped(
 ) -> None:
     session = begin(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
     assert session.ledger.pause("tiny")
-    started = process.start("run", "study.yaml", "--workers", "1")
+    started = process.forked("run", "study.yaml", "--workers", "1")
     said = [""]
     try:
-        assert started.stderr is not None
         for line, command in (
             ("tiny is paused: `sweeper resume tiny` lets it go on", "resume"),
             ("tiny goes on", None),

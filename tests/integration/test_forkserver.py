@@ -45,6 +45,14 @@ def states(folder: Path) -> list[str]:
         ledger.close()
 
 
+def is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; who would reap it may be gone."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def in_a_coordinator(does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path) -> Any:
     """What something found out in a process of its own that has a server: this one has threads."""
     process = of_tests().Process(target=_coordinate, args=(does, folder))
@@ -135,7 +143,7 @@ def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behi
     tmp_path: Path,
 ) -> None:
     write_study(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
-    run = CommandLine(tmp_path).start("run", "study.yaml", "--workers", "1")
+    run = CommandLine(tmp_path).forked("run", "study.yaml", "--workers", "1")
     started: list[psutil.Process] = []
     try:
         until(lambda: "running" in states(tmp_path))
@@ -146,7 +154,7 @@ def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behi
         time.sleep(1.0)
         assert worker.is_running() and "running" in states(tmp_path)
         worker.terminate()
-        until(lambda: not worker.is_running() and not server.is_running())
+        until(lambda: is_over(worker) and is_over(server))
         assert "running" not in states(tmp_path)
     finally:
         for process in started:

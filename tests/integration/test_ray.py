@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sweeper.home import Home
 from sweeper.ledger import Ledger
 from sweeper.session import Session, join_study
 from tests.agreement import check_agrees
-from tests.command_line import CommandLine
+from tests.command_line import CommandLine, Forked
 from tests.ray_cluster import Nodes, autoscaled_ray_cluster, ray_cluster
 from tests.stores import postgresql_url
 from tests.tiny_folder import write_study
@@ -39,9 +39,10 @@ def sweeper(nodes: Nodes, tmp_path: Path, postgresql: Path) -> Iterator[CommandL
     """The command line beside a study, a store on PostgreSQL and the cluster, which has no nodes yet."""
     ours = {"SWEEPER_STORE": postgresql_url(postgresql), "SWEEPER_RAY_ADDRESS": nodes.address}
     yield CommandLine(tmp_path, {**ours, "SWEEPER_ENGINE": "ray"})
-    for process in psutil.Process().children():
-        if str(tmp_path) in process.cwd():  # a run that a failed test has left
-            process.kill()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if str(tmp_path) in process.cwd():  # a run that a failed test has left
+                process.kill()
     nodes.remove_all()
 
 
@@ -53,7 +54,7 @@ def session_of(sweeper: CommandLine) -> Session:
     return join_study("tiny", Home.from_environment(home))
 
 
-def until(holds: Callable[[], Any], run: subprocess.Popen[str] | None = None) -> Any:
+def until(holds: Callable[[], Any], run: Forked | None = None) -> Any:
     """Wait until something holds, and return it; what a run said is shown when it ends before that."""
     end = time.monotonic() + SECONDS
     while not (found := holds()):
@@ -77,7 +78,7 @@ def states(sweeper: CommandLine) -> list[str]:
 def test_a_study_runs_to_its_end_while_nodes_come_and_die(nodes: Nodes, sweeper: CommandLine) -> None:
     write_study(sweeper.folder, budget={"trials": 5}, train={"epochs": 24}, ray={"max_workers": 2})
     first = nodes.add()
-    run = sweeper.start("run", "study.yaml")
+    run = sweeper.forked("run", "study.yaml")
     until(lambda: "running" in states(sweeper), run)
     second = nodes.add()
     [lost] = until(lambda: nodes.workers(first), run)
@@ -114,7 +115,7 @@ def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
 ) -> None:
     write_study(sweeper.folder, budget={"trials": 2}, train={"epochs": 40})
     node = nodes.add()
-    run = sweeper.start("run", "study.yaml")
+    run = sweeper.forked("run", "study.yaml")
     until(lambda: "running" in states(sweeper), run)
     run.send_signal(signal.SIGTERM)
     said = run.communicate(timeout=SECONDS)[1]
@@ -123,12 +124,12 @@ def test_a_signal_hands_back_and_workers_outlive_their_coordinator(
     assert list((sweeper.folder / "sweeps" / "checkpoints").rglob("*.safetensors"))
     # What is said about Ray alone makes no other study.
     write_study(sweeper.folder, budget={"trials": 2}, train={"epochs": 40}, ray={"max_workers": 1})
-    run = sweeper.start("run", "study.yaml")
+    run = sweeper.forked("run", "study.yaml")
     until(lambda: "running" in states(sweeper), run)
     run.kill()
     run.communicate()
     [worker] = nodes.workers(node)
-    run = sweeper.start("run", "study.yaml")
+    run = sweeper.forked("run", "study.yaml")
     said = run.communicate(timeout=SECONDS)[1]
     assert run.returncode == 0, said
     assert "1 worker of this study found on the cluster" in said
@@ -145,7 +146,7 @@ def test_the_autoscaler_adds_nodes_for_a_study_and_takes_them_away(tmp_path: Pat
         sweeper = CommandLine(tmp_path, {**ours, "SWEEPER_ENGINE": "ray"})
         write_study(tmp_path, budget={"trials": 2}, train={"epochs": 24}, ray={"max_workers": 2})
         assert len(cluster.processes("raylet/raylet")) == 1 and not cluster.processes("sweeper.worker")
-        run = sweeper.start("run", "study.yaml")
+        run = sweeper.forked("run", "study.yaml")
         until(lambda: states(sweeper).count("running") == 2, run)
         said = run.communicate(timeout=SECONDS)[1]
         assert run.returncode == 0, said
