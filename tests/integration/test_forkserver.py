@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+from sweeper.console import Output
+from sweeper.engine.coordinator import Ending, Moment, moment_of
 from sweeper.engine.forkserver import ForkedWorker, ForkServer, fork_server
 from sweeper.errors import SweeperError
 from sweeper.home import Home
 from sweeper.ledger import Ledger
-from sweeper.session import open_study
+from sweeper.running import _watch
+from sweeper.session import Session, open_study
 from sweeper.study import load_study
 from tests.command_line import CommandLine
 from tests.fork_server import fork_server as of_tests
@@ -53,9 +59,11 @@ def is_over(process: psutil.Process) -> bool:
         return True
 
 
-def in_a_coordinator(does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path) -> Any:
+def in_a_coordinator(
+    does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path, before: Callable[[], object] = dict
+) -> Any:
     """What something found out in a process of its own that has a server: this one has threads."""
-    process = of_tests().Process(target=_coordinate, args=(does, folder))
+    process = of_tests().Process(target=_coordinate, args=(does, folder, before))
     process.start()
     process.join(SECONDS)
     process.kill()
@@ -63,7 +71,10 @@ def in_a_coordinator(does: Callable[[ForkServer, Path], dict[str, Any]], folder:
     return json.loads((folder / "found.json").read_text())
 
 
-def _coordinate(does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path) -> None:
+def _coordinate(
+    does: Callable[[ForkServer, Path], dict[str, Any]], folder: Path, before: Callable[[], object]
+) -> None:
+    before()
     with fork_server(["cpu"]) as server:
         assert server is not None
         open_study(load_study(folder / "study.yaml"), home(folder)).ledger.close()
@@ -137,6 +148,48 @@ def test_workers_outlive_a_server_that_is_killed_and_others_begin_from_nothing(t
     found = in_a_coordinator(_lose_the_server, tmp_path)
     assert "running" not in found.pop("after")
     assert found == {"runs": True, "another": None, "code": -9}
+
+
+def _fork_only_the_server() -> None:
+    start = ForkProcess.start
+
+    def refused(process: ForkProcess) -> None:
+        if process.name != "forkserver":
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        start(process)
+
+    ForkProcess.start = refused  # type: ignore[method-assign]
+
+
+def _ask_twice(server: ForkServer, folder: Path) -> dict[str, Any]:
+    return {"workers": [server.start(["tiny"], {}, folder / "tiny.log") for _ in range(2)]}
+
+
+def test_where_no_more_processes_can_be_forked_nobody_waits(tmp_path: Path) -> None:
+    write_study(tmp_path, budget={"trials": 1})
+    assert in_a_coordinator(_ask_twice, tmp_path, _fork_only_the_server) == {"workers": [None, None]}
+
+
+def test_an_error_while_a_study_is_shown_ends_its_workers_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, budget={"trials": 1})
+    session, ended = open_study(load_study(tmp_path / "study.yaml"), home(tmp_path)), []
+
+    def workers(session: Session, show: Callable[[], object]) -> Generator[Moment, None, Ending]:
+        try:
+            while True:
+                yield moment_of(session, 1, False)
+        finally:
+            ended.append("workers")
+
+    def view(session: Session, moment: Moment) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sweeper.running._view", view)
+    with pytest.raises(OSError, match="No space left"):
+        _watch(Output(), session, workers)
+    assert ended == ["workers"]
 
 
 def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behind_them(
