@@ -88,7 +88,7 @@ class _Teller:
 
     def told(self, event: Event) -> None:
         from sweeper.events import Evaluated, Failed, Finished, HandedBack, Progress
-        from sweeper.worker import LOST
+        from sweeper.worker import TAKEN
 
         if isinstance(event, HandedBack):
             trial = self._trial(event.job)
@@ -97,7 +97,7 @@ class _Teller:
         elif isinstance(event, Finished | Failed):
             trial = self._trial(event.job)
             self._ended(trial) if trial.state in ENDED else self._lost(trial)
-        elif isinstance(event, Progress | Evaluated) and event.stop == LOST:
+        elif isinstance(event, Progress | Evaluated) and event.stop == TAKEN:
             self._lost(self._trial(event.job))
 
     def _ended(self, trial: TrialView) -> None:

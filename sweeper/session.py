@@ -165,12 +165,14 @@ class _Facts:
     Args:
         first: the parameters of the default configuration.
         points: of a grid, those that get a place; None for another sampler.
+        limits: of the study, with its backbone and the width of its heads.
     """
 
     backbone_fingerprint: str
     data: TaskData
     first: Params
     points: list[Params] | None
+    limits: Limits
 
     @classmethod
     def of(cls, study: Study, home: Home) -> _Facts:
@@ -191,7 +193,7 @@ class _Facts:
         limits = Limits(study, config, outputs(study.task.kind, data.label_names))
         check_head(limits)
         first = space.default_params(study, hidden_size(config))
-        return cls(found, data, first, _points(study, first, limits))
+        return cls(found, data, first, _points(study, first, limits), limits)
 
 
 def _points(study: Study, first: Params, limits: Limits) -> list[Params] | None:
@@ -262,7 +264,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
         shutil.rmtree(left, ignore_errors=True)
     language_head = task_of(study.task.kind).language_head
     parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))
-    warm = take(ledger, study).to_dict() if study.warm_start else None
+    warm = take(ledger, facts.limits).to_dict() if study.warm_start else None
     keep_frozen(study, home.artifacts)
     create_optuna_study(home, study, warm)
     ledger.add_study(

@@ -16,6 +16,7 @@ from adapters.fields import DEFAULTS
 from sweeper import space
 from sweeper.errors import SweeperError, UsageError
 from sweeper.front import values_of
+from sweeper.limits import Limits
 from sweeper.study import Fixed, Range, Spec, Study, from_dict
 from sweeper.study.layerbits import bits_of, is_bit
 from sweeper.study.schema import Value
@@ -64,13 +65,18 @@ def find_earlier(ledger: Ledger | None, study: Study) -> list[StudyRow]:
     return found
 
 
-def take(ledger: Ledger, study: Study) -> Taken:
+def take(ledger: Ledger, limits: Limits) -> Taken:
     """The complete trials of the studies that ``warm_start`` names, where the spaces agree.
+
+    What is known of a trial before it is trained is that of this study, over its own backbone and head.
+
+    Args:
+        limits: of the study that takes them.
 
     Raises:
         UsageError: as :func:`find_earlier`.
     """
-    taken, config = Taken(), cache(partial(_config, study))
+    taken, study = Taken(), limits.study
     for name, row in zip(study.warm_start, find_earlier(ledger, study), strict=True):
         old = from_dict(row.spec, row.path)
         layers = cache(partial(_layer_count, old))
@@ -79,11 +85,12 @@ def take(ledger: Ledger, study: Study) -> Taken:
         for view in ledger.trials(name):
             if view.kind != "search" or view.state != "complete":
                 continue
-            found = _translated(study, old, view, layers)
+            params = _translated(study, old, view, layers)
+            found = params if isinstance(params, str) else _measured(limits, params, view)
             if isinstance(found, str):
                 left[found] += 1
             else:
-                taken.trials.append({**found, "excess": _excess(study, config, found["params"], view)})
+                taken.trials.append(found)
         why = "".join(f"; left {count}: {reason}" for reason, count in left.most_common())
         taken.notes.append(f"warm start from {name}: {len(taken.trials) - before} trials taken{why}")
     return taken
@@ -91,34 +98,25 @@ def take(ledger: Ledger, study: Study) -> Taken:
 
 def _layer_count(study: Study) -> int:
     from adapters.architectures import layer_count
-
-    return layer_count(_config(study))
-
-
-def _config(study: Study) -> Any:
     from sweeper.backbone import load_config
 
-    return load_config(study.backbone)
+    return layer_count(load_config(study.backbone))
 
 
-def _excess(study: Study, config: Callable[[], Any], params: space.Params, view: TrialView) -> dict[str, int]:
-    """By how much a trial is past each limit of this study; 0 or less is within."""
-    from adapters.count import parameters_in
-    from adapters.flops import flops_per_token
-
-    limits = study.limits.given
-    if not limits:
-        return {}
-    adapter = space.configuration(study, params).adapter
-    known = {
-        "trainable_parameters": parameters_in(adapter, config()) + (view.head_parameters or 0),
-        "flops_per_token": flops_per_token(adapter, config()),
-    }
-    return {name: known[name] - limit for name, limit in limits.items()}
+def _measured(limits: Limits, params: space.Params, view: TrialView) -> dict[str, Any] | str:
+    """A point of the study's space with its objectives, and by how much it is past each limit; or why not."""
+    given, wanted = limits.study.limits.given, [each.metric for each in limits.study.objectives]
+    adapter = space.configuration(limits.study, params).adapter
+    known = limits.known_before(adapter, {*given, *wanted})
+    values = values_of(wanted, {**view.metrics, **{name: float(known[name]) for name in known}}, None)
+    if values is None:
+        return "they lack an objective of this study"
+    excess = {name: known[name] - limit for name, limit in given.items()}
+    return {"params": params, "values": list(values), "excess": excess}
 
 
-def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], int]) -> dict[str, Any] | str:
-    """A trial of an earlier study as a point of this one's space, with its objectives; or why it is none."""
+def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], int]) -> space.Params | str:
+    """A trial of an earlier study as a point of this one's space; or why it is none."""
     try:
         configured = space.configuration(old, view.params).to_dict()
     except SweeperError:
@@ -151,11 +149,7 @@ def _translated(study: Study, old: Study, view: TrialView, count: Callable[[], i
             return f"{name} is outside of this space"
         else:
             params[key] = value
-    known: Mapping[str, float] = view.metrics
-    values = values_of([each.metric for each in study.objectives], known, view.trainable_parameters)
-    if values is None:
-        return "they lack an objective of this study"
-    return {"params": params, "values": list(values)}
+    return params
 
 
 def _listed(spec: Spec) -> tuple[Value, ...]:
@@ -196,12 +190,15 @@ def _as_drawn(study: Study, method: str, layers: Any, count: Callable[[], int]) 
 
 
 def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTrial]:
-    """What was taken over, as Optuna's trials; their numbers lie below 0, before all of the study's own."""
+    """What was taken over, as Optuna's trials, with a number before all of the study's own.
+
+    It is the same for all: of those below -1, Optuna's intersection of search spaces would see none.
+    """
     from optuna.trial import create_trial
 
     spaces = space.distributions(study)
     found = []
-    for index, trial in enumerate(trials):
+    for trial in trials:
         params = dict(trial["params"])
         own = {name: spaces[name] for name in spaces if name in params}  # of several methods, those of one
         missing = space.layers_missing(study, params)
@@ -211,6 +208,6 @@ def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTria
         made = create_trial(
             params=params, distributions=own, values=list(trial["values"]), constraints=past or None
         )
-        made.number = index - len(trials)
+        made.number = -1
         found.append(made)
     return found

@@ -37,7 +37,8 @@ def hub_head_out(
     names = hub_names(adapter.model_type)
     weight, bias = head.linear("AdapterHub")
     labels = head.labels or ()
-    kind = "classification" if head.pooling == _pooled_token(adapter.model_type) else "tagging"
+    # Where texts are padded, their classification heads do not find the last token without its id of padding.
+    kind = "classification" if head.pooling == "cls" == _pooled_token(adapter.model_type) else "tagging"
     values: dict[str, Any] = {
         "head_type": kind,
         "num_labels": len(weight),

@@ -135,6 +135,8 @@ def _fingerprint(study: Study, tables: Tables, tokenizer: PreTrainedTokenizerBas
         "splits": [[name, len(table)] for name, table in tables.named()],
         "tokenizer": _tokenizer_identity(tokenizer),
     }
+    if task_of(study.task.kind).language_head:
+        about["begin"] = tokenizer.bos_token_id
     return _digest_of([table for _, table in tables.named()], json.dumps(about, sort_keys=True).encode())
 
 

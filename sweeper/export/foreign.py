@@ -68,7 +68,7 @@ def foreign_files(
             head=_head(weights["head.safetensors"], row, study),
             backbone=_backbone(adapter, format, study),
             name=_NAME,
-            backbone_name=study.backbone.model,
+            backbone_name=str(study.backbone.path or study.backbone.model),
         )
     except adapters.AdapterError as error:
         raise UsageError(f"{trial} cannot be exported with --format {format}: {error}") from error
@@ -135,7 +135,8 @@ def _backbone(adapter: Adapter, format: str, study: Study) -> Any:
 
 
 def _code(format: str, facts: Mapping[str, Any], folder: Path) -> list[str]:
-    model, revision = facts["backbone"]["model"], facts["backbone"]["revision"]
+    revision = facts["backbone"]["revision"]
+    model = facts["backbone"]["path"] or facts["backbone"]["model"]
     at = repr(model) if revision is None else f"{model!r}, revision={revision!r}"
     if format == "adapterhub":
         return [

@@ -9,9 +9,9 @@ predictor.evaluate("sst2.yaml")["accuracy"]       # to the digit what the study 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sweeper.data.tokens import row_fault
 from sweeper.errors import UsageError
@@ -115,7 +115,7 @@ class Predictor:
         if self._kind.reading == "words":
             return [_words(texts)]
         wanted = len(self.text_columns)
-        rows = [(row,) if isinstance(row, str) else tuple(row) for row in texts]
+        rows = [tuple(row) if _are_several(row) else (row,) for row in texts]
         for number, row in enumerate(rows, start=1):
             if len(row) != wanted:
                 named = " and ".join(self.text_columns)
@@ -159,8 +159,15 @@ class Predictor:
         return self._tokens(columns, labels, rows.fault).split
 
 
+def _are_several(given: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(given, Iterable) and not isinstance(given, str)
+
+
 def _words(texts: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
-    rows = [tuple(text.split() if isinstance(text, str) else text) for text in texts]
+    rows = [
+        tuple(text) if _are_several(text) else tuple(text.split()) if isinstance(text, str) else ()
+        for text in texts
+    ]
     for number, words in enumerate(rows, start=1):
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise UsageError(f"row {number} has no words, or something that is no word")

@@ -216,7 +216,7 @@ class Ledger:
         return self._database.read(failing.times, place_id, LOST)
 
     def release(self, claim: Claim, outcome: str = "handed_back", reason: str | None = None) -> None:
-        """Free a place again: ``handed_back``, or ``past_limits`` if its configuration was."""
+        """Free a place: ``handed_back``, ``lost`` with its device, or ``past_limits``, for another draw."""
         self._database.write(places.release, claim, outcome, reason)
 
     def fail(self, claim: Claim, failure: str, reason: str) -> bool:
@@ -280,6 +280,10 @@ class Ledger:
     def adopt_metrics(self, claim: Claim, attempt: int, evaluations: int) -> None:
         """Take over the first evaluations of an earlier attempt, which this one goes on from."""
         self._database.write(outcomes.adopt_metrics, claim, attempt, evaluations)
+
+    def forget_metrics(self, claim: Claim) -> None:
+        """Delete the evaluations of a claim's attempt: its trial could not go on, and has begun again."""
+        self._database.write(outcomes.forget_metrics, claim)
 
     def untold(self, name: str) -> list[Untold]:
         """Results that Optuna is still to be told."""

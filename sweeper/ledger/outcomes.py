@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, and_, func, insert, literal, select, true, update
+from sqlalchemy import Connection, and_, delete, func, insert, literal, select, true, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
@@ -201,6 +201,8 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
     One that was gives the place its result and its curve; for one that runs the place waits, see
     :func:`sweeper.ledger.places.reserve`. None, and nothing done, if there is neither. Raises LeaseLost.
     """
+    # Trial 0 is never pruned, and so is no repeat of one that was.
+    states = ("complete",) if claim.trial_number == 0 else ("complete", "pruned")
     # One at a time in a study: of two that draw the same, the second sees the first.
     own = select(studies.c.name).where(studies.c.name == claim.study)
     connection.execute(own.with_for_update(key_share=True))
@@ -211,7 +213,7 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
             places.c.study == claim.study,
             places.c.kind == "search",
             places.c.configuration == configuration,
-            places.c.state.in_(("complete", "pruned")),
+            places.c.state.in_(states),
         )
         .order_by(places.c.trial_number)
         .limit(1)
@@ -279,6 +281,15 @@ def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluation
     )
     columns = ["attempt", *(column.name for column in same)]
     connection.execute(insert(metrics).from_select(columns, copied, include_defaults=False))
+
+
+def forget_metrics(connection: Connection, claim: Claim) -> None:
+    """Delete the evaluations of a claim's attempt. Raises LeaseLost."""
+    held = connection.execute(select(places.c.id).where(guard(claim)).with_for_update()).first()
+    if held is None:
+        raise lost(claim)
+    own = and_(metrics.c.place_id == claim.place_id, metrics.c.attempt == claim.attempt)
+    connection.execute(delete(metrics).where(own))
 
 
 def count(connection: Connection, study: str, state: str) -> int:

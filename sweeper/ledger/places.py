@@ -19,7 +19,7 @@ from sweeper.ledger.failing import expire
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import Attached, Claim, WorkerIdentity
 from sweeper.ledger.schema import IN_STUDY, attempts, places, studies
-from sweeper.ledger.studyrows import BESIDE_BUDGET
+from sweeper.ledger.studyrows import BEGUN, BESIDE_BUDGET
 
 
 def reserve(
@@ -169,7 +169,7 @@ RULES = {
     "twin": _trained_by_nobody(),
 }
 _TAKE_OF_STUDY = take(*RULES.values())
-_TAKE_BESIDE_BUDGET = take(*RULES.values(), BESIDE_BUDGET)
+_TAKE_BESIDE_BUDGET = take(*RULES.values(), or_(BESIDE_BUDGET, BEGUN))
 _TAKE_OF_KIND = take(places.c.kind == bindparam("of_kind", type_=Text))
 
 
@@ -254,7 +254,7 @@ def heartbeat(
 
 
 def release(connection: Connection, claim: Claim, outcome: str, reason: str | None) -> None:
-    """Free a place whose claim comes to nothing: ``handed_back``, or ``past_limits``. Raises LeaseLost."""
+    """Free a place whose claim comes to nothing. Raises LeaseLost."""
     values: dict[str, Any] = freed()
     if outcome == "past_limits":
         # Its next trial is another one; what was fixed would be past the limits again.

@@ -15,6 +15,8 @@ from sweeper.ledger.schema import IN_STUDY, places, store, studies
 
 BESIDE_BUDGET = and_(places.c.kind.in_(IN_STUDY), or_(places.c.kind == "reference", ~places.c.budgeted))
 """Places that the study file's budget does not count: references, and what was enqueued or is a retry."""
+BEGUN = and_(places.c.kind == "search", places.c.trial_number.is_not(None))
+"""Trials that have their configuration: whoever goes on with one begins none."""
 
 
 def store_id(connection: Connection) -> str:
@@ -153,12 +155,14 @@ def end(connection: Connection, name: str, because: str) -> bool:
 
 
 def end_over_budget(connection: Connection, name: str, because: str) -> bool:
-    """End a study whose budget is used up; False if it had ended before, or if a place beside the budget
-    waits or runs.
+    """End a study whose budget is used up; False if it had ended before, or if a place beside the budget, or
+    a trial that has begun, waits or runs.
     """
     _lock(connection, name)  # what is enqueued now would be left in a study that has ended
     going = select(places.c.id).where(
-        places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
+        places.c.study == name,
+        or_(BESIDE_BUDGET, BEGUN),
+        places.c.state.in_(("waiting", "running")),
     )
     return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
 

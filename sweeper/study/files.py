@@ -82,10 +82,14 @@ def read_data(node: Node, check_files: bool) -> Data:
     validation = _split(validation_node, check_files)
     test_node = node.optional("test")
     test = _split(test_node, check_files) if test_node else None
-    for split_node, split in ((validation_node, validation), (test_node, test)):
-        if split_node is not None and isinstance(split, Source) and _same_rows(split, train):
+    for split_node, split, other, name in (
+        (validation_node, validation, train, "train"),
+        (test_node, test, train, "train"),
+        (test_node, test, validation, "validation"),
+    ):
+        if split_node is not None and _same_rows(split, other):
             split_node.fail(
-                "these are the rows of train; name other rows, or a fraction of train such as 0.1"
+                f"these are the rows of {name}; name other rows, or a fraction of train such as 0.1"
             )
     drawn = sum(split for split in (validation, test) if isinstance(split, float))
     if drawn >= 1:
@@ -94,7 +98,9 @@ def read_data(node: Node, check_files: bool) -> Data:
     return Data(train, validation, test)
 
 
-def _same_rows(one: Source, other: Source) -> bool:
+def _same_rows(one: Source | float | None, other: Source | float) -> bool:
+    if not isinstance(one, Source) or not isinstance(other, Source):
+        return False  # fractions are drawn without what another one drew
     if one.hub is not None:
         return (one.hub, one.config, one.split) == (other.hub, other.config, other.split)
     return one.path == other.path

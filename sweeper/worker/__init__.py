@@ -21,10 +21,10 @@ from sweeper.worker.begin import Beginner
 from sweeper.worker.frozen import with_frozen_states
 from sweeper.worker.heartbeat import Heartbeat
 from sweeper.worker.packsize import PackSize, memory_file
-from sweeper.worker.rounds import LOST, Rounds
+from sweeper.worker.rounds import TAKEN, Rounds
 from sweeper.worker.systemmetrics import SystemMetrics
 
-__all__ = ["LOST", "Options", "work"]
+__all__ = ["TAKEN", "Options", "work"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sweeper.errors import SweeperError, UnreachableError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
 from sweeper.ledger import Claim, LeaseLost, Ledger, Result, WorkerIdentity
 from sweeper.ledger.confirmation import CONFIRM
-from sweeper.ledger.records import OUT_OF_MEMORY, RAISED, STOPPED
+from sweeper.ledger.records import LOST, OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
 from sweeper.pace import POLL_SECONDS, idle_seconds
 from sweeper.pruning import Others, should_prune
@@ -29,7 +29,7 @@ from sweeper.worker.packsize import PackSize
 from sweeper.worker.systemmetrics import SystemMetrics
 from sweeper.worker.weights import write_weights
 
-LOST = "lost"
+TAKEN = "taken"
 """The answer that takes a trial out of its slot since another worker has it."""
 
 
@@ -64,6 +64,8 @@ class Rounds:
         self._confirm = confirm
         # By place and attempt: a place that was lost here may come back before its slot is empty.
         self._claims: dict[tuple[int, int], Claim] = {}
+        # How many evaluations an earlier attempt has left to each that goes on from a checkpoint.
+        self._adopted: dict[tuple[int, int], int] = {}
         self._alone: Claim | None = None
         # A trial that cannot share a step: begun, and trained when the pack is empty.
         self._waiting: Begun | None = None
@@ -123,8 +125,7 @@ class Rounds:
                 if not shares_step(begun.job.adapter):
                     self._waiting = begun
                     return self._waited()
-                self._claims[begun.job.place_id, begun.job.attempt] = begun.claim
-                return begun.job
+                return self._taken_up(begun)
             self._drop(claim)
             self._tell_results()
         return None
@@ -135,7 +136,7 @@ class Rounds:
         It is given back if it may not begin any more, and forgotten if another worker has it.
         """
         assert self._waiting is not None
-        claim, job = self._waiting.claim, self._waiting.job
+        begun, claim = self._waiting, self._waiting.claim
         if self._heartbeat.is_lost(claim):
             self._waiting = None
             self._heartbeat.drop(claim)
@@ -147,9 +148,14 @@ class Rounds:
         elif not self._claims:
             self._waiting = None
             self._alone = claim
-            self._claims[job.place_id, job.attempt] = claim
-            return job
+            return self._taken_up(begun)
         return None
+
+    def _taken_up(self, begun: Begun) -> Job:
+        key, state = (begun.job.place_id, begun.job.attempt), begun.job.state
+        self._claims[key] = begun.claim
+        self._adopted[key] = 0 if state is None else state.numbers["evaluation"]
+        return begun.job
 
     def _is_to_wait(self, claim: Claim) -> bool:
         """Whether a claim is given back until this worker's pack is empty.
@@ -195,7 +201,7 @@ class Rounds:
                 self._trial_event(event, claim)
             except LeaseLost:
                 if isinstance(event, Progress | Evaluated):
-                    event.stop = LOST
+                    event.stop = TAKEN
                 self._drop(claim)
 
     def _trial_event(
@@ -217,7 +223,7 @@ class Rounds:
     def _answer(self, event: Progress | Evaluated, claim: Claim) -> None:
         """Take the trial out of its slot if another worker has it."""
         if self._heartbeat.is_lost(claim):
-            event.stop = LOST
+            event.stop = TAKEN
             self._drop(claim)
 
     def _evaluated(self, event: Evaluated, claim: Claim) -> None:
@@ -228,6 +234,9 @@ class Rounds:
         if len(objectives) > 1:
             known = event.metrics | self._known_before(event.job)
             values |= {f"objective/{each.metric}": float(known[each.metric]) for each in objectives}
+        # Its checkpoint may have been of no use here: then it has begun again, and so does its curve.
+        if event.evaluation <= self._adopted.pop((claim.place_id, claim.attempt), 0):
+            self._ledger.forget_metrics(claim)
         self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
         point("after_evaluation")
         last = event.evaluation == event.job.train.evaluations
@@ -270,7 +279,10 @@ class Rounds:
         }
 
     def _exhausted(self, event: Exhausted) -> None:
-        """Hand the trials of a pack back that was too large; they go on from their checkpoints."""
+        """Hand the trials of a pack back that was too large; they go on from their checkpoints.
+
+        A device that failed took this worker with it: each of them is trained alone then, and fails alone.
+        """
         print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
         if not event.device_lost:
             self._size.shrink()
@@ -278,7 +290,8 @@ class Rounds:
         for job in event.jobs:
             claim = self._claims[job.place_id, job.attempt]
             with contextlib.suppress(LeaseLost):
-                self._ledger.release(claim, "handed_back", f"in a pack: {event.reason}")
+                outcome = LOST if event.device_lost else "handed_back"
+                self._ledger.release(claim, outcome, f"in a pack: {event.reason}")
             self._drop(claim)
         if event.device_lost:
             raise SweeperError(f"the device failed: {event.reason}")
@@ -342,5 +355,6 @@ class Rounds:
     def _drop(self, claim: Claim) -> None:
         self._heartbeat.drop(claim)
         self._claims.pop((claim.place_id, claim.attempt), None)
+        self._adopted.pop((claim.place_id, claim.attempt), None)
         if not self._claims:
             self._alone = None

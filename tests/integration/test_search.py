@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from adapters.flops import flops_per_token
@@ -235,9 +236,9 @@ def test_the_first_draw_learns_from_a_warm_start_and_limits_end_no_study(folder:
 
 def test_a_warm_start_of_several_methods_takes_what_each_would_have_trained(folder: Path) -> None:
     lora = {"method": "lora", "rank": [2, 4], "learning_rate": 1.0e-2}
-    for name, search, trials in (("one", SMALL, 3), ("two", lora, 2)):
+    for name, search, count in (("one", SMALL, 3), ("two", lora, 2)):
         earlier = begin(
-            folder, study=name, search=search, sampler="grid", train={"epochs": 1}, budget={"trials": trials}
+            folder, study=name, search=search, sampler="grid", train={"epochs": 1}, budget={"trials": count}
         )
         run(earlier)
     ones = [view.params for view in earlier.ledger.trials("one") if view.kind == "search"]
@@ -247,8 +248,12 @@ def test_a_warm_start_of_several_methods_takes_what_each_would_have_trained(fold
         "learning_rate": 1.0e-2,
     }
     later = {"study": "later", "search": both, "warm_start": ["one", "two"], "train": {"epochs": 1}}
-    session = begin(folder, **later, budget={"trials": 2})
-    seen = [trial.params for trial in Trials(session.home, session.study)._optuna.get_trials()]
+    sampler = {"name": "gp", "n_startup_trials": 2}
+    session = begin(folder, **later, budget={"trials": 2}, sampler=sampler)
+    trials = Trials(session.home, session.study)._optuna.get_trials()
+    seen = [trial.params for trial in trials]
+    # What a Gaussian process draws from: of no method alone.
+    assert list(intersection_search_space(trials)) == ["method"]
     # What the several methods do not name is at its default: a gelu is no point of that space.
     assert seen[: len(fitting)] == [
         {"method": "bottleneck", "bottleneck.bottleneck_dim": params["bottleneck_dim"]} for params in fitting

@@ -25,6 +25,8 @@ from sweeper.events import Evaluated, Event, Progress
 from sweeper.home import Home
 from sweeper.ledger import Ledger, WorkerIdentity
 from sweeper.session import Session, join_study, open_study
+from sweeper.slot import Slot
+from sweeper.slotstate import SlotState
 from sweeper.study import load_study
 from sweeper.task import measure
 from sweeper.worker import Options, work
@@ -125,6 +127,37 @@ def test_results_do_not_depend_on_where_the_study_was_interrupted(folder: Path) 
 
     assert results(interrupted) == results(whole)
     assert max(view.attempts for view in interrupted.ledger.trials("tiny")) > 1
+
+
+def test_a_trial_whose_checkpoint_is_of_no_use_here_begins_again_with_its_curve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, budget={"trials": 1}, train={"epochs": 4})
+    stop, at = threading.Event(), 3
+
+    def stop_there(event: Event) -> None:
+        if isinstance(event, Evaluated) and (event.job.number, event.evaluation) == (0, at):
+            stop.set()
+
+    work(session, Options("cpu"), stop, on_event=stop_there)
+    [_, trial] = session.ledger.trials("tiny")
+    first = session.ledger.curves("tiny")[trial.place_id]
+    assert trial.state == "waiting" and len(first) == at
+
+    def useless(slot: Slot, state: SlotState) -> None:
+        raise RuntimeError("the generator is of another device")
+
+    monkeypatch.setattr("sweeper.train.restore", useless)
+    lengths = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.job.number == 0:
+            lengths.append((event.evaluation, len(session.ledger.curves("tiny")[trial.place_id])))
+
+    run(session, on_event=note)
+    assert lengths == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert session.ledger.curves("tiny")[trial.place_id][:at] == first
+    check_agrees(session, 1)
 
 
 def test_a_handed_back_trial_is_free_at_once(folder: Path) -> None:

@@ -13,11 +13,12 @@ import torch
 import sweeper.train
 from adapters.pack import Pack
 from sweeper.control import stop_study
+from sweeper.errors import SweeperError
 from sweeper.events import Event, Exhausted, Failed, Finished, Stepped
 from sweeper.home import Home
 from sweeper.ledger import this_worker
 from sweeper.session import Session, open_study
-from sweeper.slot import Job
+from sweeper.slot import Job, Problem, Slot
 from sweeper.study import load_study
 from sweeper.worker import Options, work
 from tests.agreement import check_agrees
@@ -98,6 +99,31 @@ def test_a_pack_without_room_steps_down_and_no_trial_fails(
     assert all(view.state == "complete" for view in session.ledger.trials("tiny"))
     assert session.row.ended_because == f"all {TRIALS} trials are done"
     check_agrees(session, TRIALS)
+
+
+def test_after_a_device_failed_each_trial_is_trained_alone_and_the_culprit_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, **OVERRIDES)
+    real = sweeper.train.step
+
+    def step(pack: Pack, slots: list[Slot], problem: Problem) -> list[float]:
+        if any(slot.job.number == 1 for slot in slots):
+            raise torch.AcceleratorError("device-side assert")
+        return real(pack, slots, problem)
+
+    monkeypatch.setattr(sweeper.train, "step", step)
+    said: list[str] = []
+    while session.row.ended_at is None:
+        try:
+            run(session, pack=3)
+        except SweeperError as error:
+            said.append(str(error))
+    check_agrees(session, TRIALS)
+    views = {view.number: view for view in session.ledger.trials("tiny") if view.kind == "search"}
+    assert [views[number].state for number in range(TRIALS)] == ["complete", "failed", *["complete"] * 4]
+    assert views[1].reason == "AcceleratorError: device-side assert"
+    assert said == ["the device failed: AcceleratorError: device-side assert"] * 3  # once packed, twice alone
 
 
 def test_trials_of_a_pack_that_no_longer_fits_go_on_from_their_checkpoints(

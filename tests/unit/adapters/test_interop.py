@@ -189,6 +189,17 @@ def test_a_head_comes_back(format, pooling, fill, tmp_path):
     assert back.labels == (given.labels if format == "adapterhub" else None)
 
 
+@pytest.mark.parametrize(
+    ("family", "pooling", "kind"),
+    [("bert", "cls", "classification"), ("bert", "last", "tagging"), ("gpt2", "last", "tagging")],
+)
+def test_only_a_head_on_the_first_token_is_a_head_on_texts_there(family, pooling, kind, fill, tmp_path):
+    adapter = built(fill, family, bottleneck_dim=4)
+    folder = write_folder(tmp_path / "out", adapter, "adapterhub", head=head(pooling))
+    assert json.loads((folder / "head_config.json").read_text())["config"]["head_type"] == kind
+    assert load_head(folder).pooling == pooling
+
+
 def test_a_head_of_theirs_computes_what_its_layers_say(tmp_path, fill):
     folder = write_folder(
         tmp_path / "out", built(fill, bottleneck_dim=4), "adapterhub", name="x", head=head()

@@ -114,6 +114,11 @@ def test_texts_that_do_not_fit_are_refused(exported, predictor):
         (wrong, "takes"),
         ([("", "a")] if kind == "pair" else [""], "empty"),
         ([("a\ud800", "b")] if kind == "pair" else ["a\ud800"], "row 1 holds half of a character"),
+        (
+            [("a", "b") if kind == "pair" else "a", ("a", None) if kind == "pair" else None],
+            "row 2 .* no text",
+        ),
+        ([float("nan")], "takes" if kind == "pair" else "no text"),
         ("text", "list"),
     ):
         with pytest.raises(UsageError, match=says):

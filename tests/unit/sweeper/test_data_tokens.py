@@ -16,7 +16,7 @@ from sweeper.backbone import load_tokenizer
 from sweeper.data import Split, TaskData, prepare, read_tables, tokenise
 from sweeper.errors import UsageError
 from sweeper.study import Backbone, load_study
-from tests.tiny_folder import make_backbone, write_study
+from tests.tiny_folder import make_backbone, make_data, write_study
 
 FAMILIES = ["bert", "roberta", "distilbert", "gpt2"]
 
@@ -140,6 +140,21 @@ def test_the_cache_gives_the_same_again(folder: Path, monkeypatch: pytest.Monkey
         for field in ("input_ids", "token_type_ids", "offsets", "labels"):
             assert torch.equal(getattr(a, field), getattr(b, field))
             assert getattr(a, field).dtype == getattr(b, field).dtype
+
+
+def test_the_token_that_a_language_model_begins_with_decides_its_tokens(tmp_path: Path) -> None:
+    def begun() -> TaskData:
+        task = {"kind": "causal_lm", "text": "sentence", "label": None, "pooling": None}
+        return prepared(tmp_path, task=task, objective={"metric": "perplexity", "direction": "minimize"})
+
+    make_backbone(tmp_path / "backbone", "gpt2")
+    make_data(tmp_path / "data")
+    with_it = begun()
+    path = tmp_path / "backbone" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": None}))
+    without = begun()
+    assert len(with_it.train.input_ids) - len(without.train.input_ids) == len(without.train.lengths)
+    assert with_it.fingerprint != without.fingerprint
 
 
 def cut_short(path: Path) -> None:

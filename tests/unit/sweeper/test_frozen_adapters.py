@@ -235,6 +235,6 @@ def test_a_warm_start_takes_trials_over_the_same_adapters(made: Path) -> None:
     ):
         study = study_of(made, adapters=adapters)
         params = {"adapters": '["a", "b"]', "learning_rate": 1e-3}
-        view = SimpleNamespace(params=params, metrics={"accuracy": 0.5}, trainable_parameters=7)
+        view = SimpleNamespace(params=params)
         found = warmstart._translated(study, old, cast(TrialView, view), lambda: 3)
-        assert found == (taken if isinstance(taken, str) else {"params": taken, "values": [0.5]})
+        assert found == taken

@@ -121,6 +121,7 @@ CASES = [
     ("train: data/train.tsv", f"train: {{hub: a b, split: b, revision: {COMMIT}}}", "is not a hub name"),
     ("validation: data/validation.tsv", "validation: data/train.tsv", "these are the rows of train"),
     ("validation: data/validation.tsv", "validation: data/../data/train.tsv", "these are the rows of train"),
+    ("test: 0.1", "test: {path: data/../data/validation.tsv, rows: 1}", "these are the rows of validation;"),
     ("validation: data/validation.tsv", "validation: 1.0", "above 0 and below 1"),
     ("validation: data/validation.tsv", "validation: 500", "name a file: {path: FILE, rows: N}"),
     ("validation: data/validation.tsv", "validation: 0.9", "leave nothing to train on", "  test: 0.1"),
