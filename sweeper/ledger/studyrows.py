@@ -155,14 +155,16 @@ def end(connection: Connection, name: str, because: str) -> bool:
 
 
 def end_over_budget(connection: Connection, name: str, because: str) -> bool:
-    """End a study whose budget is used up; False if it had ended before, or if a place beside the budget, or
-    a trial that has begun, waits or runs.
+    """End a study whose budget is used up; False if it had ended before, if a place beside the budget waits
+    or runs, or if a trial that has begun waits: one that was interrupted.
     """
     _lock(connection, name)  # what is enqueued now would be left in a study that has ended
     going = select(places.c.id).where(
         places.c.study == name,
-        or_(BESIDE_BUDGET, BEGUN),
-        places.c.state.in_(("waiting", "running")),
+        or_(
+            and_(BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))),
+            and_(BEGUN, places.c.state == "waiting"),
+        ),
     )
     return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
 

@@ -82,11 +82,13 @@ def read_data(node: Node, check_files: bool) -> Data:
     validation = _split(validation_node, check_files)
     test_node = node.optional("test")
     test = _split(test_node, check_files) if test_node else None
-    for split_node, split, other, name in (
+    pairs: list[tuple[Node | None, Source | float | None, Source | float, str]] = [
         (validation_node, validation, train, "train"),
         (test_node, test, train, "train"),
-        (test_node, test, validation, "validation"),
-    ):
+    ]
+    if check_files:  # not of a study that is in a store: earlier versions took it
+        pairs.append((test_node, test, validation, "validation"))
+    for split_node, split, other, name in pairs:
         if split_node is not None and _same_rows(split, other):
             split_node.fail(
                 f"these are the rows of {name}; name other rows, or a fraction of train such as 0.1"

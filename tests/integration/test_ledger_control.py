@@ -137,22 +137,22 @@ def test_what_is_beside_the_budget_is_trained_before_the_study_ends(url: str) ->
     assert ledger.end_over_budget("one", "enough")
 
 
-def test_a_trial_that_has_begun_is_finished_before_the_study_ends(url: str) -> None:
+def test_a_trial_that_was_interrupted_is_gone_on_with_before_the_study_ends(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     complete(ledger, 0, 0.5)
     first, second = reserve(ledger), reserve(ledger)
     attach(ledger, first, 1)
     attach(ledger, second, 2)
-    ledger.release(first)  # interrupted, after the budget was used up
+    ledger.release(first)
     assert not ledger.end_over_budget("one", "enough")
     again = ledger.reserve("one", ELSEWHERE, beside_budget=True)
     assert again is not None and (again.place_id, again.trial_number) == (first.place_id, 1)
     assert ledger.reserve("one", ME, beside_budget=True) is None  # what has not begun
-    ledger.record_result(second, Result("complete", 0.6))
-    assert not ledger.end_over_budget("one", "enough")
-    ledger.record_result(again, Result("complete", 0.6))
+    # What runs is finished though the study has ended.
     assert ledger.end_over_budget("one", "enough")
-    assert states(ledger).count("waiting") == 1
+    ledger.record_result(again, Result("complete", 0.6))
+    ledger.record_result(second, Result("complete", 0.6))
+    assert states(ledger).count("complete") == 3 and states(ledger).count("waiting") == 1
 
 
 def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) -> None:
