@@ -48,8 +48,8 @@ quickstart: $(VENV)/installed
 
 # One thread a process: the processes share the cores. The settings of a shell that uses sweeper are not the tests'.
 test: $(VENV)/installed-dev
-	@env -u PYTHONDONTWRITEBYTECODE -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
+	@env -u PYTHONDONTWRITEBYTECODE -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS \
+	-u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
 
 SCALE ?= 1
 soak: $(VENV)/installed-dev

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from sweeper.errors import SweeperError
 from sweeper.ledger import Ledger, NewStudy
 
 SPEC: dict[str, Any] = {
@@ -91,3 +92,14 @@ def new_ledger(url: str, trials: int = 3, references: bool = False, **budget: An
     labels = [("reference-head", {"learning_rate": 0.001})] if references else []
     ledger.set_budget("one", trials, {"bottleneck_dim": 2}, labels)
     return ledger
+
+
+def states_of(url: str, study: str) -> list[str]:
+    """The states of a study's trials; none where the store, or the study, has not begun yet."""
+    ledger = Ledger(url)
+    try:
+        return [view.state for view in ledger.trials(study)]
+    except SweeperError:
+        return []
+    finally:
+        ledger.close()

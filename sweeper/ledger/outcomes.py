@@ -256,14 +256,18 @@ def _wait_for_running(connection: Connection, claim: Claim, configuration: str) 
     return twin
 
 
+def _hold(connection: Connection, claim: Claim) -> None:
+    """Keep others from the place of a claim until the transaction ends. Raises LeaseLost."""
+    if connection.execute(select(places.c.id).where(guard(claim)).with_for_update()).first() is None:
+        raise lost(claim)
+
+
 def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluations: int) -> None:
     """Take over the first evaluations of an earlier attempt, which this one goes on from. Raises LeaseLost.
 
     Times and what MLflow shows of them stay, so that nothing is drawn twice.
     """
-    held = connection.execute(select(places.c.id).where(guard(claim)).with_for_update()).first()
-    if held is None:
-        raise lost(claim)
+    _hold(connection, claim)
     there = select(metrics.c.id).where(
         metrics.c.place_id == claim.place_id, metrics.c.attempt == claim.attempt
     )
@@ -285,9 +289,7 @@ def adopt_metrics(connection: Connection, claim: Claim, attempt: int, evaluation
 
 def forget_metrics(connection: Connection, claim: Claim) -> None:
     """Delete the evaluations of a claim's attempt. Raises LeaseLost."""
-    held = connection.execute(select(places.c.id).where(guard(claim)).with_for_update()).first()
-    if held is None:
-        raise lost(claim)
+    _hold(connection, claim)
     own = and_(metrics.c.place_id == claim.place_id, metrics.c.attempt == claim.attempt)
     connection.execute(delete(metrics).where(own))
 

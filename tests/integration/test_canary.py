@@ -93,7 +93,7 @@ def run_everything(sweeper: CommandLine) -> str:
     for command in (
         ["migrate"],
         ["run", "study.yaml"],
-        ["confirm", "tiny", "--top", "1", "--seeds", "2"],
+        ["confirm", "tiny", "--top", "1", "--seeds", "2"],  # whose workers have a command line of their own
         ["status", "--json"],
         ["show", "tiny", "0"],
         ["export", "tiny", "--out", "best"],

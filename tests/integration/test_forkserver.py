@@ -20,35 +20,21 @@ import pytest
 from sweeper.console import Output
 from sweeper.engine.coordinator import Ending, Moment, moment_of
 from sweeper.engine.forkserver import ForkedWorker, ForkServer, fork_server
-from sweeper.errors import SweeperError
 from sweeper.home import Home
-from sweeper.ledger import Ledger
 from sweeper.running import _watch
 from sweeper.session import Session, open_study
 from sweeper.study import load_study
 from tests.command_line import CommandLine
+from tests.faults.processes import wait_until
 from tests.fork_server import fork_server as of_tests
+from tests.stores import states_of
 from tests.tiny_folder import write_study
 
 SECONDS = 120.0
 
 
-def until(holds: Callable[[], Any]) -> Any:
-    end = time.monotonic() + SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
 def states(folder: Path) -> list[str]:
-    ledger = Ledger(home(folder).store_url)
-    try:
-        return [view.state for view in ledger.trials("tiny")]
-    except SweeperError:  # it has not begun yet
-        return []
-    finally:
-        ledger.close()
+    return states_of(home(folder).store_url, "tiny")
 
 
 def is_over(process: psutil.Process) -> bool:
@@ -96,7 +82,7 @@ def _begin_and_end(server: ForkServer, folder: Path) -> dict[str, Any]:
     wrong = started(server, folder, "other").wait(SECONDS)
     worker = started(server, folder)
     group = os.getpgid(worker.pid)
-    until(lambda: "running" in states(folder))
+    wait_until(lambda: "running" in states(folder))
     several = started(server, folder)  # which hears it before it knows what to do then
     for one in (several, worker):
         one.send_signal(signal.SIGUSR1)
@@ -107,7 +93,7 @@ def _begin_and_end(server: ForkServer, folder: Path) -> dict[str, Any]:
     code = killed.wait(SECONDS)
     killed.send_signal(signal.SIGUSR1)  # reaches nobody
     terminated = started(server, folder)
-    until(lambda: "running" in states(folder))
+    wait_until(lambda: "running" in states(folder))
     terminated.send_signal(signal.SIGTERM)
     return {
         "wrong": wrong,
@@ -125,16 +111,15 @@ def test_forked_workers_begin_and_end_as_those_from_nothing(tmp_path: Path) -> N
     assert "running" not in found.pop("after")
     expected = {"wrong": 2, "own group": True, "handed back": [0, 0], "killed": -9, "terminated": 0}
     assert found == expected
-    assert (
-        "error: " in (tmp_path / "other.log").read_text() and "other" in (tmp_path / "other.log").read_text()
-    )
+    said = (tmp_path / "other.log").read_text()
+    assert "error: " in said and "other" in said
     assert "Traceback" not in (tmp_path / "tiny.log").read_text()
 
 
 def _lose_the_server(server: ForkServer, folder: Path) -> dict[str, Any]:
     [process] = psutil.Process().children()
     worker = started(server, folder)
-    until(lambda: "running" in states(folder))
+    wait_until(lambda: "running" in states(folder))
     process.kill()
     process.wait(SECONDS)
     runs = worker.poll() is None and psutil.pid_exists(worker.pid)
@@ -199,7 +184,7 @@ def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behi
     run = CommandLine(tmp_path).forked("run", "study.yaml", "--workers", "1")
     started: list[psutil.Process] = []
     try:
-        until(lambda: "running" in states(tmp_path))
+        wait_until(lambda: "running" in states(tmp_path))
         started = psutil.Process(run.pid).children(recursive=True)
         server, worker = started
         run.kill()
@@ -207,7 +192,7 @@ def test_workers_outlive_a_coordinator_that_is_killed_and_their_server_ends_behi
         time.sleep(1.0)
         assert worker.is_running() and "running" in states(tmp_path)
         worker.terminate()
-        until(lambda: is_over(worker) and is_over(server))
+        wait_until(lambda: is_over(worker) and is_over(server))
         assert "running" not in states(tmp_path)
     finally:
         for process in started:

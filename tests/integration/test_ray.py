@@ -15,14 +15,12 @@ import psutil
 import pytest
 
 from sweeper import cli
-from sweeper.errors import SweeperError
 from sweeper.home import Home
-from sweeper.ledger import Ledger
 from sweeper.session import Session, join_study
 from tests.agreement import check_agrees
 from tests.command_line import CommandLine, Forked
 from tests.ray_cluster import Nodes, autoscaled_ray_cluster, ray_cluster
-from tests.stores import postgresql_url
+from tests.stores import postgresql_url, states_of
 from tests.tiny_folder import write_study
 
 SECONDS = 300.0
@@ -65,13 +63,7 @@ def until(holds: Callable[[], Any], run: Forked | None = None) -> Any:
 
 
 def states(sweeper: CommandLine) -> list[str]:
-    ledger = Ledger(sweeper.environment["SWEEPER_STORE"])
-    try:
-        return [view.state for view in ledger.trials("tiny")]
-    except SweeperError:  # it has not begun yet
-        return []
-    finally:
-        ledger.close()
+    return states_of(sweeper.environment["SWEEPER_STORE"], "tiny")
 
 
 @pytest.mark.timeout(900)
