@@ -45,6 +45,7 @@ def join_as_worker(
     name = study_name(ledger, name)
 
     from sweeper.device import choose
+    from sweeper.engine.coordinator import goes_on
     from sweeper.home import Home
     from sweeper.session import PATIENCE_SECONDS, join_study
     from sweeper.worker import Options, work
@@ -52,7 +53,7 @@ def join_as_worker(
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)
-    if session.row.ended_at is not None and not session.ledger.untold(name):
+    if not goes_on(session):
         out.note(_ended(session))
         return
     stop = threading.Event()

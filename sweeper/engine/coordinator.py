@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -69,18 +69,28 @@ def is_over(session: Session, confirm: bool = False) -> bool:
     return session.row.ended_at is not None and not session.ledger.untold(session.name)
 
 
-def others_end(session: Session, signals: Signals, poll_seconds: float) -> Iterator[Moment]:
+def goes_on(session: Session, confirm: bool = False) -> bool:
+    """Whether workers have anything to do, also with what those have left that died."""
+    session.ledger.reap_dead(session.name)
+    session.ledger.expire(session.name)
+    return not is_over(session, confirm)
+
+
+def others_end(session: Session, signals: Signals, poll_seconds: float) -> Generator[Moment, None, bool]:
     """Wait for what workers of others still train of a study that has ended: nobody else draws it.
 
     Those that died are waited for until their leases have run out.
+
+    Returns:
+        whether the study goes on, since a trial of one that died is to be finished.
     """
     while session.row.ended_at is not None and not signals.count:
         moment = moment_of(session, 0, False)
         if all(trial.state != "running" for trial in moment.trials):
-            session.ledger.expire(session.name)  # so that MLflow is shown what became of those that died
-            return
+            return goes_on(session)
         yield moment
         signals.wait(poll_seconds)
+    return False
 
 
 def moment_of(session: Session, workers: int, stopping: bool, confirm: bool = False) -> Moment:

@@ -26,7 +26,7 @@ from sweeper.engine.coordinator import (
     Ending,
     Moment,
     Signals,
-    is_over,
+    goes_on,
     moment_of,
     others_end,
     places_of,
@@ -75,14 +75,14 @@ def run_workers(
     signals = Signals(session)
     with signals.caught(), Showing(show) as showing:
         options = options or WorkerOptions()
-        if not is_over(session, options.confirm):
+        more = goes_on(session, options.confirm)
+        while more:
             crew = _Crew(session, options, server)
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
                 crew.end()
-            if not options.confirm:
-                yield from others_end(session, signals, poll_seconds)
+            more = not options.confirm and (yield from others_end(session, signals, poll_seconds))
         yield moment_of(session, 0, signals.count > 0, options.confirm)
     return Ending(signals.count > 0, showing.error)
 

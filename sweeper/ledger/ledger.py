@@ -123,10 +123,6 @@ class Ledger:
         """
         return self._database.write(studyrows.add_places, name, trials, first_params, references, points)
 
-    def end_study(self, name: str, because: str) -> bool:
-        """Begin no more trials; False if the study had ended before."""
-        return self._database.write(studyrows.end, name, because)
-
     def end_over_budget(self, name: str, because: str) -> bool:
         """End a study whose budget is used up, unless a reference, or what was enqueued or is a retry, waits
         or runs; returns whether it ended now.

@@ -19,7 +19,7 @@ from sweeper.ledger.failing import expire
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import Attached, Claim, WorkerIdentity
 from sweeper.ledger.schema import IN_STUDY, attempts, places, studies
-from sweeper.ledger.studyrows import BEGUN, BESIDE_BUDGET
+from sweeper.ledger.studyrows import BEGUN, BESIDE_BUDGET, go_on_with
 
 
 def reserve(
@@ -219,12 +219,14 @@ def attach(connection: Connection, claim: Claim, attached: Attached) -> None:
     connection.execute(
         update(attempts).where(attempts.c.token == claim.token).values(trial_number=attached.trial_number)
     )
-    # Only where it changes something: every worker would wait for the others at this one row.
-    connection.execute(
-        update(studies)
-        .where(studies.c.name == claim.study, studies.c.past_limits_in_a_row != 0)
-        .values(past_limits_in_a_row=0)
-    )
+    drawn = claim.kind == "search" and claim.fixed_params is None and claim.trial_number is None
+    if drawn:
+        # Only where it changes something: every worker would wait for the others at this one row.
+        connection.execute(
+            update(studies)
+            .where(studies.c.name == claim.study, studies.c.past_limits_in_a_row != 0)
+            .values(past_limits_in_a_row=0)
+        )
 
 
 def heartbeat(
@@ -271,6 +273,7 @@ def release(connection: Connection, claim: Claim, outcome: str, reason: str | No
             .where(studies.c.name == claim.study)
             .values(past_limits_in_a_row=studies.c.past_limits_in_a_row + 1)
         )
+    go_on_with(connection, claim.place_id)
 
 
 def running(connection: Connection, study: str, host: str) -> list[Any]:

@@ -46,7 +46,9 @@ def names(connection: Connection) -> list[str]:
 def replace_spec(connection: Connection, name: str, spec: Mapping[str, Any], path: str, text: str) -> None:
     """Take over a study file whose budget grew: the study goes on, unless its user stopped it."""
     connection.execute(
-        update(studies).where(studies.c.name == name).values(spec=dict(spec), path=path, text=text)
+        update(studies)
+        .where(studies.c.name == name)
+        .values(spec=dict(spec), path=path, text=text, past_limits_in_a_row=0)
     )
     reopen(connection, name)
 
@@ -55,9 +57,24 @@ def reopen(connection: Connection, name: str) -> None:
     """A study that had ended goes on, as there is more to do; not if its user stopped it."""
     connection.execute(
         update(studies)
-        .where(studies.c.name == name, studies.c.control.is_distinct_from(STOPPED))
-        .values(ended_at=None, ended_because=None, past_limits_in_a_row=0)
+        .where(
+            studies.c.name == name,
+            studies.c.ended_at.is_not(None),
+            studies.c.control.is_distinct_from(STOPPED),
+        )
+        .values(ended_at=None, ended_because=None)
     )
+
+
+def go_on_with(connection: Connection, place_id: int) -> None:
+    """A place waits again: if its trial has begun, the study goes on until that has ended."""
+    study = select(places.c.study).where(places.c.id == place_id, BEGUN).scalar_subquery()
+    # Whoever ends the study at this moment sees that the trial waits, or has ended it before the next line.
+    row = connection.execute(
+        select(studies.c.name).where(studies.c.name == study).with_for_update(read=True, key_share=True)
+    ).first()
+    if row is not None:
+        reopen(connection, row.name)
 
 
 def move(connection: Connection, name: str, path: str) -> None:

@@ -25,8 +25,6 @@ from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.space import Configuration, Params
 
-PAST_LIMITS_IN_A_ROW = 100
-"""So many configurations past the limits, one after the other, end a study."""
 _LATER_FIELDS = {"learned_scaling": "none", "stochastic_depth": 0.0, "positions": "from_start"}
 """Fields that came after the first stores, with the values under which a configuration trains as without."""
 
@@ -156,16 +154,13 @@ class Beginner:
         if not past:
             return False
         self._trials.refuse(attached.trial_id)
-        ledger, name = self._session.ledger, self._session.name
-        reason = _why(past)
+        ledger, reason = self._session.ledger, _why(past)
         if not claim.budgeted or self._session.study.sampler.name == "grid":
             # Its parameters were asked for: another configuration would be an answer to another question.
             ledger.attach(claim, attached)
             ledger.record_result(claim, Result("pruned", reason=reason))
             return True
         ledger.release(claim, "past_limits", reason)
-        if ledger.past_limits_in_a_row(name) >= PAST_LIMITS_IN_A_ROW:
-            ledger.end_study(name, f"{PAST_LIMITS_IN_A_ROW} configurations in a row were past the limits")
         return True
 
 

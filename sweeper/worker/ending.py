@@ -8,6 +8,9 @@ from sweeper.asktell import Trials
 from sweeper.budget import Terminator, why_over
 from sweeper.session import Session
 
+PAST_LIMITS_IN_A_ROW = 100
+"""So many configurations past the limits, one after the other, end a study."""
+
 
 @dataclass
 class Ending:
@@ -34,6 +37,8 @@ class Ending:
         if budget.failures is not None and (failed := ledger.count(name, "failed")) >= budget.failures:
             said = "1 trial failed" if failed == 1 else f"{failed} trials failed"
             return f"{said}, and budget.failures is {budget.failures}"
+        if ledger.past_limits_in_a_row(name) >= PAST_LIMITS_IN_A_ROW:
+            return f"{PAST_LIMITS_IN_A_ROW} configurations in a row were past the limits"
         if budget.target is not None or budget.patience is not None:
             why = why_over(study, ledger.trials(name))
             if why is not None:

@@ -19,12 +19,13 @@ from sqlalchemy import func, select, update
 
 from sweeper.ledger import Attached, Claim, LeaseLost, Ledger, Result, this_worker
 from sweeper.ledger.failing import RETRIES
-from sweeper.ledger.schema import attempts, metrics, places, results
+from sweeper.ledger.schema import attempts, metrics, places, results, studies
 from tests.stores import new_study
 
 HERE = this_worker("cpu")
 DEAD = replace(HERE, name="dead", process_started=HERE.process_started - 1000.0)
 """A worker of this host whose process number is another process by now."""
+SELDOM = st.sampled_from([False, False, False, True])
 ENDED = ("complete", "pruned", "failed")
 
 
@@ -91,7 +92,7 @@ class LedgerMachine(RuleBasedStateMachine):
         holder = self.place(claim).holder
         return holder is not None and holder.token == claim.token
 
-    def next_place(self) -> Place | None:
+    def next_place(self, beside_budget: bool) -> Place | None:
         if self.ended or self.control is not None:
             return None
         first = next((place for place in self.places if place.position == 0), None)
@@ -103,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
             blocked = unnumbered and (
                 first.state == "running" or (first.state == "waiting" and not place.budgeted)
             )
-            if not blocked:
+            if not blocked and (self.is_beside_budget(place) or not beside_budget):
                 return place
         return None
 
@@ -119,6 +120,15 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.control != "stopped":
             self.ended = False
 
+    def waits_again(self, place: Place) -> None:
+        """A place whose attempt came to nothing: a trial that has begun is to be finished."""
+        if place.state == "waiting" and place.number is not None:
+            self.reopen()
+
+    def is_beside_budget(self, place: Place) -> bool:
+        """Whether a place is left once the budget is used up."""
+        return not place.budgeted or place.number is not None
+
     # What may happen
 
     @initialize(trials=st.integers(1, 4))
@@ -128,19 +138,24 @@ class LedgerMachine(RuleBasedStateMachine):
         self.budget = trials
         self.refresh()
 
+    @precondition(lambda self: self.budget < 6)
     @rule(more=st.integers(0, 2))
     def grow(self, more: int) -> None:
         assert self.ledger.set_budget(self.name, self.budget + more, {"bottleneck_dim": 2}) == more
         self.budget += more
         self.refresh()
+        if more:
+            self.reopen()
 
-    @rule(dead=st.booleans())
-    def reserve(self, dead: bool) -> None:
+    @rule(dead=st.booleans(), beside_budget=SELDOM, killed=SELDOM)
+    def reserve(self, dead: bool, beside_budget: bool, killed: bool) -> None:
+        """A worker takes a place and attaches its trial, unless it is killed in between."""
         for place in self.places:
             if place.late:
                 place.failed("lost")
-        expected = self.next_place()
-        claim = self.ledger.reserve(self.name, DEAD if dead else HERE)
+                self.waits_again(place)
+        expected = self.next_place(beside_budget)
+        claim = self.ledger.reserve(self.name, DEAD if dead else HERE, beside_budget=beside_budget)
         if expected is None:
             assert claim is None
             return
@@ -149,11 +164,15 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (claim.attempt, claim.trial_number) == (expected.attempt, expected.number)
         expected.state, expected.holder, expected.late, expected.dead = "running", claim, False, dead
         self.claims.append(claim)
+        if not killed:
+            self.attached(claim)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def attach(self, data: st.DataObject) -> None:
-        claim = self.pick(data)
+        self.attached(self.pick(data))
+
+    def attached(self, claim: Claim) -> None:
         place = self.place(claim)
         good = self.is_good(claim)
         number = place.number if place.number is not None else next(self.numbers)
@@ -180,12 +199,14 @@ class LedgerMachine(RuleBasedStateMachine):
             connection.execute(update(places).where(places.c.id == place.id).values(lease_expires=1.0))
         place.late = True
 
+    @precondition(lambda self: any(place.dead for place in self.places))
     @rule()
     def reap(self) -> None:
         self.ledger.reap_dead(self.name)
         for place in self.places:
             if place.dead:
                 place.failed("lost")
+                self.waits_again(place)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), evaluation=st.integers(1, 3), value=st.integers(0, 100))
@@ -237,6 +258,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ended = self.ledger.fail(claim, failure, "ValueError: wrong")
             if good:
                 place.failed(failure)
+                self.waits_again(place)
             assert ended == (place.state in ENDED)
 
     @precondition(lambda self: self.claims)
@@ -248,30 +270,30 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.release(claim)
         if good:
             self.place(claim).free()
+            self.waits_again(self.place(claim))
 
-    @rule()
-    def pause(self) -> None:
-        assert self.ledger.pause(self.name) == (not self.ended)
-        self.control = self.control if self.ended else "paused"
+    @rule(word=st.sampled_from(["pause", "stop", "resume", "resume"]))
+    def user_says(self, word: str) -> None:
+        if word == "pause":
+            assert self.ledger.pause(self.name) == (not self.ended)
+            self.control = self.control if self.ended else "paused"
+        elif word == "stop":
+            assert self.ledger.stop(self.name) == (not self.ended)
+            if not self.ended:
+                self.control, self.ended = "stopped", True
+        else:
+            assert self.ledger.resume(self.name) == (self.control is not None)
+            if self.control is not None:
+                self.control, self.ended = None, False
 
-    @rule()
-    def stop(self) -> None:
-        assert self.ledger.stop(self.name) == (not self.ended)
-        if not self.ended:
-            self.control, self.ended = "stopped", True
-
-    @rule()
-    def resume(self) -> None:
-        assert self.ledger.resume(self.name) == (self.control is not None)
-        if self.control is not None:
-            self.control, self.ended = None, False
-
+    @precondition(lambda self: all(place.budgeted or place.state in ENDED for place in self.places))
     @rule()
     def enqueue(self) -> None:
         place_id = self.ledger.enqueue(self.name, {"bottleneck_dim": 8})
         self.places.append(Place(place_id, len(self.places), budgeted=False, fixed=True))
         self.reopen()
 
+    @precondition(lambda self: any(place.state == "failed" for place in self.places))
     @rule()
     def retry(self) -> None:
         retried = {place.retry_of for place in self.places}
@@ -290,6 +312,21 @@ class LedgerMachine(RuleBasedStateMachine):
         if done and not self.ended:
             self.ended, self.control = True, None
 
+    # While a trial runs: an end before anything happened would leave nothing that could happen.
+    @precondition(lambda self: any(p.state == "running" and p.number is not None for p in self.places))
+    @rule()
+    def end_over_budget(self) -> None:
+        left = [
+            place
+            for place in self.places
+            if (place.state == "waiting" and self.is_beside_budget(place))
+            or (place.state == "running" and not place.budgeted)
+        ]  # fmt: skip
+        assert self.ledger.end_over_budget(self.name, "enough") == (not left and not self.ended)
+        if not left and not self.ended:
+            self.ended, self.control = True, None
+
+    @precondition(lambda self: any(place.state in ENDED and not place.told for place in self.places))
     @rule()
     def tell(self) -> None:
         untold = self.ledger.untold(self.name)
@@ -302,7 +339,8 @@ class LedgerMachine(RuleBasedStateMachine):
             place.told = True
 
     def pick(self, data: st.DataObject) -> Claim:
-        return data.draw(st.sampled_from(self.claims))
+        good = [claim for claim in self.claims if self.is_good(claim)]
+        return data.draw(st.sampled_from(good + self.claims))
 
     # What must hold
 
@@ -313,10 +351,15 @@ class LedgerMachine(RuleBasedStateMachine):
             rows = connection.execute(_PLACES.where(places.c.study == self.name)).all()
             ended = connection.execute(select(results).where(results.c.place_id.in_(mine))).all()
             curves = connection.execute(select(metrics).where(metrics.c.place_id.in_(mine))).all()
+            study = connection.execute(select(studies).where(studies.c.name == self.name)).one()
             begun = connection.execute(
                 select(func.count()).select_from(attempts).where(attempts.c.place_id.in_(mine))
             ).scalar_one()
         self.check_places(rows)
+        assert (study.ended_at is not None, study.control) == (self.ended, self.control)
+        # No trial that has begun is left behind, but by a user who stopped its study.
+        unfinished = [row for row in rows if row.state == "waiting" and row.trial_number is not None]
+        assert not unfinished or study.ended_at is None or study.control == "stopped"
         # One result for each place that ended, and none elsewhere.
         assert {row.place_id: (row.state, row.attempt) for row in ended} == {
             place.id: (place.state, place.ended_by) for place in self.places if place.state in ENDED

@@ -73,7 +73,7 @@ def test_without_its_guard_the_ledger_is_caught(
         assert hasattr(module, "guard")
         monkeypatch.setattr(module, "guard", mutant)
     with pytest.raises(CAUGHT):
-        drive(machine, runs=60, steps=40, shrink=False)
+        drive(machine, runs=250, steps=40, shrink=False)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_without_a_rule_the_ledger_is_caught(
 ) -> None:
     monkeypatch.setattr(module, name, instead)
     with pytest.raises(CAUGHT):
-        drive(machine, runs=60, steps=40, shrink=False)
+        drive(machine, runs=250, steps=40, shrink=False)

@@ -39,6 +39,7 @@ class Followed:
 def made(tmp_path: Path) -> Iterator[MadeStudy]:
     study = MadeStudy(home_in(tmp_path))
     study.run_next()
+    study.run_next()  # the head alone
     yield study
     study.ledger.close()
 
@@ -49,7 +50,7 @@ def test_what_others_still_train_of_a_study_that_has_ended_is_waited_for(made: M
     claim = made.ledger.reserve("films", ELSEWHERE)
     assert claim is not None
     assert list(others_end(session, signals, 0.01)) == []  # it goes on: its workers end it
-    made.ledger.end_study("films", "its hours are used up")
+    made.ledger.end_over_budget("films", "its hours are used up")
     moments = others_end(session, signals, 0.01)
     assert next(moments).workers == 0
     made.ledger.record_result(claim, Result("complete", 0.9))
@@ -60,7 +61,7 @@ def test_of_a_dead_worker_elsewhere_the_lease_is_waited_for_and_no_longer(made: 
     session: Any = Followed(made)
     claim = made.ledger.reserve("films", ELSEWHERE, lease_seconds=-1.0)
     assert claim is not None
-    made.ledger.end_study("films", "its hours are used up")
+    made.ledger.end_over_budget("films", "its hours are used up")
     before = made.ledger.trial("films", claim.place_id)
     made.ledger.mark_place_shown(claim.place_id, before.version)
     assert list(others_end(session, Signals(session), 0.01)) == []
@@ -71,7 +72,7 @@ def test_a_signal_ends_the_waiting(made: MadeStudy) -> None:
     session: Any = Followed(made)
     signals = Signals(session)
     assert made.ledger.reserve("films", ELSEWHERE) is not None
-    made.ledger.end_study("films", "its hours are used up")
+    made.ledger.end_over_budget("films", "its hours are used up")
     moments = others_end(session, signals, 0.01)
     next(moments)
     signals.count = 1

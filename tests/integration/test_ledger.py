@@ -137,6 +137,20 @@ def test_a_study_to_which_somebody_is_adding_does_not_end(postgresql: Path) -> N
     assert ended == [False] and ledger.reserve("one", ME) is not None
 
 
+def test_a_trial_that_waits_again_while_its_study_ends_is_not_left_behind(postgresql: Path) -> None:
+    url = postgresql_url(postgresql)
+    ledger = new_ledger(url, trials=3)
+    complete(ledger, 0, 0.5)
+    attach(ledger, claim := reserve(ledger), 1)
+    ended: list[bool] = []
+    thread = Thread(target=lambda: ended.append(Ledger(url).end_over_budget("one", "enough")))
+    with beside(ledger) as connection:
+        places.release(connection, claim, "handed_back", None)
+        start_and_wait_for_locks(ledger, [thread])
+    thread.join()
+    assert ended == [False] and reserve(ledger).trial_number == 1
+
+
 @contextmanager
 def beside(ledger: Ledger) -> Iterator[Connection]:
     """A transaction of another process, which is committed at the end."""
@@ -479,8 +493,8 @@ def test_a_study_ends_when_every_place_has_its_result(url: str) -> None:
 
 def test_an_ended_study_begins_nothing_until_its_budget_grows(url: str) -> None:
     ledger = new_ledger(url, trials=2)
-    assert ledger.end_study("one", "5 trials failed")
-    assert not ledger.end_study("one", "something else")
+    assert ledger.end_over_budget("one", "5 trials failed")
+    assert not ledger.end_over_budget("one", "something else")
     assert ledger.reserve("one", ME) is None
     assert ledger.status("one")["ended_because"] == "5 trials failed"
     grown = new_study(trials=4)

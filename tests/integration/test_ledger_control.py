@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Barrier, Thread
 
 import pytest
@@ -153,6 +154,53 @@ def test_a_trial_that_was_interrupted_is_gone_on_with_before_the_study_ends(url:
     ledger.record_result(again, Result("complete", 0.6))
     ledger.record_result(second, Result("complete", 0.6))
     assert states(ledger).count("complete") == 3 and states(ledger).count("waiting") == 1
+
+
+@pytest.mark.parametrize("way", ["handed back", "raised", "expired", "reaped"])
+def test_a_study_that_has_ended_goes_on_with_a_trial_that_is_interrupted(url: str, way: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    complete(ledger, 0, 0.5)
+    dead = replace(ME, process_started=1.0)
+    begun = reserve(ledger, dead if way == "reaped" else ELSEWHERE)
+    unbegun = reserve(ledger)
+    attach(ledger, begun, 1)
+    assert ledger.end_over_budget("one", "enough")
+    ledger.release(unbegun)
+    assert ledger.study("one").ended_because == "enough"  # what has not begun is left
+    if way == "handed back":
+        ledger.release(begun)
+    elif way == "raised":
+        assert not ledger.fail(begun, "raised", "OSError: away")
+    elif way == "expired":
+        ledger.heartbeat([replace(begun, lease_seconds=-1.0)])
+        assert ledger.expire("one") == 1
+    else:
+        assert ledger.reap_dead("one") == [dead.name]
+    study = ledger.study("one")
+    assert (study.ended_at, study.ended_because) == (None, None)
+    assert not ledger.end_over_budget("one", "enough")
+    again = ledger.reserve("one", ME, beside_budget=True)
+    assert again is not None and (again.place_id, again.trial_number) == (begun.place_id, 1)
+    assert ledger.reserve("one", ME, beside_budget=True) is None
+    assert ledger.end_over_budget("one", "enough")
+
+
+def test_a_study_that_has_ended_is_left_when_a_trial_fails_for_good_or_its_user_stopped_it(url: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    complete(ledger, 0, 0.5)
+    fails, stopped = reserve(ledger), reserve(ledger)
+    attach(ledger, fails, 1)
+    attach(ledger, stopped, 2)
+    assert not ledger.fail(fails, "raised", "ValueError: wrong")
+    fails = reserve(ledger)
+    assert fails.trial_number == 1 and ledger.end_over_budget("one", "enough")
+    assert ledger.fail(fails, "raised", "ValueError: wrong")
+    assert ledger.study("one").ended_because == "enough"
+    ledger.enqueue("one", {"bottleneck_dim": 8})
+    assert ledger.stop("one")
+    ledger.release(stopped)
+    assert ledger.study("one").is_stopped and ledger.study("one").ended_at is not None
+    assert ledger.resume("one") and reserve(ledger).fixed_params == {"bottleneck_dim": 8}
 
 
 def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) -> None:

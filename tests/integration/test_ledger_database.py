@@ -205,7 +205,7 @@ def test_a_store_that_is_locked_for_too_long_is_unreachable(
         ledger = Ledger(url)
         assert ledger.studies() == ["one"]
         with pytest.raises(UnreachableError, match="another process holds it for too long"):
-            ledger.end_study("one", "because")
+            ledger.end_over_budget("one", "because")
     finally:
         other.close()
 
@@ -229,7 +229,7 @@ def test_those_who_work_on_a_study_outlast_a_writer_that_stands_still(
         return passes(self, error)
 
     monkeypatch.setattr(Database, "_passes", seen)
-    assert ledger.end_study("one", "because")
+    assert ledger.end_over_budget("one", "because")
     other.close()
     assert len(refused) == 2 and ledger.study("one").ended_because == "because"
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,7 +337,7 @@ def test_configurations_past_the_limits_are_never_trained(folder: Path) -> None:
 def test_a_hundred_past_the_limits_in_a_row_end_the_study(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeper.worker.begin.PAST_LIMITS_IN_A_ROW", 7)
+    monkeypatch.setattr("sweeper.worker.ending.PAST_LIMITS_IN_A_ROW", 7)
     for check in ("check_space", "check_head"):
         monkeypatch.setattr(f"sweeper.corners.{check}", lambda *arguments: None)
     session = begin(folder, budget={"trials": 4}, limits={"trainable_parameters": 10}, sampler="random")
@@ -344,6 +345,8 @@ def test_a_hundred_past_the_limits_in_a_row_end_the_study(
     because = "7 configurations in a row were past the limits"
     assert session.ledger.status("tiny")["ended_because"] == because
     assert len(optuna_trials(session)) == 7
+    [head] = [view for view in session.ledger.trials("tiny") if view.kind == "reference"]
+    assert head.state == "complete"
 
 
 def test_equal_configurations_are_trained_once_unless_repeats_are_wanted(folder: Path) -> None:
@@ -501,6 +504,26 @@ def test_the_coordinator_starts_a_dead_worker_again_and_gives_up_in_the_end(
     assert not follow(session).interrupted
     [_, trial] = session.ledger.trials("tiny")
     assert (trial.state, trial.attempts) == ("complete", 3)
+
+
+def test_what_a_dead_worker_left_of_a_study_that_has_ended_is_finished(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 6, "target": 0.0}, train={"epochs": 4})
+    stop = threading.Event()
+    work(session, Options("cpu"), stop, on_event=lambda event: stop.set())
+    dead = session.ledger.reserve("tiny", WorkerIdentity("dead", "elsewhere", 1, 0.0, "cpu"))
+    assert dead is not None and dead.trial_number == 0
+    because: list[str | None] = []
+
+    def run_out(moment: Moment) -> None:
+        if session.row.ended_at is not None and not because:
+            because.append(session.row.ended_because)
+            session.ledger.heartbeat([replace(dead, lease_seconds=-1.0)])
+
+    assert not follow(session, run_out).interrupted
+    assert because == ["trial-0001 reached the target of 0"] and session.row.ended_because == because[0]
+    trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
+    assert [view.state for view in trials] == ["complete"] * 2 + ["waiting"] * 4
+    assert [view.attempts for view in trials] == [3, 1, 0, 0, 0, 0]
 
 
 def test_what_a_worker_refuses_is_said_by_the_coordinator(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_frozen_states_stay_as_long_as_a_study_that_needs_them_goes_on(study: Ma
     assert gone(collect(study.ledger, study.home)) == {("frozen states", OTHER): 2000}
     assert files(needed) == before and {path.name for path in files(other)} == {"lock"}
     assert collect(study.ledger, study.home).leftovers == ()
-    study.ledger.end_study("films", "enough")
+    study.ledger.stop("films")
     assert gone(collect(study.ledger, study.home)) == {("frozen states", NEEDED): 2000}
     assert {path.name for path in files(needed)} == {"lock"}
 
@@ -96,7 +96,7 @@ def test_what_a_worker_holds_stays_and_is_said(study: MadeStudy) -> None:
 
 
 def test_tokens_stay_as_long_as_the_store_has_a_study_of_them(study: MadeStudy) -> None:
-    study.ledger.end_study("films", "enough")
+    study.ledger.stop("films")
     kept, other = tokens(study, "d" * 64), tokens(study, "e" * 64)
     assert gone(collect(study.ledger, study.home)) == {("tokens", "e" * 64): 1000}
     assert files(kept) and not other.exists()
