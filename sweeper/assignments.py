@@ -125,7 +125,7 @@ def _is_written(value: str | int | float, text: str) -> bool:
 def _layers(text: str) -> str | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return json.dumps(found) if isinstance(found, list) else None
 
@@ -134,7 +134,9 @@ def _number(text: str) -> int | float | None:
     for kind in (int, float):
         try:
             number = kind(text)
+            return number if math.isfinite(number) else None
+        except OverflowError:
+            return None
         except ValueError:
             continue
-        return number if math.isfinite(number) else None
     return None

@@ -125,15 +125,26 @@ def parameter_count(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+_POSITIONS_AFTER_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "roberta-prelayernorm",
+    "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+"""Families of texts that count as RoBERTa does and have no row of ours: they come with their sites named."""
+
+
 def position_limit(config: PretrainedConfig) -> int | None:
     """The most tokens that a text may have in this backbone; None if its positions do not end.
 
     RoBERTa counts positions from behind its padding id, so two of its positions hold no token.
     """
+    from adapters.architectures import ARCHITECTURES
+
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions <= 0:
         return None
-    if config.model_type in {"roberta", "xlm-roberta", "mpnet"}:
+    row = ARCHITECTURES.get(config.model_type)
+    after = config.model_type in _POSITIONS_AFTER_PADDING if row is None else row.positions_after_padding
+    if after:
         return int(positions) - int(config.pad_token_id or 0) - 1
     return int(positions)
 

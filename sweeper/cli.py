@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with terminated_as_interrupted():
             code = app(args=given, prog_name="sweeper", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the second where somebody was asked something
         code = INTERRUPTED
     except InterruptedByUser as interruption:
         Output(as_json).note(str(interruption))

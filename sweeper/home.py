@@ -7,10 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.errors import UsageError
+
 
 def sqlite_url(file: Path) -> str:
     """The SQLAlchemy URL of a SQLite file; what has a meaning in a URL is written with a percent sign."""
     return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
+def _folder(environment: Mapping[str, str], variable: str) -> Path | None:
+    """The folder that a variable names; None where it is unset or empty."""
+    named = environment.get(variable)
+    if not named:
+        return None
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError:
+        raise UsageError(
+            f"{variable} is {named!r}, and there is no such home of a user: write an absolute path"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,15 @@ class Home:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Home:
-        """The home that the environment describes (default: that of this process)."""
+        """The home that the environment describes (default: that of this process).
+
+        Raises:
+            UsageError: a folder begins with the home of a user that there is not.
+        """
         given = os.environ if environment is None else environment
-        root = Path(given.get("SWEEPER_HOME") or "sweeps").expanduser().absolute()
-        moved = given.get("SWEEPER_ARTIFACTS")
-        artifacts = Path(moved).expanduser().absolute() if moved else root / "artifacts"
+        root = _folder(given, "SWEEPER_HOME") or Path("sweeps").absolute()
+        moved = _folder(given, "SWEEPER_ARTIFACTS")
+        artifacts = moved or root / "artifacts"
         return cls(
             root=root,
             store_url=given.get("SWEEPER_STORE") or sqlite_url(root / "store.db"),

@@ -38,7 +38,8 @@ def importances(results: Results) -> dict[str, float]:
             "ignore"
         )  # experimental, and what it thinks of few trials: that is said beside it
         evaluator = PedAnovaImportanceEvaluator(target_quantile=top_share(len(complete)))
-        found = get_param_importances(_as_optuna(results), evaluator=evaluator)
+        # Not normalized by Optuna, which makes equal parts of what nothing tells apart.
+        found = get_param_importances(_as_optuna(results), evaluator=evaluator, normalize=False)
     total = sum(found.values())
     if not total > 0.0:
         return {}

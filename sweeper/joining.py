@@ -45,7 +45,7 @@ def join_as_worker(
     name = study_name(ledger, name)
 
     from sweeper.device import choose
-    from sweeper.engine.coordinator import goes_on
+    from sweeper.engine.coordinator import is_over
     from sweeper.home import Home
     from sweeper.session import PATIENCE_SECONDS, join_study
     from sweeper.worker import Options, work
@@ -53,7 +53,8 @@ def join_as_worker(
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)
-    if not goes_on(session):
+    session.ledger.expire(name)
+    if is_over(session):
         out.note(_ended(session))
         return
     stop = threading.Event()

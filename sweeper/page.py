@@ -112,13 +112,16 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def write_page(file: Path, text: str) -> None:
-    """Write a page, whole or not at all; an older one of that name is replaced.
+    """Write a page, whole or not at all; an older one of that name, or where a link leads, is replaced.
 
     Raises:
-        UsageError: the name is that of a folder, or its folder is missing.
+        UsageError: the name is that of a folder or a device, or its folder is missing.
     """
     if file.is_dir():
         raise UsageError(f"{file} is a folder: give the page a file's name, such as {file / 'report.html'}")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is a device or a pipe: give the page a file's name, such as report.html")
+    file = Path(os.path.realpath(file))
     if not file.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {file.absolute().parent} to write {file.name} into")
     number, unfinished = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")

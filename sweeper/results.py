@@ -129,14 +129,14 @@ class Results:
 
     @property
     def default(self) -> TrialView | None:
-        """The configuration that the literature starts from, see ``default_of``; None without a result."""
+        """The configuration that the literature starts from (``default_of``); None if it is not complete."""
         found = default_of(self.searched)
-        return None if found is None or found.objective is None else found
+        return None if found is None or found.state != "complete" else found
 
     @property
     def head(self) -> TrialView | None:
-        """The head alone, without an adapter; None without a result."""
-        return next((t for t in self.trials if t.label == REFERENCE_HEAD and t.objective is not None), None)
+        """The head alone, without an adapter; None if it is not complete."""
+        return next((t for t in self.trials if t.label == REFERENCE_HEAD and t.state == "complete"), None)
 
     @property
     def axes(self) -> tuple[Goal, ...]:

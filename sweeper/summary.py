@@ -21,7 +21,7 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
     """What ``run --json`` prints: ``status`` with ``metric``, ``direction``, ``references`` and ``next``.
 
     ``references`` holds the trials that the best is compared with, by what they are: the default
-    configuration (``finalists.default_of``) and the head without an adapter; each None if it has no result.
+    configuration (``finalists.default_of``) and the head without an adapter; each None if it is not complete.
     """
     spec = ledger.study(study).spec
     objective = objectives_of(spec)[0]
@@ -35,7 +35,7 @@ def summarize(ledger: Ledger, study: str) -> dict[str, Any]:
         "metric": objective["metric"],
         "direction": objective["direction"],
         "references": {
-            what: trial.to_json() if trial is not None and trial.objective is not None else None
+            what: trial.to_json() if trial is not None and trial.state == "complete" else None
             for what, trial in found.items()
         },
         "next": ways_on(study, spec["data"].get("test") is not None) if status["best"] is not None else {},

@@ -11,6 +11,7 @@ from sweeper.words import nearest, short
 
 SCHEDULES = ("linear", "cosine", "constant")
 KEEPS = ("last", "best")
+MOST_EPOCHS = 100_000
 
 
 class TrainConfigError(ValueError):
@@ -27,7 +28,7 @@ class TrainConfig:
 
     Args:
         learning_rate: the peak rate of AdamW, above 0.
-        epochs: passes over the training rows, 1 or more.
+        epochs: passes over the training rows, 1 to 100,000.
         batch_size: rows a step, 1 or more; the last batch of an epoch may be smaller.
         warmup: share of all steps in which the rate rises linearly from 0, in [0, 1).
         weight_decay: AdamW's decoupled decay, 0 or more.
@@ -53,6 +54,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "evaluations_per_epoch"):
             self._check_whole_number(name)
+        if self.epochs > MOST_EPOCHS:
+            raise TrainConfigError(f"must be {MOST_EPOCHS:,} or less, not {short(self.epochs)}", "epochs")
         for name in ("learning_rate", "max_grad_norm"):
             self._check_number(name)
             if not getattr(self, name) > 0:

@@ -175,8 +175,9 @@ def _free_port(host: str, port: int) -> int:
     """The port, or a free one for 0."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise UsageError(f"--host {host} is no address of this machine ({error.strerror})") from None
+    except (socket.gaierror, UnicodeError) as error:  # the latter: no name of a machine can be like that
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"--host {host} is no address of this machine ({why})") from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

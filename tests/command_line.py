@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ class CommandLine:
     def _forked(self, command: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory() as folder:
             said = [Path(folder) / name for name in ("stdout", "stderr")]
-            process = fork_server().Process(target=_command, args=(command[3:], self.folder, variables, said))
-            process.start()
+            process = _fork(command, self.folder, variables, said)
             process.join(PATIENCE_SECONDS)
             if process.is_alive():
                 process.kill()
@@ -107,10 +107,7 @@ class Forked:
             said = [Path(pipes) / name for name in ("stdout", "stderr")]
             for pipe in said:
                 os.mkfifo(pipe)
-            self._process = fork_server().Process(
-                target=_command, args=(command[3:], folder, variables, said)
-            )
-            self._process.start()
+            self._process = _fork(command, folder, variables, said)
             self.stdout, self.stderr = (pipe.open(encoding="utf-8") for pipe in said)
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -140,6 +137,15 @@ class Forked:
         self.stdout.close()
         self.stderr.close()
         return out, err
+
+
+def _fork(
+    command: list[str], folder: Path, variables: Mapping[str, str], said: list[Path]
+) -> ForkServerProcess:
+    """Begin a command; what it says on stdout and stderr goes into two files, or pipes."""
+    process = fork_server().Process(target=_command, args=(command[3:], folder, variables, said))
+    process.start()
+    return process
 
 
 def _command(arguments: list[str], folder: Path, variables: Mapping[str, str], said: list[Path]) -> None:

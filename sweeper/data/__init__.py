@@ -67,9 +67,11 @@ def prepare(
     identity = _fingerprint(study, tables, tokenizer)
 
     def build() -> tuple[dict[str, Split], dict[str, Any]]:
-        return _tokenise_tables(study, tables, tokenizer, config.vocab_size)
+        return _tokenise_tables(study, tables, tokenizer)
 
     splits, report = cached(Path(cache_dir) / "tokens", identity, build)
+    for split in splits.values():
+        _check_vocabulary(split, config.vocab_size, study)
     check_evaluations(study, len(splits["train"]))
     return TaskData(
         splits["train"], splits["validation"], splits.get("test"), tables.label_names, identity, report
@@ -77,7 +79,7 @@ def prepare(
 
 
 def _tokenise_tables(
-    study: Study, tables: Tables, tokenizer: PreTrainedTokenizerBase, vocab_size: int
+    study: Study, tables: Tables, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[dict[str, Split], dict[str, Any]]:
     """Every split's tokens, and the report on them."""
     max_length = study.train.max_length
@@ -87,7 +89,6 @@ def _tokenise_tables(
     report: dict[str, Any] = {key: {} for key in keys}
     for name, table in tables.named():
         made = kind.tokenise(table.texts, table.labels, names, tokenizer, max_length, table.fault)
-        _check_vocabulary(made.split, vocab_size, study)
         splits[name] = made.split
         counts = Counter(label for labels in table.labels for label in kind.names_in(labels))
         report["rows"][name] = len(table)
@@ -153,7 +154,11 @@ def _digest_of(tables: Sequence[Table], start: bytes = b"") -> str:
 def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+        options = tokenizer.init_kwargs.items()
+        # Where its files lie decides nothing.
+        told = sorted((key, str(value)) for key, value in options if not key.endswith(("_file", "_path")))
+        about = [tokenizer.truncation_side, tokenizer.model_input_names, told]
+        return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), about])
     content = json.loads(backend.to_str())
     # These follow whoever called the tokenizer last.
     content.pop("truncation", None)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from sweeper.data.rows import Rows
 from sweeper.errors import UsageError
-from sweeper.words import HALF_A_CHARACTER, is_unicode
+from sweeper.words import HALF_A_CHARACTER, is_unicode, short
 
 Read = tuple[dict[str, list[Any]], list[int]]
 _OTHER_SEPARATOR = re.compile("[;\t]")
@@ -35,7 +35,7 @@ def read_plain(path: Path, suffix: str, name: str) -> Rows:
         raise UsageError(
             f"the file is not UTF-8: {error.reason}. Save it as UTF-8",
             file=path,
-            line=_undecodable_line(path),
+            line=undecodable_line(path),
         ) from error
     except OSError as error:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", file=path) from error
@@ -111,7 +111,7 @@ def _read_json_lines(path: Path, file: TextIO) -> Read:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_unambiguous)
             whole = "\\u" not in line or is_unicode(json.dumps(row, ensure_ascii=False))
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
@@ -128,6 +128,16 @@ def _read_json_lines(path: Path, file: TextIO) -> Read:
     if not rows:
         raise UsageError("the file has no rows", file=path)
     return {name: [row.get(name) for row in rows] for name in names}, lines
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose keys is there once."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {short(key)} is there twice")
+        found[key] = value
+    return found
 
 
 READERS: dict[str, Callable[[Path, TextIO], Read]] = {
@@ -147,7 +157,8 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _undecodable_line(path: Path) -> int | None:
+def undecodable_line(path: Path) -> int | None:
+    """The first line of a file that is not UTF-8, counted from 1."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:

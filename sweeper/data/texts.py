@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.data.plainrows import undecodable_line
 from sweeper.data.rows import Rows
 from sweeper.data.sources import SUFFIXES, read_file
 from sweeper.errors import UsageError
@@ -48,7 +49,10 @@ def _read_lines(path: Path, columns: Sequence[str]) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"the file is not UTF-8: {error.reason}. Save it as UTF-8", path) from error
+        said = f"the file is not UTF-8: {error.reason}. Save it as UTF-8"
+        raise UsageError(said, path, undecodable_line(path)) from error
+    except OSError as error:
+        raise UsageError(f"the file cannot be read: {error.strerror or error}", path) from error
     lines = re.split("\r\n|\r|\n", text)
     if lines and not lines[-1]:
         lines.pop()  # what follows the last line break is no line

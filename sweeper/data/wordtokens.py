@@ -54,8 +54,13 @@ def tokenise_words(
                 raise fault(row, f"the tokenizer makes no token of word {word + 1}, {short(words[word])}")
             full_lengths.append(len(row_ids))
             if len(row_ids) > max_length:
+                whole = [spans[first] for first in firsts if first is not None]
                 ((row_ids, spans),) = _encode(tokenizer, [words], max_length)
-                firsts = first_tokens(words, spans)
+                # Where the beginning is cut off, a later token of a word is not its first one.
+                firsts = [
+                    first if first is not None and spans[first] == span else None
+                    for first, span in zip(first_tokens(words, spans), whole, strict=True)
+                ]
             there = [word for word, first in enumerate(firsts) if first is not None]
             if not there:
                 raise fault(row, f"of this text, cut to {max_length} tokens, no word's first token is left")

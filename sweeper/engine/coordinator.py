@@ -58,22 +58,22 @@ def places_of(session: Session, confirm: bool) -> list[TrialView]:
 
 
 def trials_left(session: Session, confirm: bool = False) -> int:
-    """Trials and references that have not ended; or what confirms them and has not."""
-    return sum(view.state not in ENDED for view in places_of(session, confirm))
+    """Trials and references that have not ended; or what confirms them and has not.
+
+    Once a study has ended, only those that had begun before.
+    """
+    left = [view for view in places_of(session, confirm) if view.state not in ENDED]
+    if confirm or session.row.ended_at is None:
+        return len(left)
+    return sum(view.number is not None for view in left)
 
 
 def is_over(session: Session, confirm: bool = False) -> bool:
     """Whether no worker has anything to do."""
+    ledger, name = session.ledger, session.name
     if confirm:
-        return session.ledger.is_through(session.name, CONFIRM)
-    return session.row.ended_at is not None and not session.ledger.untold(session.name)
-
-
-def goes_on(session: Session, confirm: bool = False) -> bool:
-    """Whether workers have anything to do, also with what those have left that died."""
-    session.ledger.reap_dead(session.name)
-    session.ledger.expire(session.name)
-    return not is_over(session, confirm)
+        return ledger.is_through(name, CONFIRM)
+    return session.row.ended_at is not None and not ledger.untold(name) and not ledger.has_unfinished(name)
 
 
 def others_end(session: Session, signals: Signals, poll_seconds: float) -> Generator[Moment, None, bool]:
@@ -82,12 +82,15 @@ def others_end(session: Session, signals: Signals, poll_seconds: float) -> Gener
     Those that died are waited for until their leases have run out.
 
     Returns:
-        whether the study goes on, since a trial of one that died is to be finished.
+        whether they left a trial that is to be finished.
     """
+    ledger, name = session.ledger, session.name
     while session.row.ended_at is not None and not signals.count:
+        ledger.reap_dead(name)
+        ledger.expire(name)  # so that MLflow is shown what became of those that died
         moment = moment_of(session, 0, False)
         if all(trial.state != "running" for trial in moment.trials):
-            return goes_on(session)
+            return ledger.has_unfinished(name)
         yield moment
         signals.wait(poll_seconds)
     return False

@@ -24,7 +24,6 @@ from sweeper.engine.coordinator import (
     Ending,
     Moment,
     Signals,
-    goes_on,
     is_over,
     moment_of,
     others_end,
@@ -80,14 +79,14 @@ def run_on_cluster(
     """
     signals = Signals(session)
     with signals.caught(), Showing(show) as showing:
-        more = goes_on(session)
-        while more:
+        begins = not is_over(session)
+        while begins or (yield from others_end(session, signals, poll_seconds)):
+            begins = False
             fleet = Fleet(session, cluster, settings, options or WorkerOptions(), say)
             try:
                 yield from _watch(fleet, signals, poll_seconds)
             finally:
                 fleet.end()
-            more = yield from others_end(session, signals, poll_seconds)
         yield moment_of(session, 0, signals.count > 0)
     return Ending(signals.count > 0, showing.error)
 

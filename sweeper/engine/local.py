@@ -26,7 +26,7 @@ from sweeper.engine.coordinator import (
     Ending,
     Moment,
     Signals,
-    goes_on,
+    is_over,
     moment_of,
     others_end,
     places_of,
@@ -75,14 +75,14 @@ def run_workers(
     signals = Signals(session)
     with signals.caught(), Showing(show) as showing:
         options = options or WorkerOptions()
-        more = goes_on(session, options.confirm)
-        while more:
+        begins = not is_over(session, options.confirm)
+        while begins or (not options.confirm and (yield from others_end(session, signals, poll_seconds))):
+            begins = False
             crew = _Crew(session, options, server)
             try:
                 yield from _watch(session, crew, devices, signals, poll_seconds)
             finally:
                 crew.end()
-            more = not options.confirm and (yield from others_end(session, signals, poll_seconds))
         yield moment_of(session, 0, signals.count > 0, options.confirm)
     return Ending(signals.count > 0, showing.error)
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.figures import style
+from sweeper.finalists import default_of
 from sweeper.results import Results
+from sweeper.session import REFERENCE_HEAD
 from sweeper.study.schema import Fixed
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ _OUTCOMES = {
     "complete": "complete",
     "pruned": "pruned",
     "failed": "failed",
+    "raised": "failed: it raised",
+    "out_of_memory": "failed: it did not fit",
     "lost": "lost: its worker died or hung",
     "handed_back": "handed back: interrupted or paused",
     "running": "running",
 }
-_DARK = ("complete", "failed", "lost")
+_DARK = ("complete", "failed", "raised", "out_of_memory", "lost")
 _UNITS = (("hours", 3600.0, 7200.0), ("minutes", 60.0, 180.0), ("seconds", 1.0, 0.0))
 
 
@@ -30,16 +34,17 @@ def curves(results: Results) -> dict[str, Any]:
     drawn = [t for t in results.trials if results.curves.get(t.place_id)]
     if not drawn:
         return style.empty("No trial was evaluated yet", "Curves appear with the first evaluation.")
-    others = [t for t in drawn if t.kind == "search" and t not in (best, results.default)]
-    head = [t for t in (results.head,) if t in drawn]
+    default = default_of(results.searched)
+    others = [t for t in drawn if t.kind == "search" and t not in (best, default)]
+    head = [t for t in drawn if t.label == REFERENCE_HEAD]
     groups = (
         ("other trials", {"color": style.SKY, "width": 1.5}, [t for t in others if t.state != "pruned"]),
         ("pruned", {"color": style.ORANGE, "width": 1.5}, [t for t in others if t.state == "pruned"]),
         ("head alone, no adapter", {"color": style.INK, "width": 2, "dash": "dot"}, head),
         (
-            style.default_name(results.default),
+            style.default_name(default),
             {"color": style.RED, "width": 3},
-            [t for t in (results.default,) if t in drawn],
+            [t for t in (default,) if t in drawn],
         ),
         ("best", {"color": style.BLUE, "width": 3}, [t for t in (best,) if t in drawn]),
     )
@@ -115,7 +120,7 @@ def _crosses(results: Results, trials: Sequence[TrialView]) -> dict[str, Any]:
 
 def timeline(results: Results) -> dict[str, Any]:
     """Which worker trained what, from when to when; a row is a worker's slot."""
-    attempts = [a for a in results.attempts if a.trial is not None and a.outcome != "past_limits"]
+    attempts = [a for a in results.attempts if a.trial is not None and a.was_trained]
     if not attempts:
         return style.empty("Nothing was trained yet", "The timeline appears with the first trial.")
     start = min(a.started_at for a in attempts)
@@ -149,7 +154,7 @@ def _timeline_title(attempts: Sequence[AttemptRow], whole: float) -> str:
     workers = style.plural(len({a.worker for a in attempts}), "worker")
     trained = style.plural(len({a.trial for a in attempts}), "run")
     again = len(attempts) - len({a.trial for a in attempts})
-    more = "" if not again else f"; {style.plural(again, 'attempt')} more after interruptions"
+    more = "" if not again else f"; {style.plural(again, 'attempt')} more after interruptions or failures"
     return f"{workers} trained {trained} in {duration(whole)}{more}"
 
 

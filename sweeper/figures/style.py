@@ -19,6 +19,8 @@ STATE_COLORS = {
     "complete": BLUE,
     "pruned": ORANGE,
     "failed": RED,
+    "raised": RED,
+    "out_of_memory": RED,
     "lost": INK,
     "handed_back": SKY,
     "running": GREEN,
@@ -91,7 +93,10 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """What makes an axis logarithmic, with plain numbers on it at 1, 2 and 5 of each decade in sight."""
+    """What makes an axis logarithmic, with plain numbers on it at 1, 2 and 5 of each decade in sight.
+
+    Where there is hardly one, the ends are named.
+    """
     low, high = min(values), max(values)
     marks = [
         mantissa * 10.0**power
@@ -101,6 +106,8 @@ def log_axis(values: Sequence[float]) -> dict[str, Any]:
     around = 0.06 * max(math.log10(high / low), 0.3)
     ends = (math.log10(low) - around, math.log10(high) + around)
     seen = [mark for mark in marks if ends[0] <= math.log10(mark) <= ends[1]]
+    if len(seen) < 2:
+        seen = list(dict.fromkeys((low, high)))
     if len(seen) > 8:
         seen = [mark for mark in seen if f"{mark:e}".startswith("1.0")]
     return {"type": "log", "range": list(ends), "tickvals": seen, "ticktext": [short(mark) for mark in seen]}

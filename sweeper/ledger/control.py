@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.records import PAUSED, STOPPED, StudyGone
 from sweeper.ledger.schema import places, studies
-from sweeper.ledger.studyrows import next_position, reopen
+from sweeper.ledger.studyrows import BEGUN, next_position, reopen
 
 STOPPED_BECAUSE = "its user stopped it"
+_ENDED_NOW = {
+    "ended_at": func.coalesce(studies.c.ended_at, now_seconds()),
+    "ended_because": func.coalesce(studies.c.ended_because, STOPPED_BECAUSE),
+}
+"""The end of a study that its user stops; one that had ended keeps its own."""
 _MAY_BE_RETRIED = ("failed", "cancelled")
 
 
@@ -39,11 +44,21 @@ def pause(connection: Connection, study: str) -> bool:
 
 
 def stop(connection: Connection, study: str) -> bool:
-    """End a study and hand the trials that run back; False if it had ended before."""
+    """End a study and hand the trials that run back; False if it was stopped, or nothing is left to stop.
+
+    Of one that had ended, trials may run or wait that had begun: those are left then.
+    """
+    begun = select(places.c.id).where(
+        places.c.study == study, BEGUN, places.c.state.in_(("waiting", "running"))
+    )
     row = connection.execute(
         update(studies)
-        .where(studies.c.name == study, studies.c.ended_at.is_(None))
-        .values(control=STOPPED, ended_at=now_seconds(), ended_because=STOPPED_BECAUSE)
+        .where(
+            studies.c.name == study,
+            studies.c.control.is_distinct_from(STOPPED),
+            or_(studies.c.ended_at.is_(None), begun.exists()),
+        )
+        .values(control=STOPPED, **_ENDED_NOW)
         .returning(studies.c.name)
     ).first()
     return row is not None
@@ -120,13 +135,7 @@ def close(connection: Connection, study: str) -> int:
     count = _running(connection, study)
     if count == 0:
         connection.execute(
-            update(studies)
-            .where(studies.c.name == study)
-            .values(
-                control=STOPPED,
-                ended_at=func.coalesce(studies.c.ended_at, now_seconds()),
-                ended_because=func.coalesce(studies.c.ended_because, STOPPED_BECAUSE),
-            )
+            update(studies).where(studies.c.name == study).values(control=STOPPED, **_ENDED_NOW)
         )
     return count
 

@@ -10,7 +10,6 @@ from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import LOST, OUT_OF_MEMORY, RAISED, Claim
 from sweeper.ledger.schema import ENDED, attempts, places, results
-from sweeper.ledger.studyrows import go_on_with
 
 RETRIES: Mapping[str, int] = {LOST: 3, OUT_OF_MEMORY: 1, RAISED: 1}
 """How often a place is tried again after each class of failure.
@@ -44,7 +43,6 @@ def fail(connection: Connection, claim: Claim, failure: str, reason: str) -> boo
         return True
     close_attempt(connection, claim.token, failure, reason, now_seconds())
     if times(connection, claim.place_id, failure) <= RETRIES[failure]:
-        go_on_with(connection, claim.place_id)
         return False
     _end(connection, claim.place_id, claim.attempt, reason)
     return True
@@ -79,8 +77,6 @@ def lose(connection: Connection, place_id: int, token: str, outcome: str) -> boo
     if outcome == LOST and (deaths := times(connection, place_id, LOST)) > RETRIES[LOST]:
         reason = f"lost: {deaths} workers died or hung while they trained it"
         _end(connection, place_id, row.attempt, reason)
-    else:
-        go_on_with(connection, place_id)
     return True
 
 

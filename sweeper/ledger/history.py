@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, func, select
 
 from sweeper.ledger.database import now_seconds
+from sweeper.ledger.records import REPEAT_OF, TRAINED_ALIKE
 from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places
 
 
@@ -18,6 +19,7 @@ class AttemptRow:
         trial: its name, such as ``trial-0007`` or ``reference-head``; None if it never became one.
         started_at, ended_at: seconds since 1970 by the database's clock; of one that goes on, until now.
         outcome: how it ended (see ``schema.attempts``); ``running`` if it goes on.
+        reason: why, in words; None where there is nothing to say.
     """
 
     place_id: int
@@ -29,6 +31,15 @@ class AttemptRow:
     started_at: float
     ended_at: float
     outcome: str
+    reason: str | None = None
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether anything was computed: not past the limits, no repeat, not sent to wait for its like."""
+        alike = self.reason is not None and (
+            self.reason.startswith(REPEAT_OF) or self.reason.endswith(TRAINED_ALIKE)
+        )
+        return self.outcome != "past_limits" and not alike
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
             started_at=row.started_at,
             ended_at=row.until,
             outcome=row.outcome or ("running" if row.ended_at is None else "ended"),
+            reason=row.reason,
         )
         for row in connection.execute(query)
     ]

@@ -130,8 +130,16 @@ class Ledger:
         return self._database.write(studyrows.end_over_budget, name, because)
 
     def end_if_done(self, name: str) -> bool:
-        """End a study whose places all have results; returns whether it has ended, now or before."""
+        """End a study whose places all have results.
+
+        Returns:
+            whether it has ended, now or before, and no trial of it waits to be finished.
+        """
         return self._database.write(studyrows.end_if_done, name)
+
+    def has_unfinished(self, name: str) -> bool:
+        """Whether a trial waits that had begun: it is finished also when the study has ended meanwhile."""
+        return self._database.read(studyrows.has_unfinished, name)
 
     def past_limits_in_a_row(self, name: str) -> int:
         """How many configurations past the limits were drawn since the last one that was not."""
@@ -148,7 +156,7 @@ class Ledger:
         return self._database.write(control.pause, name)
 
     def stop(self, name: str) -> bool:
-        """End a study, hand the trials that run back; False if it had ended before."""
+        """End a study, hand the trials that run back; False if nothing was left to stop."""
         return self._database.write(control.stop, name)
 
     def resume(self, name: str) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, literal, select, 
 from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
 from sweeper.ledger.places import release, runs_with
-from sweeper.ledger.records import Claim, MetricRow, Result, Untold
+from sweeper.ledger.records import REPEAT_OF, TRAINED_ALIKE, Claim, MetricRow, Result, Untold
 from sweeper.ledger.schema import ENDED, attempts, metrics, places, results, studies
 
 OBJECTIVE = "objective"
@@ -222,7 +222,7 @@ def record_repeat(connection: Connection, claim: Claim, configuration: str) -> i
         return _wait_for_running(connection, claim, configuration)
     if row.place_id == claim.place_id:
         return None
-    reason = f"repeat of trial {row.trial_number}"
+    reason = f"{REPEAT_OF}{row.trial_number}"
     record_result(connection, claim, Result(row.state, row.objective, row.metrics, 0.0, row.files, reason))
     same = (metrics.c.evaluation, metrics.c.step, metrics.c.epoch, metrics.c.key, metrics.c.value)
     copied = (
@@ -250,9 +250,7 @@ def _wait_for_running(connection: Connection, claim: Claim, configuration: str) 
         .limit(1)
     ).scalar()
     if twin is not None:
-        release(
-            connection, claim, "handed_back", f"trial {twin} is being trained with the same configuration"
-        )
+        release(connection, claim, "handed_back", f"trial {twin}{TRAINED_ALIKE}")
     return twin
 
 

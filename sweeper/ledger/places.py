@@ -19,7 +19,7 @@ from sweeper.ledger.failing import expire
 from sweeper.ledger.guards import close_attempt, freed, guard, lost
 from sweeper.ledger.records import Attached, Claim, WorkerIdentity
 from sweeper.ledger.schema import IN_STUDY, attempts, places, studies
-from sweeper.ledger.studyrows import BEGUN, BESIDE_BUDGET, go_on_with
+from sweeper.ledger.studyrows import BEGUN, BESIDE_BUDGET
 
 
 def reserve(
@@ -33,6 +33,7 @@ def reserve(
 ) -> Claim | None:
     """Take the first place that is free, or expired, while the study goes on; None if none is left.
 
+    A trial that had begun is finished though the study has ended meanwhile, unless its user stopped it.
     What was enqueued or is a retry comes first. A trial whose configuration another one is being trained with
     waits for the result of that one, unless the budget wants repeats. With a ``kind`` that is none of the
     study's own, its places are taken whether or not the study has ended. With ``beside_budget`` none is taken
@@ -90,10 +91,15 @@ _STUDY: ColumnElement[str] = bindparam("of_study", type_=Text)
 
 
 def _goes_on() -> ColumnElement[bool]:
-    """The study has neither ended nor been paused or stopped."""
+    """The study was neither paused nor stopped; and it has not ended, but for what had begun before."""
     return (
         select(studies.c.name)
-        .where(studies.c.name == _STUDY, studies.c.ended_at.is_(None), studies.c.control.is_(None))
+        .where(
+            studies.c.name == _STUDY,
+            studies.c.control.is_(None),
+            or_(studies.c.ended_at.is_(None), BEGUN),
+        )
+        .correlate(places)
         .exists()
     )
 
@@ -273,7 +279,6 @@ def release(connection: Connection, claim: Claim, outcome: str, reason: str | No
             .where(studies.c.name == claim.study)
             .values(past_limits_in_a_row=studies.c.past_limits_in_a_row + 1)
         )
-    go_on_with(connection, claim.place_id)
 
 
 def running(connection: Connection, study: str, host: str) -> list[Any]:

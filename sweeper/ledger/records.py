@@ -15,6 +15,8 @@ LOST, OUT_OF_MEMORY, RAISED = "lost", "out_of_memory", "raised"
 
 NO_MODULE, PAST_THE_LIMIT = "no layer carries a module", " past the limit"
 """Why a configuration was never trained: the whole reason, or the end of it."""
+REPEAT_OF, TRAINED_ALIKE = "repeat of trial ", " is being trained with the same configuration"
+"""Why a configuration is not trained a second time: the beginning of the reason, or the end of it."""
 
 
 class StudyGone(UsageError, KeyError):

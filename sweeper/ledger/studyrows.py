@@ -16,7 +16,7 @@ from sweeper.ledger.schema import IN_STUDY, places, store, studies
 BESIDE_BUDGET = and_(places.c.kind.in_(IN_STUDY), or_(places.c.kind == "reference", ~places.c.budgeted))
 """Places that the study file's budget does not count: references, and what was enqueued or is a retry."""
 BEGUN = and_(places.c.kind == "search", places.c.trial_number.is_not(None))
-"""Trials that have their configuration: whoever goes on with one begins none."""
+"""Trials that have their configuration: whoever goes on with one begins none, so it may be after the end."""
 
 
 def store_id(connection: Connection) -> str:
@@ -57,24 +57,9 @@ def reopen(connection: Connection, name: str) -> None:
     """A study that had ended goes on, as there is more to do; not if its user stopped it."""
     connection.execute(
         update(studies)
-        .where(
-            studies.c.name == name,
-            studies.c.ended_at.is_not(None),
-            studies.c.control.is_distinct_from(STOPPED),
-        )
+        .where(studies.c.name == name, studies.c.control.is_distinct_from(STOPPED))
         .values(ended_at=None, ended_because=None)
     )
-
-
-def go_on_with(connection: Connection, place_id: int) -> None:
-    """A place waits again: if its trial has begun, the study goes on until that has ended."""
-    study = select(places.c.study).where(places.c.id == place_id, BEGUN).scalar_subquery()
-    # Whoever ends the study at this moment sees that the trial waits, or has ended it before the next line.
-    row = connection.execute(
-        select(studies.c.name).where(studies.c.name == study).with_for_update(read=True, key_share=True)
-    ).first()
-    if row is not None:
-        reopen(connection, row.name)
 
 
 def move(connection: Connection, name: str, path: str) -> None:
@@ -172,30 +157,32 @@ def end(connection: Connection, name: str, because: str) -> bool:
 
 
 def end_over_budget(connection: Connection, name: str, because: str) -> bool:
-    """End a study whose budget is used up; False if it had ended before, if a place beside the budget waits
-    or runs, or if a trial that has begun waits: one that was interrupted.
+    """End a study whose budget is used up, unless a place beside the budget waits or runs.
+
+    Returns:
+        whether it ended now.
     """
     _lock(connection, name)  # what is enqueued now would be left in a study that has ended
     going = select(places.c.id).where(
-        places.c.study == name,
-        or_(
-            and_(BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))),
-            and_(BEGUN, places.c.state == "waiting"),
-        ),
+        places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
     )
     return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
 
 
 def end_if_done(connection: Connection, name: str) -> bool:
-    """End a study none of whose places waits or runs; returns whether it has ended, now or before.
+    """End a study none of whose places waits or runs.
 
-    Raises StudyGone.
+    Returns:
+        whether it has ended, now or before, and no trial of it waits to be finished.
+
+    Raises:
+        StudyGone: the store has no such study.
     """
     row = connection.execute(select(studies.c.ended_at, studies.c.spec).where(studies.c.name == name)).first()
     if row is None:
         raise StudyGone(name)
     if row.ended_at is not None:
-        return True
+        return not has_unfinished(connection, name)
     going = (
         select(places.c.id)
         .where(
@@ -212,6 +199,21 @@ def end_if_done(connection: Connection, name: str) -> bool:
         return False
     end(connection, name, _all_done(connection, name, row.spec))
     return True
+
+
+def has_unfinished(connection: Connection, name: str) -> bool:
+    """Whether a trial waits that had begun; of a study that was stopped nothing is to be finished."""
+    waiting = (
+        select(places.c.id)
+        .join(studies, studies.c.name == places.c.study)
+        .where(
+            places.c.study == name,
+            BEGUN,
+            places.c.state == "waiting",
+            studies.c.control.is_distinct_from(STOPPED),
+        )
+    )
+    return connection.execute(waiting.limit(1)).first() is not None
 
 
 def _all_done(connection: Connection, name: str, spec: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ def read_backbone(node: Node, check_files: bool) -> Backbone:
     commit = _revision(revision)
     if not _HUB_NAME.match(name):
         model.fail(f"{short(name)} is not a hub name; a directory has no revision: remove that key")
-    if check_files and _exists(node.path.parent / name):
+    if check_files and exists(node.path.parent / name):
         model.fail(
             f"{short(name)} is a directory here and has a revision; remove the revision to use the directory"
         )
@@ -61,7 +61,7 @@ def _backbone_directory(node: Node, name: str, check_files: bool) -> Path:
     path = local_path(node, name)
     if not check_files:
         return path
-    if not _exists(path):
+    if not exists(path):
         hint = ""
         if _HUB_NAME.match(name):
             hint = "; if it is a hub name, give 'revision', the 40 hex digits of a commit"
@@ -168,7 +168,7 @@ def _file_source(node: Node, rows: int | None, check_files: bool) -> Source:
         node.fail(
             f"{short(Path(written).suffix or written)} is no kind of data file; known: {', '.join(SUFFIXES)}"
         )
-    if check_files and not _exists(path):
+    if check_files and not exists(path):
         node.fail(f"there is no file {short(written)}{_beside(node, written)}{_similar_file(path)}")
     if check_files and not path.is_file():
         node.fail(f"{short(written)} is not a file")
@@ -216,7 +216,8 @@ def local_path(node: Node, written: str) -> Path:
     return path
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder of that name; of a name that cannot be there is none."""
     try:
         return path.exists()
     except (OSError, ValueError):  # such as a name that is too long

@@ -14,7 +14,7 @@ from typing import Any
 from adapters.config import AdapterConfig, Part
 from adapters.errors import AdapterError
 from sweeper.errors import UsageError
-from sweeper.study.files import local_path
+from sweeper.study.files import exists, local_path
 from sweeper.study.node import Node
 from sweeper.study.schema import Backbone, Fixed, FrozenAdapter, Range, Spec
 from sweeper.study.search import PARTS_FIELD, field_of, method_names
@@ -77,7 +77,7 @@ def _read(node: Node, backbone: Backbone) -> FrozenAdapter:
     from sweeper.export.head import adapter_folder, load_head
 
     folder = local_path(node, node.text())
-    if not folder.is_dir():
+    if not (exists(folder) and folder.is_dir()):
         node.fail(
             f"there is no folder {short(node.value)}; write one with `sweeper export STUDY --out "
             f"{folder.name}`"

@@ -127,12 +127,14 @@ class Node:
             self.fail(f"{short(value)} is not known{nearest(value, known)}")
         return value
 
-    def integer(self, minimum: int) -> int:
+    def integer(self, minimum: int, maximum: int | None = None) -> int:
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(f"must be a whole number, not {self.described()}")
         if value < minimum:
             self.fail(f"must be {minimum} or more, not {short(value)}")
+        if maximum is not None and value > maximum:
+            self.fail(f"must be {maximum:,} or less, not {short(value)}")
         if value >= 2**63:
             self.fail(f"{short(value)} is too large; whole numbers have at most 64 bits")
         return value

@@ -24,6 +24,9 @@ from sweeper.tasks import KINDS, TaskKind
 from sweeper.trainconfig import TrainConfigError
 from sweeper.words import nearest, short
 
+MOST_TRIALS = 1_000_000
+"""A place is written down for each when a study begins."""
+
 
 def read_task(node: Node) -> Task:
     """The section ``task``."""
@@ -169,7 +172,7 @@ def read_limits(node: Node | None) -> Limits:
 def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
     """The section ``budget``."""
     node.mapping(SECTIONS["budget"])
-    trials = node.required("trials", "how many trials to run, such as 30").integer(minimum=1)
+    trials = node.required("trials", "how many trials to run, such as 30").integer(1, MOST_TRIALS)
     hours_node, failures, repeats, target, patience, terminator = (
         node.optional(key) for key in ("hours", "failures", "repeats", "target", "patience", "terminator")
     )

@@ -53,10 +53,13 @@ def belongs(view: TrialView) -> bool:
 
 
 def is_over(views: Iterable[TrialView]) -> bool:
-    """Whether all that was to be confirmed has ended, and some of it was read on the test rows."""
-    views = list(views)
-    tested = any(key.startswith("test/") for view in views for key in view.metrics)
-    return tested and all(view.state in ENDED for view in views)
+    """Whether all that workers train to confirm a study has ended, and some of it was read on the test rows.
+
+    Full fine-tuning comes last, or never where it was interrupted: what there is of it is shown.
+    """
+    trained = [view for view in views if view.kind == CONFIRM]
+    tested = any(key.startswith("test/") for view in trained for key in view.metrics)
+    return tested and all(view.state in ENDED for view in trained)
 
 
 def tags_of(study: Study, view: TrialView) -> dict[str, str]:

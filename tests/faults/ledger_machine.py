@@ -93,7 +93,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return holder is not None and holder.token == claim.token
 
     def next_place(self, beside_budget: bool) -> Place | None:
-        if self.ended or self.control is not None:
+        if self.control is not None:
             return None
         first = next((place for place in self.places if place.position == 0), None)
         waiting = [place for place in self.places if place.state == "waiting"]
@@ -104,7 +104,10 @@ class LedgerMachine(RuleBasedStateMachine):
             blocked = unnumbered and (
                 first.state == "running" or (first.state == "waiting" and not place.budgeted)
             )
-            if not blocked and (self.is_beside_budget(place) or not beside_budget):
+            if blocked or (beside_budget and not self.is_beside_budget(place)):
+                continue
+            # What had begun is finished, also after the end.
+            if not self.ended or place.number is not None:
                 return place
         return None
 
@@ -120,10 +123,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.control != "stopped":
             self.ended = False
 
-    def waits_again(self, place: Place) -> None:
-        """A place whose attempt came to nothing: a trial that has begun is to be finished."""
-        if place.state == "waiting" and place.number is not None:
-            self.reopen()
+    def has_unfinished(self) -> bool:
+        waiting = any(place.state == "waiting" and place.number is not None for place in self.places)
+        return waiting and self.control != "stopped"
 
     def is_beside_budget(self, place: Place) -> bool:
         """Whether a place is left once the budget is used up."""
@@ -153,7 +155,6 @@ class LedgerMachine(RuleBasedStateMachine):
         for place in self.places:
             if place.late:
                 place.failed("lost")
-                self.waits_again(place)
         expected = self.next_place(beside_budget)
         claim = self.ledger.reserve(self.name, DEAD if dead else HERE, beside_budget=beside_budget)
         if expected is None:
@@ -206,7 +207,6 @@ class LedgerMachine(RuleBasedStateMachine):
         for place in self.places:
             if place.dead:
                 place.failed("lost")
-                self.waits_again(place)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), evaluation=st.integers(1, 3), value=st.integers(0, 100))
@@ -258,7 +258,6 @@ class LedgerMachine(RuleBasedStateMachine):
             ended = self.ledger.fail(claim, failure, "ValueError: wrong")
             if good:
                 place.failed(failure)
-                self.waits_again(place)
             assert ended == (place.state in ENDED)
 
     @precondition(lambda self: self.claims)
@@ -270,7 +269,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.release(claim)
         if good:
             self.place(claim).free()
-            self.waits_again(self.place(claim))
 
     @rule(word=st.sampled_from(["pause", "stop", "resume", "resume"]))
     def user_says(self, word: str) -> None:
@@ -278,8 +276,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.pause(self.name) == (not self.ended)
             self.control = self.control if self.ended else "paused"
         elif word == "stop":
-            assert self.ledger.stop(self.name) == (not self.ended)
-            if not self.ended:
+            begun = any(p.state in ("waiting", "running") and p.number is not None for p in self.places)
+            possible = self.control != "stopped" and (not self.ended or begun)
+            assert self.ledger.stop(self.name) == possible
+            if possible:
                 self.control, self.ended = "stopped", True
         else:
             assert self.ledger.resume(self.name) == (self.control is not None)
@@ -307,8 +307,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def end_if_done(self) -> None:
-        done = self.ended or all(place.state in ENDED for place in self.places)
-        assert self.ledger.end_if_done(self.name) == done
+        done = all(place.state in ENDED for place in self.places)
+        over = done or (self.ended and not self.has_unfinished())
+        assert self.ledger.end_if_done(self.name) == over
+        assert self.ledger.has_unfinished(self.name) == self.has_unfinished()
         if done and not self.ended:
             self.ended, self.control = True, None
 
@@ -316,12 +318,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(p.state == "running" and p.number is not None for p in self.places))
     @rule()
     def end_over_budget(self) -> None:
-        left = [
-            place
-            for place in self.places
-            if (place.state == "waiting" and self.is_beside_budget(place))
-            or (place.state == "running" and not place.budgeted)
-        ]  # fmt: skip
+        left = any(not place.budgeted and place.state not in ENDED for place in self.places)
         assert self.ledger.end_over_budget(self.name, "enough") == (not left and not self.ended)
         if not left and not self.ended:
             self.ended, self.control = True, None
@@ -357,9 +354,6 @@ class LedgerMachine(RuleBasedStateMachine):
             ).scalar_one()
         self.check_places(rows)
         assert (study.ended_at is not None, study.control) == (self.ended, self.control)
-        # No trial that has begun is left behind, but by a user who stopped its study.
-        unfinished = [row for row in rows if row.state == "waiting" and row.trial_number is not None]
-        assert not unfinished or study.ended_at is None or study.control == "stopped"
         # One result for each place that ended, and none elsewhere.
         assert {row.place_id: (row.state, row.attempt) for row in ended} == {
             place.id: (place.state, place.ended_by) for place in self.places if place.state in ENDED

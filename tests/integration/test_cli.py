@@ -315,6 +315,13 @@ def test_a_home_that_cannot_be_written_is_one_message(tmp_path, variable):
     assert any(finding["state"] == "broken" for finding in json.loads(looked.stdout))
 
 
+@pytest.mark.parametrize("variable", ["SWEEPER_HOME", "SWEEPER_ARTIFACTS"])
+def test_a_home_of_no_user_is_one_message(tmp_path, variable):
+    done = CommandLine(tmp_path, {variable: "~nobody-of-that-name/sweeps"})("status")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"{variable} is '~nobody-of-that-name/sweeps'" in done.stderr
+
+
 def test_gc_removes_what_an_ended_study_leaves(tmp_path):
     write_study(tmp_path, budget={"trials": 1})
     sweeper = CommandLine(tmp_path)

@@ -8,7 +8,6 @@ import pty
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sweeper.ledger import this_worker
 from sweeper.session import open_study
 from sweeper.study import from_dict, load_study
 from tests.command_line import CommandLine
+from tests.faults.processes import wait_until
 from tests.made_study import TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import picture_of
 from tests.tiny_folder import write_study
@@ -166,6 +166,9 @@ def test_deleting_asks_and_deletes_what_was_made(
     code, said = answered(process, "n", "delete", "films")
     assert code == 1 and f"{question} [y/N]" in said and "nothing was deleted" in said
     assert weights.is_dir() and films.ledger.studies() == ["films"]
+    code, said = answered(process, "\x04", "delete", "films")  # Ctrl-D
+    assert code == 130 and "interrupted" in said and "Traceback" not in said
+    assert films.ledger.studies() == ["films"]
     code, said = answered(process, "y", "delete", "films")
     assert code == 0 and "the study films is deleted, its experiment in MLflow is in the bin there" in said
     assert films.ledger.studies() == [] and not weights.exists()
@@ -241,13 +244,6 @@ def begin(folder: Path, **overrides: Any) -> Any:
     return open_study(load_study(file), Home.from_environment({"SWEEPER_HOME": str(folder / "sweeps")}))
 
 
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
-
-
 def test_a_worker_joins_by_the_store_alone_and_says_what_it_trains(
     process: CommandLine, tmp_path: Path
 ) -> None:
@@ -277,8 +273,8 @@ def test_a_worker_joins_by_the_store_alone_and_says_what_it_trains(
 def test_an_interrupted_worker_hands_back_and_ends_with_130(process: CommandLine, tmp_path: Path) -> None:
     session = begin(tmp_path, budget={"trials": 1}, train={"epochs": 5000})
     started = process.forked("worker", "tiny")
-    until(lambda: any(view.state == "running" for view in session.ledger.trials("tiny")))
-    until(lambda: any(row.key == "objective" for row in session.ledger.metric_rows(1)))
+    wait_until(lambda: any(view.state == "running" for view in session.ledger.trials("tiny")))
+    wait_until(lambda: any(row.key == "objective" for row in session.ledger.metric_rows(1)))
     started.send_signal(signal.SIGTERM)
     _, said = started.communicate(timeout=PATIENCE_SECONDS)
     assert started.returncode == 130

@@ -137,20 +137,6 @@ def test_a_study_to_which_somebody_is_adding_does_not_end(postgresql: Path) -> N
     assert ended == [False] and ledger.reserve("one", ME) is not None
 
 
-def test_a_trial_that_waits_again_while_its_study_ends_is_not_left_behind(postgresql: Path) -> None:
-    url = postgresql_url(postgresql)
-    ledger = new_ledger(url, trials=3)
-    complete(ledger, 0, 0.5)
-    attach(ledger, claim := reserve(ledger), 1)
-    ended: list[bool] = []
-    thread = Thread(target=lambda: ended.append(Ledger(url).end_over_budget("one", "enough")))
-    with beside(ledger) as connection:
-        places.release(connection, claim, "handed_back", None)
-        start_and_wait_for_locks(ledger, [thread])
-    thread.join()
-    assert ended == [False] and reserve(ledger).trial_number == 1
-
-
 @contextmanager
 def beside(ledger: Ledger) -> Iterator[Connection]:
     """A transaction of another process, which is committed at the end."""

@@ -138,26 +138,25 @@ def test_what_is_beside_the_budget_is_trained_before_the_study_ends(url: str) ->
     assert ledger.end_over_budget("one", "enough")
 
 
-def test_a_trial_that_was_interrupted_is_gone_on_with_before_the_study_ends(url: str) -> None:
+def test_a_trial_that_was_interrupted_is_gone_on_with_though_the_budget_is_used_up(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     complete(ledger, 0, 0.5)
     first, second = reserve(ledger), reserve(ledger)
     attach(ledger, first, 1)
     attach(ledger, second, 2)
     ledger.release(first)
-    assert not ledger.end_over_budget("one", "enough")
     again = ledger.reserve("one", ELSEWHERE, beside_budget=True)
     assert again is not None and (again.place_id, again.trial_number) == (first.place_id, 1)
     assert ledger.reserve("one", ME, beside_budget=True) is None  # what has not begun
     # What runs is finished though the study has ended.
-    assert ledger.end_over_budget("one", "enough")
+    assert ledger.end_over_budget("one", "enough") and ledger.end_if_done("one")
     ledger.record_result(again, Result("complete", 0.6))
     ledger.record_result(second, Result("complete", 0.6))
     assert states(ledger).count("complete") == 3 and states(ledger).count("waiting") == 1
 
 
 @pytest.mark.parametrize("way", ["handed back", "raised", "expired", "reaped"])
-def test_a_study_that_has_ended_goes_on_with_a_trial_that_is_interrupted(url: str, way: str) -> None:
+def test_a_trial_that_is_interrupted_when_its_study_has_ended_is_finished(url: str, way: str) -> None:
     ledger = new_ledger(url, trials=4)
     complete(ledger, 0, 0.5)
     dead = replace(ME, process_started=1.0)
@@ -166,7 +165,7 @@ def test_a_study_that_has_ended_goes_on_with_a_trial_that_is_interrupted(url: st
     attach(ledger, begun, 1)
     assert ledger.end_over_budget("one", "enough")
     ledger.release(unbegun)
-    assert ledger.study("one").ended_because == "enough"  # what has not begun is left
+    assert ledger.end_if_done("one") and ledger.reserve("one", ME) is None  # what has not begun is left
     if way == "handed back":
         ledger.release(begun)
     elif way == "raised":
@@ -176,31 +175,33 @@ def test_a_study_that_has_ended_goes_on_with_a_trial_that_is_interrupted(url: st
         assert ledger.expire("one") == 1
     else:
         assert ledger.reap_dead("one") == [dead.name]
-    study = ledger.study("one")
-    assert (study.ended_at, study.ended_because) == (None, None)
-    assert not ledger.end_over_budget("one", "enough")
-    again = ledger.reserve("one", ME, beside_budget=True)
-    assert again is not None and (again.place_id, again.trial_number) == (begun.place_id, 1)
-    assert ledger.reserve("one", ME, beside_budget=True) is None
-    assert ledger.end_over_budget("one", "enough")
+    assert ledger.has_unfinished("one") and not ledger.end_if_done("one")
+    again = reserve(ledger)
+    assert (again.place_id, again.trial_number) == (begun.place_id, 1)
+    assert ledger.reserve("one", ME) is None and ledger.end_if_done("one")
+    ledger.record_result(again, Result("complete", 0.6))
+    assert ledger.study("one").ended_because == "enough" and not ledger.has_unfinished("one")
 
 
-def test_a_study_that_has_ended_is_left_when_a_trial_fails_for_good_or_its_user_stopped_it(url: str) -> None:
+def test_of_a_study_that_has_ended_its_user_can_stop_what_still_runs(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     complete(ledger, 0, 0.5)
-    fails, stopped = reserve(ledger), reserve(ledger)
+    fails, running = reserve(ledger), reserve(ledger)
     attach(ledger, fails, 1)
-    attach(ledger, stopped, 2)
+    attach(ledger, running, 2)
     assert not ledger.fail(fails, "raised", "ValueError: wrong")
-    fails = reserve(ledger)
-    assert fails.trial_number == 1 and ledger.end_over_budget("one", "enough")
-    assert ledger.fail(fails, "raised", "ValueError: wrong")
+    assert ledger.end_over_budget("one", "enough")
+    assert ledger.fail(reserve(ledger), "raised", "ValueError: wrong")  # for good
+    assert ledger.end_if_done("one") and not ledger.pause("one")
+    assert ledger.stop("one") and not ledger.stop("one") and ledger.control("one") == "stopped"
+    ledger.release(running)
+    assert ledger.reserve("one", ME) is None and ledger.end_if_done("one")
     assert ledger.study("one").ended_because == "enough"
-    ledger.enqueue("one", {"bottleneck_dim": 8})
-    assert ledger.stop("one")
-    ledger.release(stopped)
-    assert ledger.study("one").is_stopped and ledger.study("one").ended_at is not None
-    assert ledger.resume("one") and reserve(ledger).fixed_params == {"bottleneck_dim": 8}
+    assert ledger.resume("one")
+    again = reserve(ledger)
+    assert again.trial_number == 2
+    ledger.record_result(again, Result("complete", 0.6))
+    assert ledger.end_over_budget("one", "enough") and not ledger.stop("one")  # nothing is left to stop
 
 
 def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) -> None:

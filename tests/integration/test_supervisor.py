@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from sweeper.ledger.processes import host_id
 from sweeper.session import Session, open_study
 from sweeper.study import load_study
 from tests.command_line import ROOT
+from tests.faults.processes import wait_until
 from tests.tiny_folder import write_study
-
-SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +47,6 @@ def supervisor() -> Iterator[Supervisor]:
     made.kill()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def workers() -> list[psutil.Process]:
     """Those that this process has started; a database of other tests may be its child, too."""
     return [child for child in psutil.Process().children() if "sweeper.worker" in child.cmdline()]
@@ -72,13 +63,13 @@ def test_a_worker_hands_back_when_asked_and_when_killed_its_trials_are_free(
     assert supervisor.start(order).state == RUNNING
     [worker] = workers()
     assert supervisor.start(order).state == RUNNING and workers() == [worker]
-    until(lambda: is_running(session))
+    wait_until(lambda: is_running(session))
     supervisor.hand_back()
-    until(lambda: supervisor.hand_back().state == ENDED)
+    wait_until(lambda: supervisor.hand_back().state == ENDED)
     assert (supervisor.look().code, supervisor.look().said) == (0, "")
     assert not is_running(session) and not worker.is_running()
     assert supervisor.start(order).state == RUNNING
-    until(lambda: is_running(session))
+    wait_until(lambda: is_running(session))
     assert (supervisor.kill().state, supervisor.kill().code) == (ENDED, -9)
     # At once, and without a loss: the lease of a minute has hardly begun.
     assert not is_running(session)
@@ -95,10 +86,10 @@ def test_a_worker_ends_when_its_supervisor_is_gone(session: Session, order: Orde
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
     worker = psutil.Process(int(parent.stdout.readline()))
-    until(lambda: is_running(session))
+    wait_until(lambda: is_running(session))
     parent.kill()
     parent.communicate()
-    until(lambda: not worker.is_running())
+    wait_until(lambda: not worker.is_running())
     assert not is_running(session)
 
 
@@ -107,7 +98,7 @@ def test_what_a_worker_refuses_and_where_it_may_not_run_is_said(
 ) -> None:
     def ended(changed: Order) -> Report:
         supervisor.start(changed)
-        until(lambda: supervisor.look().state == ENDED)
+        wait_until(lambda: supervisor.look().state == ENDED)
         return supervisor.look()
 
     other = ended(replace(order, host="another machine"))

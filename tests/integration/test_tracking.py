@@ -369,6 +369,15 @@ def test_what_confirm_trained_are_runs_of_their_own(study: MadeStudy) -> None:
     assert _without_files(picture_of(study.home.tracking_uri)) == _without_files(picture)
 
 
+def test_full_fine_tuning_that_was_interrupted_hides_nothing_that_was_confirmed(study: MadeStudy) -> None:
+    study.run_all()
+    study.confirm(seeds=2)
+    study.ledger.confirm("films", [("full", "confirm-full-3", {"learning_rate": 5e-5})])
+    Tracker(study.home, "films", study.ledger).show()
+    picture = picture_of(study.home.tracking_uri)
+    assert charts.FINALISTS_TAG in picture["tags"] and "confirmed head alone" in picture
+
+
 def test_a_confirmation_that_is_not_over_has_no_finalists_yet(study: MadeStudy) -> None:
     study.run_all()
     study.ledger.confirm("films", [("confirm", "confirm-head-1", {}), ("confirm", "confirm-head-2", {})])

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from sweeper import ui
+from sweeper.errors import UsageError
 from tests.command_line import CommandLine
 from tests.made_study import MadeStudy, home_in
 from tests.mlflow_server import free_port, mlflow_server
@@ -76,6 +77,9 @@ def test_a_password_guards_loopback_too_and_is_not_short(sweeper: CommandLine, t
 def test_an_address_of_nobody_is_refused(sweeper: CommandLine) -> None:
     done = sweeper("ui", "--host", "192.0.2.1", SWEEPER_UI_PASSWORD="x" * 12)
     assert done.returncode == 2 and "--host 192.0.2.1 is no address of this machine" in done.stderr
+    for host in ("192.168..1", "a" * 64):
+        with pytest.raises(UsageError, match=r"is no address of this machine \(.*label"):
+            ui._free_port(host, 0)
 
 
 def test_a_server_that_is_there_is_linked_to(sweeper: CommandLine, tmp_path: Path) -> None:

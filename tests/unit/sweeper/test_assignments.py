@@ -67,6 +67,8 @@ def test_a_value_is_read_as_the_store_keeps_it(study: Study, written: str, name:
         ("layers=0", r"layers cannot be '0' .* known: all, upper_half, \[0, 2, 4\]"),
         ("batch_size=24", "batch_size cannot be '24' in this study; known: 16, 32"),
         ("scaling=nan", "scaling cannot be 'nan'"),
+        ("bottleneck_dim=1" + "0" * 400, "a whole number from 4 to 256"),
+        ("layers=" + "[" * 100_000, "layers cannot be"),
     ],
 )
 def test_what_the_space_does_not_hold_is_refused(study: Study, written: str, message: str) -> None:

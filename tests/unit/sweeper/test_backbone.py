@@ -105,6 +105,19 @@ def test_positions_and_direction(folders: dict[str, Path]) -> None:
     assert [family for family, path in folders.items() if is_causal(load_config(at(path)))] == ["gpt2"]
 
 
+def test_a_family_without_a_row_of_ours_counts_positions_as_it_does() -> None:
+    from transformers import CamembertConfig, CamembertModel
+
+    config = CamembertConfig(
+        vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=20,
+    )  # fmt: skip
+    model, limit = CamembertModel(config), position_limit(config)
+    assert limit == 18 and model(input_ids=torch.full((1, limit), 7)).last_hidden_state.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, limit + 1), 7))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_position_limit_is_the_last_length_that_runs(folders: dict[str, Path], family: str) -> None:
     model = load_backbone(at(folders[family]))

@@ -30,7 +30,7 @@ def test_a_form_feed_ends_no_line(tmp_path):
     [
         ("a.txt", "one\n\nthree\n", 2, "empty"),
         ("a.txt", "", 1, "empty"),
-        ("a.txt", b"caf\xe9\n", None, "UTF-8"),
+        ("a.txt", b"one\ncaf\xe9\n", 2, "UTF-8"),
         ("a.tsv", "sentence\tlabel\n \t1\n", 2, "empty"),
         ("a.csv", "sentense\nhello\n", None, "did you mean 'sentense'"),
         ("a.doc", "hello", None, "one of .txt, .csv"),

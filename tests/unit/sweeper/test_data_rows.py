@@ -97,6 +97,7 @@ def test_a_field_may_be_long(tmp_path: Path) -> None:
         ("a.tsv", b"text\tlabel\nx\t1\n\xff\xfe\t2\n", 3, "not UTF-8"),
         ("a.jsonl", '{"text": "x"}\n{"text": }\n', 2, "not a line of JSON"),
         ("a.jsonl", '{"text": "x"}\n[1]\n', 2, "one JSON object"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "x", "label": 1, "label": 2}\n', 2, "'label' is there twice"),
         ("a.jsonl", "[" * 100_000, 1, "not a line of JSON"),
         ("a.jsonl", '{"text": "x"}\n{"text": "a\\ud800"}\n', 2, "half of a character"),
         ("a.jsonl", '{"text": ["x", "\\udc00"]}\n', 1, "half of a character"),

@@ -278,8 +278,24 @@ def test_of_several_workers_one_tokenises(folder: Path, monkeypatch: pytest.Monk
 
 def test_a_tokenizer_of_another_backbone(folder: Path) -> None:
     path = folder / "backbone" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 20}))
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"vocab_size": 20}))
     assert "do not belong together" in refused(folder).message
+    # Also where the tokens of another backbone with this tokenizer are there.
+    path.write_text(whole)
+    prepared(folder)
+    path.write_text(json.dumps(json.loads(whole) | {"vocab_size": 20}))
+    assert "do not belong together" in refused(folder).message
+
+
+def test_what_a_tokenizer_without_a_backend_is_told_is_part_of_what_it_is() -> None:
+    from transformers import ByT5Tokenizer
+
+    identities = {
+        data_module._tokenizer_identity(ByT5Tokenizer(**options))
+        for options in ({}, {"name_or_path": "elsewhere"}, {"truncation_side": "left"}, {"extra_ids": 3})
+    }
+    assert len(identities) == 3
 
 
 def test_importing_data_loads_nothing_heavy() -> None:

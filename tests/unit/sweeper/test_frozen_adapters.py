@@ -117,6 +117,7 @@ def test_a_fusion_beside_another_method(made: Path) -> None:
         ({"adapters": "a"}, "adapters: a", "must be a list of folders"),
         ({"adapters": []}, "adapters: []", "must be a list of folders"),
         ({"adapters": ["a", "missing"]}, "missing", "there is no folder 'missing'"),
+        ({"adapters": ["a", "b" * 300]}, "- bbb", "there is no folder 'bbb"),
         ({"adapters": ["a", "a"]}, "- a", "a second time"),
         ({"adapters": ["a", 3]}, "- 3", "must be a text"),
         ({"adapters": ["a", "data"]}, "- data", "no exported adapter"),

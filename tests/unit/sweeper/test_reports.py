@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,14 @@ from sweeper import figures
 from sweeper.cli import main
 from sweeper.compare import compare_studies, comparison_page
 from sweeper.errors import UsageError
-from sweeper.figures import finalists, progress
+from sweeper.figures import finalists, progress, style
 from sweeper.importance import importances
-from sweeper.ledger import AttemptRow, trialview
+from sweeper.ledger import Attached, AttemptRow, this_worker, trialview
 from sweeper.ledger.records import PAST_THE_LIMIT
 from sweeper.page import figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
 from sweeper.study.schema import Fixed, Range
+from sweeper.summary import summarize
 from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 
 FIGURES = ("front", "parallel", "importance", "slices", "curves", "timeline", "finalists")
@@ -137,6 +139,8 @@ def test_importance_is_one_in_all_and_finds_what_decides(results: Results) -> No
     assert sum(found.values()) == pytest.approx(1.0)
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert "learning_rate matters most" in titles(many)["importance"]
+    same = dataclasses.replace(many, trials=tuple(dataclasses.replace(t, objective=0.5) for t in trials))
+    assert importances(same) == {} and "matters most" not in titles(same)["importance"]
 
 
 def test_the_best_of_the_importance_are_as_many_as_its_evaluator_takes(results: Results) -> None:
@@ -178,6 +182,54 @@ def test_the_timeline_is_of_the_search_alone(fresh: MadeStudy) -> None:
     before = titles(read_results(fresh.ledger, "films"))["timeline"]
     fresh.confirm()
     assert titles(read_results(fresh.ledger, "films"))["timeline"] == before
+
+
+def test_the_timeline_has_what_was_trained_and_came_to_nothing(fresh: MadeStudy) -> None:
+    ledger, worker = fresh.ledger, this_worker("cpu")
+    fresh.run_next()
+    for failure in ("raised", "out_of_memory"):
+        claim = ledger.reserve("films", worker)
+        assert claim is not None and not ledger.fail(claim, failure, "it did not do")
+    fresh.run_next()
+    first = ledger.trial("films", 1)
+    waits = ledger.reserve("films", worker)
+    assert waits is not None and first.configuration is not None
+    ledger.attach(waits, Attached(1, 1, first.params, first.configuration, 1, 1))
+    assert ledger.record_repeat(waits, first.configuration) == 0
+    found = read_results(ledger, "films")
+    drawn = {trace.name: len(trace.y) for trace in figures.figure(found, "timeline").data}
+    assert drawn == {"complete": 2, "failed: it raised": 1, "failed: it did not fit": 1}
+    said = titles(found)["timeline"]
+    assert "trained 2 runs" in said and "2 attempts more after interruptions or failures" in said
+
+
+def test_what_is_not_complete_is_nothing_to_compare_with(fresh: MadeStudy) -> None:
+    for _ in range(2):
+        fresh.run_next(evaluations=1)
+    found = read_results(fresh.ledger, "films")
+    assert found.default is None and found.head is None
+    assert set(summarize(fresh.ledger, "films")["references"].values()) == {None}
+    curves = {trace.name for trace in figures.figure(found, "curves").data}
+    assert curves == {"default configuration (trial 0)", "head alone, no adapter"}  # drawn so far
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"), [(22, 44, [22, 44]), (16, 32, [16, 32]), (4, 256, [5, 10, 20, 50, 100, 200])]
+)
+def test_a_log_axis_has_numbers_on_it(low: float, high: float, marks: list[float]) -> None:
+    assert style.log_axis([low, high])["tickvals"] == marks
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_page_is_written_to_files_alone(tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "there"
+    os.mkfifo(there) if kind == "pipe" else there.mkdir()
+    with pytest.raises(UsageError, match="give the page a file's name"):
+        write_page(there, "a page")
+    file, link = tmp_path / "page.html", tmp_path / "link.html"
+    link.symlink_to(file)
+    write_page(link, "a page")
+    assert link.is_symlink() and file.read_text() == "a page"
 
 
 def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Results) -> None:

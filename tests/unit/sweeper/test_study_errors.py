@@ -57,6 +57,7 @@ CASES = [
     ("trials: 60", "trials: '60'", "must be a whole number, not '60'"),
     ("trials: 60", "trials: true", "must be a whole number, not true"),
     ("trials: 60", "trials: 0", "must be 1 or more, not 0"),
+    ("trials: 60", "trials: 1000000000", "must be 1,000,000 or less, not 1000000000"),
     ("  trials: 60\n", "", "'trials' is missing", "budget:"),
     ("hours: 2", "hours: 0", "must be above 0"),
     ("hours: 2", "hours: soon", "must be a number, not 'soon'"),
@@ -181,6 +182,7 @@ CASES = [
     ("learning_rate: {from: 1.0e-4,", "learning_rate: {from: -1e-4,", "must be above 0"),
     # train
     ("epochs: 3", "epochs: 0", "train.epochs: must be 1 or more, not 0"),
+    ("epochs: 3", "epochs: 1000000000", "train.epochs: must be 100,000 or less"),
     ("epochs: 3", "epochs: 2.5", "must be a whole number"),
     ("epochs: 3", "epochs: [1, 2]", "a choice or a range belongs under 'search'"),
     ("epochs: 3", "keep: [last, best]", "the same for all trials"),

@@ -121,6 +121,16 @@ def test_words_past_the_maximal_length_are_counted_and_predicted_as_nothing() ->
     assert second["labels"] == ["I-A"] and second["scores"][0] > 0.9
 
 
+def test_a_word_whose_beginning_is_cut_off_has_no_first_token() -> None:
+    tokenizer = _tokenizer("bert")
+    tokenizer.truncation_side = "left"
+    rows, labels = [[["good-bad", "film"]]], [["B-A", "O"]]
+    made = task_of("token_classification").tokenise(rows, labels, TAGS, tokenizer, 4, row_fault)
+    assert tokenizer.convert_ids_to_tokens(made.split.input_ids.tolist())[1:3] == ["bad", "film"]
+    assert made.split.labels.tolist() == [IGNORED, IGNORED, 2, IGNORED]
+    assert made.facts == {"words": 1, "words_cut": 1}
+
+
 def test_a_word_without_a_token_is_an_error() -> None:
     tokenizer = _tokenizer("bert")
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("film", "")
