@@ -1,7 +1,7 @@
 # make quickstart   a real search on a real backbone and real text, from nothing, in a few minutes
 # make test         every test
 # make soak         the fault tests for hours: kills, stops, outages, and a table of what was lost (SCALE=0.1)
-# make bench        the benchmarks that need no environment of their own: benchmarks/README.md
+# make bench        the benchmarks of packed training, AdapterHub's side included: benchmarks/README.md
 # make interop      adapters to AdapterHub and PEFT and back, and how far apart they compute: docs/interop.md
 # make check        formatting, lint, types, rules between packages, insecure code, generated pages
 # make audit        known vulnerabilities of the pinned packages; asks a service on the network
@@ -102,7 +102,7 @@ bench-adapterhub: $(VENV)/installed .venv-adapterhub/installed
 # DATA names a folder with sst2/ and trec/.
 bench-tasks: $(VENV)/installed
 	@$(BIN)/python -m sweeper.quickstart studies/quickstart
-	@$(BIN)/python benchmarks/tasks/run.py --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m benchmarks.tasks.run --data "$(DATA)" $(ARGS)
 
 # PEFT runs on the pinned packages of this project, in an environment of its own; AdapterHub pins others.
 .venv-interop/installed: tests/interop/requirements.txt constraints.txt

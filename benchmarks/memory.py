@@ -66,6 +66,7 @@ def measure_apart(slots: int, settings: argparse.Namespace, study: Path) -> Answ
     command = [sys.executable, "-m", "benchmarks.memory", "--measure", str(study), "--slots", str(slots)]
     for name in ("device", "model", "max_length", "threads", "seed", "steps", "batch_size", "dtype"):
         command += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
+    command += ["--data", str(settings.data)] if settings.data else []
     process = Process(f"pack_{slots}", command, study.parent, threads=settings.threads, ours=True)
     try:
         [answer] = process.answers()

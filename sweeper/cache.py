@@ -301,9 +301,16 @@ def _take_room(file: BinaryIO, size: int) -> None:
         file.write(bytes(min(_CHUNK_BYTES, size - start)))
 
 
-def budget_bytes(given: int | None, cache: Path) -> int:
-    """How much a cache may hold: as given, or at most 8 GiB and half of what the disk has free without it."""
+def budget_bytes(given: int | None, folder: Path, layout: Layout) -> int:
+    """How much may be kept: as given, or at most 8 GiB and half of what the disk has free without it.
+
+    What others are building of the same is there already, so that all workers of a run find the same; what is
+    kept of other data is not to be had.
+
+    Args:
+        folder: of all such caches.
+    """
     if given is not None:
         return given
-    kept = bytes_below(cache / "frozen", ".safetensors")
-    return min(DEFAULT_BYTES, (free_bytes(cache) + kept) // 2)
+    kept = bytes_below(folder / layout.key)
+    return min(DEFAULT_BYTES, (free_bytes(folder) + kept) // 2)

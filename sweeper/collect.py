@@ -130,13 +130,13 @@ def _frozen(ledger: Ledger, root: Path, dry_run: bool) -> Iterator[Leftover]:
 
 
 def _needed_frozen(ledger: Ledger) -> set[str]:
-    """The folders of the frozen states of all studies that have not ended."""
+    """The folders of the frozen states of all studies that have not ended, or have trials to finish."""
     from sweeper.cache import Layout
 
     return {
         Layout(row.backbone_fingerprint, row.data_fingerprint, row.dtype, 0, 0).key
         for row in _studies(ledger)
-        if row.ended_at is None
+        if row.ended_at is None or ledger.has_unfinished(row.name)
     }
 
 

@@ -56,11 +56,13 @@ def resume_study(ledger: Ledger, name: str) -> str:
     """Let a study go on that is paused or stopped.
 
     Raises:
-        UsageError: it has ended for another reason.
+        UsageError: it has ended for another reason, and nothing of it is left to be finished.
     """
     row = ledger.study(name)
     if ledger.resume(name):
         return f"{name} goes on{_who_trains(row)}"
+    if ledger.has_unfinished(name) and row.ended_at is not None:
+        return f"{name} has ended, but for what had begun{_who_trains(row)}"
     if row.ended_at is not None:
         raise UsageError(
             f"the study {name} has ended ({row.ended_because}): raise its budget in the study file and run "

@@ -36,13 +36,10 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(nearest(folder)).free
 
 
-def bytes_below(path: Path, ending: str = "") -> int:
+def bytes_below(path: Path) -> int:
     """Bytes of a file, or of the files below a folder; links are not followed.
 
     What another process renames or removes meanwhile may be left out.
-
-    Args:
-        ending: of the names that count; of all, unless it is given.
     """
     if path.is_symlink() or not path.is_dir():
         files = iter([path])
@@ -50,9 +47,8 @@ def bytes_below(path: Path, ending: str = "") -> int:
         files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
     found = 0
     for file in files:
-        if file.name.endswith(ending):
-            with suppress(FileNotFoundError):
-                found += file.lstat().st_size
+        with suppress(FileNotFoundError):
+            found += file.lstat().st_size
     return found
 
 

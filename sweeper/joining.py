@@ -53,6 +53,7 @@ def join_as_worker(
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)
+    session.ledger.reap_dead(name)
     session.ledger.expire(name)
     if is_over(session):
         out.note(_ended(session))

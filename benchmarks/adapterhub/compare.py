@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import QUICKSTART
+from benchmarks.common import QUICKSTART, cores, processor
 from benchmarks.material import read_rows, write_rows
 from benchmarks.processes import Side
 
@@ -154,6 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = draw(settings, folder)
+        print(f"machine: {processor()}, {cores()} cores")
         print(f"{rows:,} rows of {settings.data}, one epoch a round, sides take turns")
         print(
             f"batch {settings.batch_size}, bottleneck {settings.bottleneck_dim}, all layers, fp32, ", end=""

@@ -1,7 +1,8 @@
 """AdapterHub's side: `adapters` 1.3.0 and its AdapterTrainer, one epoch a round. Runs in .venv-adapterhub.
 
 Follows AdapterHub's own notebook "Training an Adapter for a Transformer Model": AutoAdapterModel, a `seq_bn`
-adapter, a classification head, AdapterTrainer with the defaults of TrainingArguments. Two ways to pad:
+adapter (without a second LayerNorm), a classification head, AdapterTrainer with the defaults of
+TrainingArguments. Two ways to pad:
 
 - ``longest``: the trainer is given the tokenizer, so that its default collator is DataCollatorWithPadding,
   and a batch is as wide as its longest row;
@@ -43,7 +44,9 @@ class EpochClock(transformers.TrainerCallback):
 def build_model(folder: Path, bottleneck_dim: int):
     model = AutoAdapterModel.from_pretrained(str(folder), dtype=torch.float32)
     reduction_factor = model.config.hidden_size / bottleneck_dim
-    model.add_adapter("sst2", config=SeqBnConfig(reduction_factor=reduction_factor, non_linearity="relu"))
+    # Without the second LayerNorm of its default, in front of the adapter: both sides train the same module.
+    config = SeqBnConfig(reduction_factor=reduction_factor, non_linearity="relu", original_ln_before=False)
+    model.add_adapter("sst2", config=config)
     model.add_classification_head("sst2", num_labels=2, layers=1)
     model.train_adapter("sst2")
     return model

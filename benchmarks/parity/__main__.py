@@ -75,7 +75,9 @@ def describe(task: str, said: Mapping[str, Any], trials: Sequence[Mapping[str, A
     """A line for each configuration, and the winner's distance from full fine-tuning."""
     rows = [("winner", said["winner"])]
     rows += [(row["name"], row) for row in said["finalists"] if row["name"] != said["winner"]["name"]]
-    rows += [(row["name"], row) for row in (said["default"], said["head"], said["full"]) if row is not None]
+    told = [said["winner"]["name"], *(name for name, _ in rows)]
+    beside = [row for row in (said["default"], said["head"], said["full"]) if row is not None]
+    rows += [(row["name"], row) for row in beside if row["name"] not in told]  # the default may be a finalist
     lines = [
         [
             name,

@@ -161,7 +161,8 @@ def describe(there: Table, settings: argparse.Namespace) -> str:
         f"the best is worth {there.best:.4f}, with a standard error of {there.standard_error:.4f}, the worst "
         f"{there.worst:.4f}; {settings.seeds} seeds a search\n"
         f"trained once each, in full, the winner is within one standard error of it in {some:.0%} of repeats "
-        f"among 100 configurations, in {whole:.0%} among all {len(there)}"
+        f"among 100 configurations, in {whole:.0%} among all {len(there)}; {there.near} are so near by what "
+        "they are worth"
     )
 
 

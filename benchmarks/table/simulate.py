@@ -52,6 +52,12 @@ class Table:
         """What a configuration is worth."""
         return self._means[_key(params)]
 
+    @property
+    def near(self) -> int:
+        """How many configurations are worth the best one's worth, but for its standard error."""
+        least = self.best - self.standard_error - 1e-12
+        return sum(mean >= least for mean in self._means.values())
+
     def one_shot(self, count: int, source: random.Random) -> float:
         """What the best of so many configurations is worth, chosen by one training of each to its end."""
         chosen = [source.choice(self._rows[key]) for key in source.sample(list(self._rows), count)]

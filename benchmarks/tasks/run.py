@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from benchmarks.common import cores, processor
 
 HERE = Path(__file__).resolve().parent
 BACKBONE = HERE.parent.parent / "studies" / "quickstart" / "backbone"
@@ -38,7 +39,7 @@ def main() -> int:
     for needed in (settings.model, *(settings.data / task for task in settings.tasks)):
         if not needed.is_dir():
             parser.error(f"{needed}: no such folder")
-    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.python_version()}")
+    print(f"machine: {processor()}, {cores()} cores")
     with tempfile.TemporaryDirectory() as scratch:
         for task in settings.tasks:
             folder = (settings.folder or Path(scratch)).resolve() / task
@@ -52,7 +53,8 @@ def run(task: str, settings: argparse.Namespace, folder: Path) -> tuple[dict[str
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(STUDIES[task], folder)
     for file in sorted((settings.data / task).iterdir()):
-        shutil.copy(file, folder)
+        # Only the bytes: what is read-only there is not so here, and the command may be given again.
+        shutil.copyfile(file, folder / file.name)
     shutil.copytree(settings.model, folder / "backbone", dirs_exist_ok=True)
     sweeper(folder, "run", f"{task}.yaml")
     best, trials = (json.loads(sweeper(folder, command, task, "--json")) for command in ("best", "trials"))

@@ -79,6 +79,7 @@ def _known(study: Study) -> tuple[StudyRow | None, dict[str, Any] | None]:
         **status,
         "budget": status["budget"] | {"trials": study.budget.trials + beside},
         "stopped": row.is_stopped,
+        "unfinished": ledger.has_unfinished(study.name),
         "budget_grew": bool(difference(from_dict(row.spec, study.path), study)),
     }
 

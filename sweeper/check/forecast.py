@@ -21,6 +21,7 @@ from adapters.count import frozen_parameters_in, parameters_in
 from adapters.depth import Depth
 from adapters.pack import Pack
 from sweeper import corners, space
+from sweeper.backbone import fingerprint
 from sweeper.cache import Layout, budget_bytes, frozen_batches
 from sweeper.device import devices, peak_memory_bytes, set_threads
 from sweeper.disk import free_bytes
@@ -216,6 +217,6 @@ def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
 def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:
     """What the workers would keep of the frozen states."""
     dtype = str(backbone.dtype).removeprefix("torch.")
-    budget = budget_bytes(None, Home.from_environment().cache)
-    uses = corners.depths(study, backbone.config)
-    return Layout.of(data, "", dtype, hidden_size(backbone.config)).within(budget, uses)
+    bare = Layout.of(data, fingerprint(study.backbone), dtype, hidden_size(backbone.config))
+    budget = budget_bytes(None, Home.from_environment().cache / "frozen", bare)
+    return bare.within(budget, corners.depths(study, backbone.config))

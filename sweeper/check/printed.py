@@ -50,6 +50,11 @@ def _known(result: Mapping[str, Any]) -> str:
     known = result["known"]
     if known["stopped"]:
         return f"which its user stopped: `sweeper resume {result['study']}` lets it go on"
+    if known["state"] == "ended" and known["unfinished"] and not known["budget_grew"]:
+        return (
+            f"which has ended ({one_line(known['ended_because'])}), but for what had begun: `sweeper run` "
+            "finishes that"
+        )
     if known["state"] == "ended" and not known["budget_grew"]:
         return f"which has ended ({one_line(known['ended_because'])}): to go on, raise its budget"
     ended = sum(known["trials"][state] for state in ("complete", "pruned", "failed"))

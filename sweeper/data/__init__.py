@@ -154,9 +154,12 @@ def _digest_of(tables: Sequence[Table], start: bytes = b"") -> str:
 def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        options = tokenizer.init_kwargs.items()
-        # Where its files lie decides nothing.
-        told = sorted((key, str(value)) for key, value in options if not key.endswith(("_file", "_path")))
+        # Where its files lie, and whether the hub was asked for them, decides nothing.
+        told = sorted(
+            (key, str(value))
+            for key, value in tokenizer.init_kwargs.items()
+            if not key.endswith(("_file", "_path")) and key not in ("is_local", "local_files_only")
+        )
         about = [tokenizer.truncation_side, tokenizer.model_input_names, told]
         return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), about])
     content = json.loads(backend.to_str())

@@ -141,7 +141,10 @@ class Supervisor:
             return self.look()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        code = self._process.wait(_KILL_SECONDS)
+        try:
+            code = self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:  # a driver or a file system holds it: it trains no more
+            return self.look()
         self._free_trials("handed_back")
         return self._end(code, "")
 

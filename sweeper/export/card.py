@@ -65,7 +65,7 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         f"A {facts['configuration']['adapter']['method']} adapter and its head for a frozen backbone: "
         f"**{metric} {trial['objective']!r}** on {rows:,} validation rows, with "
         f"{number(trial['trainable_parameters'])} trained parameters ({share} of the backbone's).",
-        *_unfinished(trial),
+        *_unfinished(facts),
         "",
         "## Use it",
         "",
@@ -120,14 +120,15 @@ def card(facts: Mapping[str, Any], code: str) -> str:
     return "\n".join(lines)
 
 
-def _unfinished(trial: Mapping[str, Any]) -> list[str]:
+def _unfinished(facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know of a trial that was ended early."""
+    trial = facts["trial"]
     if trial["state"] == "complete":
         return []
+    kept, why = facts["configuration"]["train"].get("keep", "last"), _shown(trial["reason"])
     return [
         "",
-        f"The trial was {trial['state']} before its last epoch ({_shown(trial['reason'])}): "
-        "this is the result of its last evaluation.",
+        f"The trial was {trial['state']} before its end ({why}): this is what its {kept} evaluation gave.",
     ]
 
 

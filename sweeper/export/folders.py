@@ -51,7 +51,7 @@ def write_folders(out: Path, contents: Mapping[str, Mapping[str, bytes]]) -> Non
             target.rename(old)
         try:
             new.rename(target)
-        except OSError:
+        except BaseException:  # an interrupt, too: the old one lies in what is removed below
             if old.exists():
                 old.rename(target)
             raise

@@ -66,7 +66,7 @@ def foreign_files(
             adapter,
             format,
             head=_head(weights["head.safetensors"], row, study),
-            backbone=_backbone(adapter, format, study),
+            backbone=_backbone(adapter, format, study, row.dtype),
             name=_NAME,
             backbone_name=str(study.backbone.path or study.backbone.model),
         )
@@ -125,12 +125,12 @@ def _pooling(study: Study) -> str:
     return "tokens" if study.task.kind == "token_classification" else study.task.pooling
 
 
-def _backbone(adapter: Adapter, format: str, study: Study) -> Any:
+def _backbone(adapter: Adapter, format: str, study: Study, dtype: str) -> Any:
     """The backbone, as far as the format needs it."""
     from sweeper.backbone import load_backbone, load_config
 
     if format == "peft" and adapter.config.method == "dora":
-        return load_backbone(study.backbone, "float32", "cpu")
+        return load_backbone(study.backbone, dtype, "cpu")
     return load_config(study.backbone) if format == "peft" else None
 
 
@@ -138,17 +138,18 @@ def _code(format: str, facts: Mapping[str, Any], folder: Path) -> list[str]:
     revision = facts["backbone"]["revision"]
     model = facts["backbone"]["path"] or facts["backbone"]["model"]
     at = repr(model) if revision is None else f"{model!r}, revision={revision!r}"
+    dtype = f"dtype={facts['configuration']['train']['dtype']!r}"  # what it was trained on computes the same
     if format == "adapterhub":
         return [
             "from adapters import AutoAdapterModel  # AdapterHub's package",
-            f"model = AutoAdapterModel.from_pretrained({at})",
+            f"model = AutoAdapterModel.from_pretrained({at}, {dtype})",
             f"model.load_adapter({str(folder)!r}, use_safetensors=True, set_active=True)",
         ]
     outputs = len(facts["task"]["label_names"] or [None])
     return [
         "from peft import PeftModel",
         "from transformers import AutoModelForTokenClassification",
-        f"model = AutoModelForTokenClassification.from_pretrained({at}, num_labels={outputs})",
+        f"model = AutoModelForTokenClassification.from_pretrained({at}, {dtype}, num_labels={outputs})",
         f"model = PeftModel.from_pretrained(model, {str(folder)!r}).eval()",
     ]
 

@@ -124,8 +124,9 @@ class Ledger:
         return self._database.write(studyrows.add_places, name, trials, first_params, references, points)
 
     def end_over_budget(self, name: str, because: str) -> bool:
-        """End a study whose budget is used up, unless a reference, or what was enqueued or is a retry, waits
-        or runs; returns whether it ended now.
+        """End a study whose budget is used up; returns whether it ended now.
+
+        Not while it is paused, or a reference, or what was enqueued or is a retry, waits or runs.
         """
         return self._database.write(studyrows.end_over_budget, name, because)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import STOPPED, NewStudy, StudyGone, StudyRow
+from sweeper.ledger.records import PAUSED, STOPPED, NewStudy, StudyGone, StudyRow
 from sweeper.ledger.schema import IN_STUDY, places, store, studies
 
 BESIDE_BUDGET = and_(places.c.kind.in_(IN_STUDY), or_(places.c.kind == "reference", ~places.c.budgeted))
@@ -157,7 +157,7 @@ def end(connection: Connection, name: str, because: str) -> bool:
 
 
 def end_over_budget(connection: Connection, name: str, because: str) -> bool:
-    """End a study whose budget is used up, unless a place beside the budget waits or runs.
+    """End a study whose budget is used up, unless it is paused, or a place beside the budget waits or runs.
 
     Returns:
         whether it ended now.
@@ -166,7 +166,11 @@ def end_over_budget(connection: Connection, name: str, because: str) -> bool:
     going = select(places.c.id).where(
         places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
     )
-    return connection.execute(going.limit(1)).first() is None and end(connection, name, because)
+    # Its end would take the pause away, and trials that had begun would go on.
+    paused = select(studies.c.name).where(studies.c.name == name, studies.c.control == PAUSED)
+    if any(connection.execute(query.limit(1)).first() is not None for query in (going, paused)):
+        return False
+    return end(connection, name, because)
 
 
 def end_if_done(connection: Connection, name: str) -> bool:

@@ -26,8 +26,9 @@ def with_frozen_states(
 
     row = session.row
     bare = Layout.of(data, row.backbone_fingerprint, row.dtype, pack.hidden_size)
+    folder = session.home.cache / "frozen"
     layout = bare.within(
-        budget_bytes(given, session.home.cache), corners.depths(session.study, pack.backbone.config)
+        budget_bytes(given, folder, bare), corners.depths(session.study, pack.backbone.config)
     )
     said = ""
 
@@ -41,7 +42,7 @@ def with_frozen_states(
     if pack.backbone.device.type == "cpu":
         set_threads(cpu_cores())  # the other workers of this machine wait for the states
     try:
-        return FrozenCache(session.home.cache / "frozen", layout).attach(data, pack, say, stop)
+        return FrozenCache(folder, layout).attach(data, pack, say, stop)
     except Stopped:
         return data
     except OSError as error:

@@ -319,8 +319,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def end_over_budget(self) -> None:
         left = any(not place.budgeted and place.state not in ENDED for place in self.places)
-        assert self.ledger.end_over_budget(self.name, "enough") == (not left and not self.ended)
-        if not left and not self.ended:
+        ends = not left and not self.ended and self.control != "paused"
+        assert self.ledger.end_over_budget(self.name, "enough") == ends
+        if ends:
             self.ended, self.control = True, None
 
     @precondition(lambda self: any(place.state in ENDED and not place.told for place in self.places))

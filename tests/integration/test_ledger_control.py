@@ -183,6 +183,17 @@ def test_a_trial_that_is_interrupted_when_its_study_has_ended_is_finished(url: s
     assert ledger.study("one").ended_because == "enough" and not ledger.has_unfinished("one")
 
 
+def test_a_budget_that_is_used_up_does_not_undo_a_pause(url: str) -> None:
+    ledger = new_ledger(url, trials=4)
+    complete(ledger, 0, 0.5)
+    attach(ledger, claim := reserve(ledger), 1)
+    assert ledger.pause("one")
+    ledger.release(claim)
+    assert not ledger.end_over_budget("one", "enough") and ledger.reserve("one", ME) is None
+    assert ledger.study("one").is_paused and ledger.resume("one") and ledger.end_over_budget("one", "enough")
+    assert reserve(ledger).trial_number == 1
+
+
 def test_of_a_study_that_has_ended_its_user_can_stop_what_still_runs(url: str) -> None:
     ledger = new_ledger(url, trials=4)
     complete(ledger, 0, 0.5)

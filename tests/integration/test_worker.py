@@ -512,15 +512,19 @@ def test_what_a_dead_worker_left_of_a_study_that_has_ended_is_finished(folder: P
     work(session, Options("cpu"), stop, on_event=lambda event: stop.set())
     dead = session.ledger.reserve("tiny", WorkerIdentity("dead", "elsewhere", 1, 0.0, "cpu"))
     assert dead is not None and dead.trial_number == 0
-    because: list[str | None] = []
+    run(session)
+    because = session.row.ended_because
+    assert because == "trial-0001 reached the target of 0"
+    waited: list[int] = []
 
     def run_out(moment: Moment) -> None:
-        if session.row.ended_at is not None and not because:
-            because.append(session.row.ended_because)
+        if not waited:  # a run waits for the other
+            assert [view.number for view in moment.trials if view.state == "running"] == [0]
             session.ledger.heartbeat([replace(dead, lease_seconds=-1.0)])
+        waited.append(moment.workers)
 
     assert not follow(session, run_out).interrupted
-    assert because == ["trial-0001 reached the target of 0"] and session.row.ended_because == because[0]
+    assert waited[0] == 0 and max(waited) == 1 and session.row.ended_because == because
     trials = [view for view in session.ledger.trials("tiny") if view.kind == "search"]
     assert [view.state for view in trials] == ["complete"] * 2 + ["waiting"] * 4
     assert [view.attempts for view in trials] == [3, 1, 0, 0, 0, 0]

@@ -142,14 +142,22 @@ def test_a_damaged_file_is_built_again(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_does_not_count_against_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    total = 10**6
-    used = 0
-    free = lambda _: type("Usage", (), {"free": total - used})  # noqa: E731
-    monkeypatch.setattr(cache.shutil, "disk_usage", free)
-    before = cache.budget_bytes(None, tmp_path)
-    attached(tmp_path / "frozen")
-    used = sum(file.stat().st_size for file in tmp_path.glob("frozen/*/*/*.safetensors"))
-    assert used > 0 and cache.budget_bytes(None, tmp_path) == before == total // 2
+    total, budgets = 10**6, []
+
+    def used() -> int:
+        return sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": total - used()}))
+    of = layout(DEPTHS)
+
+    def look(progress: str) -> None:  # while it is built, as other workers of the study do
+        budgets.append(cache.budget_bytes(None, tmp_path, of))
+
+    FrozenCache(tmp_path, of).attach(DATA, Pack(tiny_model("bert")), look)
+    assert used() > 0 and budgets and {*budgets, cache.budget_bytes(None, tmp_path, of)} == {total // 2}
+    # What is kept of other data is not to be had.
+    other = replace(of, data="other")
+    assert cache.budget_bytes(None, tmp_path, other) == (total - used()) // 2 < total // 2
 
 
 def test_a_stop_ends_the_building_and_leaves_nothing_half_built(tmp_path: Path) -> None:
@@ -184,7 +192,8 @@ def test_a_stop_ends_the_waiting_for_another_builder(tmp_path: Path) -> None:
 
 
 def test_the_budget_is_found_while_others_build_and_remove(tmp_path: Path) -> None:
-    places = [tmp_path / "frozen" / "key" / name for name in (".building-abc", "train-layer_1")]
+    of = layout(DEPTHS)
+    places = [tmp_path / of.key / name for name in (".building-abc", "train-layer_1")]
     places[0].mkdir(parents=True)
     for number in range(50):
         (places[0] / f"{number}.safetensors").write_bytes(b"bytes")
@@ -198,7 +207,7 @@ def test_the_budget_is_found_while_others_build_and_remove(tmp_path: Path) -> No
     builder = threading.Thread(target=rename)
     builder.start()
     try:
-        found = [cache.budget_bytes(None, tmp_path) for _ in range(300)]
+        found = [cache.budget_bytes(None, tmp_path, of) for _ in range(300)]
     finally:
         stop.set()
         builder.join()

@@ -11,6 +11,7 @@ import pytest
 from sweeper import check
 from sweeper.check.printed import _known, _named, _pairs
 from sweeper.console import Output
+from sweeper.control import resume_study
 from sweeper.export import Exported
 from sweeper.export.card import card
 from sweeper.study import from_dict
@@ -74,6 +75,11 @@ def test_no_count_of_the_studies_is_broken_on_a_narrow_terminal(
         ("enqueued", False, "which has ended (all 6 trials are done): to go on, raise its budget"),
         ("begun", False, "with 1 of 6 trials ended: `sweeper run` goes on with it"),
         ("paused", False, "with 1 of 6 trials ended: `sweeper resume films` lets it go on"),
+        (
+            "unfinished",
+            False,
+            "which has ended (enough), but for what had begun: `sweeper run` finishes that",
+        ),
         ("stopped", False, "which its user stopped: `sweeper resume films` lets it go on"),
     ],
 )
@@ -90,6 +96,14 @@ def test_check_says_what_is_left_of_a_known_study(
     for _ in range(7 if what in ("ended", "enqueued") else 1):
         made.run_next()
     made.ledger.end_if_done("films")
+    if what == "unfinished":
+        made.run_next()
+        claim = made.run_next(evaluations=1)
+        assert made.ledger.end_over_budget("films", "enough")
+        made.ledger.release(claim)
+        assert resume_study(made.ledger, "films").startswith(
+            "films has ended, but for what had begun: `sweeper"
+        )
     if what == "paused":
         made.ledger.pause("films")
     if what == "stopped":
@@ -136,10 +150,11 @@ def facts(state: str, reason: str | None) -> dict[str, Any]:
 
 
 def test_the_card_of_a_pruned_trial_says_so() -> None:
-    assert "was pruned before its last epoch (pruner): this is the result" in card(
-        facts("pruned", "pruner"), ""
-    )
-    assert "before its last epoch" not in card(facts("complete", None), "")
+    pruned = facts("pruned", "pruner")
+    assert "was pruned before its end (pruner): this is what its last evaluation gave" in card(pruned, "")
+    pruned["configuration"]["train"]["keep"] = "best"
+    assert "this is what its best evaluation gave" in card(pruned, "")
+    assert "before its end" not in card(facts("complete", None), "")
 
 
 def test_export_names_the_command_as_this_shell_can_start_it(

@@ -74,6 +74,13 @@ def test_frozen_states_stay_as_long_as_a_study_that_needs_them_goes_on(study: Ma
     assert gone(collect(study.ledger, study.home)) == {("frozen states", OTHER): 2000}
     assert files(needed) == before and {path.name for path in files(other)} == {"lock"}
     assert collect(study.ledger, study.home).leftovers == ()
+    # Also if it has ended, but for a trial that had begun.
+    for _ in range(2):
+        study.run_next()
+    claim = study.run_next(evaluations=1)
+    assert claim.kind == "search" and study.ledger.end_over_budget("films", "enough")
+    study.ledger.release(claim)
+    assert gone(collect(study.ledger, study.home)) == {}
     study.ledger.stop("films")
     assert gone(collect(study.ledger, study.home)) == {("frozen states", NEEDED): 2000}
     assert {path.name for path in files(needed)} == {"lock"}

@@ -293,7 +293,12 @@ def test_what_a_tokenizer_without_a_backend_is_told_is_part_of_what_it_is() -> N
 
     identities = {
         data_module._tokenizer_identity(ByT5Tokenizer(**options))
-        for options in ({}, {"name_or_path": "elsewhere"}, {"truncation_side": "left"}, {"extra_ids": 3})
+        for options in (
+            {},
+            {"name_or_path": "elsewhere", "is_local": True, "local_files_only": True},
+            {"truncation_side": "left"},
+            {"extra_ids": 3},
+        )
     }
     assert len(identities) == 3
 

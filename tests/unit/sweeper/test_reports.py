@@ -19,7 +19,7 @@ from sweeper.compare import compare_studies, comparison_page
 from sweeper.errors import UsageError
 from sweeper.figures import finalists, progress, style
 from sweeper.importance import importances
-from sweeper.ledger import Attached, AttemptRow, this_worker, trialview
+from sweeper.ledger import Attached, AttemptRow, Result, this_worker, trialview
 from sweeper.ledger.records import PAST_THE_LIMIT
 from sweeper.page import figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
@@ -196,6 +196,11 @@ def test_the_timeline_has_what_was_trained_and_came_to_nothing(fresh: MadeStudy)
     assert waits is not None and first.configuration is not None
     ledger.attach(waits, Attached(1, 1, first.params, first.configuration, 1, 1))
     assert ledger.record_repeat(waits, first.configuration) == 0
+    ledger.enqueue("films", first.params)
+    refused = ledger.reserve("films", worker)
+    assert refused is not None
+    ledger.attach(refused, Attached(2, 2, first.params, "another", 1, 1))
+    ledger.record_result(refused, Result("pruned", reason=f"its size is{PAST_THE_LIMIT}"))
     found = read_results(ledger, "films")
     drawn = {trace.name: len(trace.y) for trace in figures.figure(found, "timeline").data}
     assert drawn == {"complete": 2, "failed: it raised": 1, "failed: it did not fit": 1}
