@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 HUB_BIN := .venv-adapterhub/bin
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart install dev test soak check format docs audit bench bench-adapterhub bench-tasks interop clean
@@ -28,15 +29,17 @@ define need_python
 	environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 endef
 
+# Bytecode is made of what is imported: pip would make it of every file, half of what it takes.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(need_python)
 	@echo "installing the pinned packages into $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[postgres]'
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[postgres]'
+	@$(BIN)/python -c 'import datasets, mlflow, optuna, torch, transformers, sweeper.worker.process'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing what tests and checks need into $(VENV), once"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 install: $(VENV)/installed
@@ -48,8 +51,8 @@ quickstart: $(VENV)/installed
 
 # One thread a process: the processes share the cores. The settings of a shell that uses sweeper are not the tests'.
 test: $(VENV)/installed-dev
-	@env -u PYTHONDONTWRITEBYTECODE -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS \
-	-u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
+	@env -u SWEEPER_HOME -u SWEEPER_STORE -u SWEEPER_ARTIFACTS -u MLFLOW_TRACKING_URI OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) tests
 
 SCALE ?= 1
 soak: $(VENV)/installed-dev
