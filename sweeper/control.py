@@ -61,9 +61,9 @@ def resume_study(ledger: Ledger, name: str) -> str:
     row = ledger.study(name)
     if ledger.resume(name):
         return f"{name} goes on{_who_trains(row)}"
-    if ledger.has_unfinished(name) and row.ended_at is not None:
-        return f"{name} has ended, but for what had begun{_who_trains(row)}"
     if row.ended_at is not None:
+        if ledger.has_unfinished(name):
+            return f"{name} has ended, but for what had begun{_who_trains(row)}"
         raise UsageError(
             f"the study {name} has ended ({row.ended_because}): raise its budget in the study file and run "
             f"it again, or add a trial with `sweeper enqueue {name} --set NAME=VALUE`"

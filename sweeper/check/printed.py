@@ -50,13 +50,11 @@ def _known(result: Mapping[str, Any]) -> str:
     known = result["known"]
     if known["stopped"]:
         return f"which its user stopped: `sweeper resume {result['study']}` lets it go on"
-    if known["state"] == "ended" and known["unfinished"] and not known["budget_grew"]:
-        return (
-            f"which has ended ({one_line(known['ended_because'])}), but for what had begun: `sweeper run` "
-            "finishes that"
-        )
     if known["state"] == "ended" and not known["budget_grew"]:
-        return f"which has ended ({one_line(known['ended_because'])}): to go on, raise its budget"
+        has_ended = f"which has ended ({one_line(known['ended_because'])})"
+        if known["unfinished"]:
+            return f"{has_ended}, but for what had begun: `sweeper run` finishes that"
+        return f"{has_ended}: to go on, raise its budget"
     ended = sum(known["trials"][state] for state in ("complete", "pruned", "failed"))
     paused = known["state"] == "paused"
     way = f"`sweeper resume {result['study']}` lets it go on" if paused else "`sweeper run` goes on with it"

@@ -28,18 +28,25 @@ def read_plain(path: Path, suffix: str, name: str) -> Rows:
     """Read a file as what its suffix says, one of ``READERS``; see ``sources.read_file``."""
     # A CSV field may hold line ends of its own; elsewhere a line ends with LF, CR LF or CR, and with
     # nothing else that Unicode knows as a line's end.
+    newline = "" if suffix == ".csv" else None
+    with read_errors(path), open(path, encoding="utf-8-sig", newline=newline) as file:
+        values, lines = READERS[suffix](path, file)
+    return Rows(name, values, tuple(values), path, lines)
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """What goes wrong when a file of text is read, as a UsageError with its line."""
     try:
-        with open(path, encoding="utf-8-sig", newline="" if suffix == ".csv" else None) as file:
-            values, lines = READERS[suffix](path, file)
+        yield
     except UnicodeDecodeError as error:
         raise UsageError(
             f"the file is not UTF-8: {error.reason}. Save it as UTF-8",
             file=path,
-            line=undecodable_line(path),
+            line=_undecodable_line(path),
         ) from error
     except OSError as error:
         raise UsageError(f"the file cannot be read: {error.strerror or error}", file=path) from error
-    return Rows(name, values, tuple(values), path, lines)
 
 
 def _read_csv(path: Path, file: TextIO) -> Read:
@@ -157,8 +164,7 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def undecodable_line(path: Path) -> int | None:
-    """The first line of a file that is not UTF-8, counted from 1."""
+def _undecodable_line(path: Path) -> int | None:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:

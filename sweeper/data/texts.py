@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.data.plainrows import undecodable_line
+from sweeper.data.plainrows import read_errors
 from sweeper.data.rows import Rows
 from sweeper.data.sources import SUFFIXES, read_file
 from sweeper.errors import UsageError
@@ -46,13 +46,8 @@ def _read_lines(path: Path, columns: Sequence[str]) -> list[str]:
         raise UsageError(
             f"the adapter takes pairs: give a csv, tsv, jsonl or parquet file with {named}", path
         )
-    try:
+    with read_errors(path):
         text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        said = f"the file is not UTF-8: {error.reason}. Save it as UTF-8"
-        raise UsageError(said, path, undecodable_line(path)) from error
-    except OSError as error:
-        raise UsageError(f"the file cannot be read: {error.strerror or error}", path) from error
     lines = re.split("\r\n|\r|\n", text)
     if lines and not lines[-1]:
         lines.pop()  # what follows the last line break is no line

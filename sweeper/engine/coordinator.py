@@ -87,10 +87,9 @@ def others_end(session: Session, signals: Signals, poll_seconds: float) -> Gener
     ledger, name = session.ledger, session.name
     while session.row.ended_at is not None and not signals.count:
         ledger.reap_dead(name)
-        ledger.expire(name)  # so that MLflow is shown what became of those that died
         moment = moment_of(session, 0, False)
         if all(trial.state != "running" for trial in moment.trials):
-            ledger.expire(name)  # a lease may have run out since
+            ledger.expire(name)  # so that MLflow is shown what became of those that died
             return ledger.has_unfinished(name)
         yield moment
         signals.wait(poll_seconds)

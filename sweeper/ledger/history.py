@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, func, select
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import NO_MODULE, PAST_THE_LIMIT, REPEAT_OF, TRAINED_ALIKE
+from sweeper.ledger.records import REPEAT_OF, TRAINED_ALIKE, says_refused
 from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places
 
 
@@ -38,8 +38,7 @@ class AttemptRow:
         """Whether anything was computed: not past the limits, no repeat, not sent to wait for its like."""
         reason = self.reason or ""
         alike = reason.startswith(REPEAT_OF) or reason.endswith(TRAINED_ALIKE)
-        refused = self.outcome == "past_limits" or reason == NO_MODULE or reason.endswith(PAST_THE_LIMIT)
-        return not alike and not refused
+        return not alike and self.outcome != "past_limits" and not says_refused(reason)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ REPEAT_OF, TRAINED_ALIKE = "repeat of trial ", " is being trained with the same 
 """Why a configuration is not trained a second time: the beginning of the reason, or the end of it."""
 
 
+def says_refused(reason: str | None) -> bool:
+    """Whether a reason is that a configuration was past a limit."""
+    return reason is not None and (reason == NO_MODULE or reason.endswith(PAST_THE_LIMIT))
+
+
 class StudyGone(UsageError, KeyError):
     """The store has no such study, or no longer: it was deleted."""
 
@@ -270,8 +275,7 @@ class TrialView:
     @property
     def was_refused(self) -> bool:
         """Whether its configuration was past a limit, and so never trained."""
-        reason = self.reason or ""
-        return self.state == "pruned" and (reason == NO_MODULE or reason.endswith(PAST_THE_LIMIT))
+        return self.state == "pruned" and says_refused(self.reason)
 
     def to_json(self) -> dict[str, Any]:
         """What ``trials --json`` prints; a reference has its ``label``, too, and a retry its ``retry_of``."""

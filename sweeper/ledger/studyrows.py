@@ -166,11 +166,11 @@ def end_over_budget(connection: Connection, name: str, because: str) -> bool:
     going = select(places.c.id).where(
         places.c.study == name, BESIDE_BUDGET, places.c.state.in_(("waiting", "running"))
     )
-    # Its end would take the pause away, and trials that had begun would go on.
-    paused = select(studies.c.name).where(studies.c.name == name, studies.c.control == PAUSED)
-    if any(connection.execute(query.limit(1)).first() is not None for query in (going, paused)):
-        return False
-    return end(connection, name, because)
+    # The end of one that is paused would take the pause away, and trials that had begun would go on.
+    may_end = select(studies.c.name).where(
+        studies.c.name == name, studies.c.control.is_distinct_from(PAUSED), ~going.exists()
+    )
+    return connection.execute(may_end).first() is not None and end(connection, name, because)
 
 
 def end_if_done(connection: Connection, name: str) -> bool:
