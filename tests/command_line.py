@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fork_server import fork_server, say_into
+from tests.mlflow_tables import put_mlflow_tables
 
 ROOT = Path(__file__).parents[1]
 OURS = ("SWEEPER_", "MLFLOW_")
@@ -33,10 +34,12 @@ class CommandLine:
     Args:
         folder: the working directory.
         environment: variables on top of those of this process that are not settings of ours.
+        tables: what is run in a new home finds MLflow's tables there, which take MLflow seconds to make.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    tables: bool = True
 
     def variables(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
@@ -45,9 +48,14 @@ class CommandLine:
     def arguments(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "sweeper", *map(str, arguments)]
 
+    def _prepared(self, arguments: tuple[str | Path, ...]) -> list[str]:
+        if self.tables and arguments[:1] == ("run",) and not (self.folder / "sweeps").exists():
+            put_mlflow_tables(self.folder / "sweeps" / "mlflow.db")
+        return self.arguments(*arguments)
+
     def __call__(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs to the end and returns what it said, whatever its exit code."""
-        command, variables = self.arguments(*arguments), {**self.variables(), **environment}
+        command, variables = self._prepared(arguments), {**self.variables(), **environment}
         if all(name.startswith(OURS) for name in {**self.environment, **environment}):
             return self._forked(command, variables)
         return subprocess.run(
@@ -76,12 +84,12 @@ class CommandLine:
 
     def forked(self, *arguments: str | Path) -> Forked:
         """Forks it and comes back; what it says is read from its pipes."""
-        return Forked(self.arguments(*arguments), self.folder, self.variables())
+        return Forked(self._prepared(arguments), self.folder, self.variables())
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Starts it and comes back; what it says is read from its pipes."""
         return subprocess.Popen(
-            self.arguments(*arguments),
+            self._prepared(arguments),
             cwd=self.folder,
             env={**self.variables(), **environment},
             stdout=subprocess.PIPE,

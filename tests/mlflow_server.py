@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.mlflow_tables import put_mlflow_tables
+
 
 def free_port() -> int:
     """A port that nobody listens on now."""
@@ -32,6 +34,7 @@ def mlflow_server(folder: Path, *hosts: str) -> Iterator[str]:
         hosts: what it is called besides, with the port.
     """
     port = free_port()
+    put_mlflow_tables(folder / "server.db")
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),

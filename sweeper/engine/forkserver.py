@@ -49,7 +49,7 @@ def fork_server(devices: Sequence[str]) -> Iterator[ForkServer | None]:
         import sweeper.worker.process  # noqa: F401
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, ours), name="forkserver")
+    process = context.Process(target=serve, args=(theirs, ours), name="forkserver")
     process.start()
     theirs.close()
     try:
@@ -143,7 +143,7 @@ class ForkedWorker:
                 os.kill(self.pid, number)
 
 
-def _serve(connection: Connection, other: Connection) -> None:
+def serve(connection: Connection, other: Connection) -> None:
     """The server: forks a worker for each order, tells how each ended, and ends behind the last of them."""
     from sweeper.worker.process import HAND_BACK
 

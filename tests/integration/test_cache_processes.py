@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adapters.pack import Pack
 from sweeper.cache import FrozenCache
+from tests.fork_server import fork_server
 from tests.tiny_models import tiny_model
 from tests.unit.sweeper.test_cache import layout
 from tests.unit.sweeper.test_train import DATA
@@ -19,7 +20,7 @@ def _build(folder: Path, seen: multiprocessing.Queue[int]) -> None:
 
 
 def test_of_several_processes_one_builds(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = fork_server()
     seen: multiprocessing.Queue[int] = context.Queue()
     processes = [context.Process(target=_build, args=(tmp_path, seen)) for _ in range(3)]
     for process in processes:

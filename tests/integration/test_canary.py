@@ -38,7 +38,7 @@ class CommandLines:
         self._done = threading.Event()
 
     def _read(self) -> None:
-        while not self._done.wait(0.02):
+        while not self._done.wait(0.1):
             for process in Path("/proc").glob("[0-9]*"):
                 # A process may end while it is looked at.
                 with suppress(OSError):
@@ -118,8 +118,8 @@ def ask(address: str, password: str | None) -> int:
 
 def look_at_the_pages(sweeper: CommandLine) -> str:
     """``sweeper ui`` on an address that does not count as loopback, though it is; what it said."""
-    ui = sweeper.start("ui", "tiny", "--host", "127.1", "--port", "0", SWEEPER_UI_PASSWORD=PAGES)
-    assert ui.stdout is not None and ui.stderr is not None
+    guarded = CommandLine(sweeper.folder, {**sweeper.environment, "SWEEPER_UI_PASSWORD": PAGES})
+    ui = guarded.forked("ui", "tiny", "--host", "127.1", "--port", "0")
     try:
         line = ui.stdout.readline()
         found = re.match(r"tiny: (http://127\.1:\d+)/#", line)

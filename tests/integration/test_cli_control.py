@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import cli, tracking
+from sweeper import cli
 from sweeper.asktell import create_optuna_study
 from sweeper.home import Home
 from sweeper.ledger import this_worker
@@ -24,16 +24,10 @@ from tests.command_line import CommandLine
 from tests.faults.processes import wait_until
 from tests.made_study import TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import picture_of
+from tests.mlflow_tables import put_mlflow_tables
 from tests.tiny_folder import write_study
 
 PATIENCE_SECONDS = 120
-
-
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = home_in(tmp_path_factory.mktemp("empty"))
-    tracking.Board(home)
-    return home.root / "mlflow.db"
 
 
 @dataclass
@@ -146,9 +140,9 @@ def test_a_trial_is_enqueued_and_a_failed_one_retried(sweeper: InThisProcess, fi
 
 
 def test_deleting_asks_and_deletes_what_was_made(
-    sweeper: InThisProcess, process: CommandLine, films: MadeStudy, empty_mlflow: Path
+    sweeper: InThisProcess, process: CommandLine, films: MadeStudy
 ) -> None:
-    shutil.copy(empty_mlflow, films.home.root / "mlflow.db")
+    put_mlflow_tables(films.home.root / "mlflow.db")
     drawn = sweeper.json("sync", "films")
     assert drawn == {"study": "films", "drawn": 3, "missing": 0}
     weights = films.home.artifacts / "films"
@@ -191,11 +185,9 @@ def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: InThisProcess, f
     assert films.ledger.studies() == []
 
 
-def test_a_picture_is_completed_and_drawn_anew(
-    sweeper: InThisProcess, films: MadeStudy, empty_mlflow: Path
-) -> None:
+def test_a_picture_is_completed_and_drawn_anew(sweeper: InThisProcess, films: MadeStudy) -> None:
     database = films.home.root / "mlflow.db"
-    shutil.copy(empty_mlflow, database)
+    put_mlflow_tables(database)
     assert sweeper("sync", "films").stderr == "3 runs of films were drawn in MLflow\n"
     whole = picture_of(films.home.tracking_uri)
     assert sweeper.json("sync", "films") == {"study": "films", "drawn": 0, "missing": 0}
@@ -204,7 +196,7 @@ def test_a_picture_is_completed_and_drawn_anew(
     assert sweeper.json("sync", "films", "--rebuild")["drawn"] == 3
     assert picture_of(films.home.tracking_uri) == whole
     # All of it lost: what is there instead is empty.
-    shutil.copy(empty_mlflow, database.with_name("other.db"))
+    put_mlflow_tables(database.with_name("other.db"))
     other = f"sqlite:///{database.with_name('other.db')}"
     drawn = sweeper("sync", "films", "--rebuild", "--json", MLFLOW_TRACKING_URI=other)
     assert json.loads(drawn.stdout) == {"study": "films", "drawn": 3, "missing": 0}

@@ -17,7 +17,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,12 @@ from typing import Any
 import pytest
 
 import sweeper
+from sweeper.home import Home
+from sweeper.session import open_study
+from sweeper.study import load_study
 from tests import compose
 from tests.command_line import CommandLine
+from tests.fork_server import fork_server
 from tests.mlflow_server import free_port, picture_of
 from tests.password_server import PasswordServer, password_server
 from tests.tiny_folder import write_study
@@ -182,14 +186,17 @@ def answer(address: str, host: str) -> int:
 
 def begin(deployed: Deployed) -> None:
     """Begins the study and trains nothing, as a coordinator does that is killed at once."""
-    code = """
-from sweeper.home import Home
-from sweeper.session import open_study
-from sweeper.study import load_study
-open_study(load_study("study.yaml"), Home.from_environment())
-"""
     variables = CommandLine(deployed.folder, deployed.environment("worker")).variables()
-    subprocess.run([sys.executable, "-c", code], cwd=deployed.folder, env=variables, check=True)
+    process = fork_server().Process(target=_begin, args=(deployed.folder, variables))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _begin(folder: Path, variables: Mapping[str, str]) -> None:
+    os.environ.update(variables)
+    os.chdir(folder)
+    open_study(load_study(Path("study.yaml")), Home.from_environment())
 
 
 def test_a_study_runs_against_the_servers_and_a_worker_of_the_file_joins_it(migrated: Deployed) -> None:

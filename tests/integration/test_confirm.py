@@ -197,8 +197,7 @@ def test_a_terminated_confirm_hands_back_what_it_fine_tunes(
     searched(tmp_path, monkeypatch, budget={"trials": 1}, train={"epochs": 20}).ledger.close()
     sweeper = CommandLine(tmp_path)
     command = ("confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--references")
-    process = sweeper.start(*command)
-    assert process.stderr is not None
+    process = sweeper.forked(*command)
     while not process.stderr.readline().startswith("fine-tuning the whole backbone: "):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
+import threading
+import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from sweeper.engine.supervisor import ENDED, Report
 from sweeper.errors import SweeperError
 from sweeper.ledger import Result, StudyRow, WorkerIdentity
 from sweeper.study import RaySettings
-from tests.command_line import ROOT
+from sweeper.worker.process import hand_back_on_signals
+from tests.fork_server import fork_server
 from tests.made_study import MadeStudy, home_in
 
 ELSEWHERE = WorkerIdentity("elsewhere:1:ab", "elsewhere", 1, 0.0, "cuda:0")
@@ -80,24 +83,31 @@ def test_a_signal_ends_the_waiting(made: MadeStudy) -> None:
 
 
 def test_a_worker_is_told_to_hand_back_any_number_of_times_and_killed_by_a_second_sigterm() -> None:
-    code = (
-        "import threading, time; from sweeper.worker.process import hand_back_on_signals\n"
-        "stop = threading.Event(); hand_back_on_signals(stop); print('ready', flush=True)\n"
-        "stop.wait(); print('stops', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    context = fork_server()
+    hears, says = context.Pipe(duplex=False)
+    process = context.Process(target=_told, args=(says,))
+    process.start()
+    assert process.pid is not None and hears.recv_bytes() == b"ready"
     # As a service manager and the coordinator do it: the whole tree is told to end, and the coordinator
     # tells its workers besides.
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == "stops\n"
+    os.kill(process.pid, signal.SIGTERM)
+    assert hears.recv_bytes() == b"stops"
     for _ in range(3):
-        process.send_signal(signal.SIGUSR1)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == -signal.SIGTERM
-    process.stdout.close()
+        os.kill(process.pid, signal.SIGUSR1)
+    process.join(0.5)
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == -signal.SIGTERM
+
+
+def _told(says: Connection) -> None:
+    stop = threading.Event()
+    hand_back_on_signals(stop)
+    says.send_bytes(b"ready")
+    stop.wait()
+    says.send_bytes(b"stops")
+    time.sleep(60)
 
 
 def test_why_a_worker_elsewhere_cannot_be_started_is_said(made: MadeStudy) -> None:

@@ -24,6 +24,7 @@ from sweeper.results import read_results
 from sweeper.tracking import Tracker, charts, note, views
 from tests.made_study import BEST, COMMAND, STUDY_TEXT, TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import free_port, mlflow_server, picture_of
+from tests.mlflow_tables import put_mlflow_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,18 +59,9 @@ class CountedClient:
         return call
 
 
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, to start from: making them takes seconds."""
-    home = home_in(tmp_path_factory.mktemp("empty"))
-    home.root.mkdir(exist_ok=True)
-    tracking.Board(home)
-    return home.root / "mlflow.db"
-
-
 @pytest.fixture
-def study(tmp_path: Path, empty_mlflow: Path) -> MadeStudy:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def study(tmp_path: Path) -> MadeStudy:
+    put_mlflow_tables(tmp_path / "mlflow.db")
     return MadeStudy(home_in(tmp_path))
 
 
@@ -78,11 +70,9 @@ def show(study: MadeStudy) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path
-) -> tuple[MadeStudy, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeStudy, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    put_mlflow_tables(folder / "mlflow.db")
     study = MadeStudy(home_in(folder))
     study.run_all()
     assert show(study) == len(TRIALS) + 1
@@ -284,11 +274,11 @@ def test_a_budget_that_grows_opens_the_study_again(study: MadeStudy) -> None:
 
 
 def test_an_interruption_after_any_call_leaves_no_trace(
-    tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect = tracking._connect
     study = MadeStudy(home_in(tmp_path / "clean"), trials=1)
-    shutil.copy(empty_mlflow, study.home.root / "mlflow.db")
+    put_mlflow_tables(study.home.root / "mlflow.db")
     study.run_all()
     study.ledger.close()
     clean = tmp_path / "clean"
@@ -391,7 +381,7 @@ def test_a_confirmation_that_is_not_over_has_no_finalists_yet(study: MadeStudy) 
     assert study.ledger.unshown_places("films") == []
 
 
-def test_a_lost_mlflow_is_drawn_again(finished, tmp_path: Path, empty_mlflow: Path) -> None:
+def test_a_lost_mlflow_is_drawn_again(finished, tmp_path: Path) -> None:
     made, wanted = finished
     made.ledger.close()
     shutil.copytree(made.home.root, tmp_path / "again")
@@ -399,7 +389,7 @@ def test_a_lost_mlflow_is_drawn_again(finished, tmp_path: Path, empty_mlflow: Pa
     ledger = Ledger(home.store_url)
     shutil.rmtree(home.mlflow_artifacts)
     (home.root / "mlflow.db").unlink()
-    shutil.copy(empty_mlflow, home.root / "mlflow.db")
+    put_mlflow_tables(home.root / "mlflow.db")
     Tracker(home, "films", ledger).show()
     assert picture_of(home.tracking_uri) == wanted
 
@@ -591,8 +581,8 @@ def test_nothing_is_said_and_no_secret_written(tmp_path: Path) -> None:
     assert b"hunter2" not in (tmp_path / "mlflow.db").read_bytes()
 
 
-def test_the_smaller_is_better_where_it_is_minimised(tmp_path: Path, empty_mlflow: Path) -> None:
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def test_the_smaller_is_better_where_it_is_minimised(tmp_path: Path) -> None:
+    put_mlflow_tables(tmp_path / "mlflow.db")
     study = MadeStudy(home_in(tmp_path), direction="minimize")
     study.run_all()
     show(study)

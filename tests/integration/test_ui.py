@@ -32,8 +32,7 @@ def sweeper(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_told_to_stop(sweeper: CommandLine, number: signal.Signals) -> None:
-    process = sweeper.start("ui", "films", "--port", "0")
-    assert process.stdout is not None
+    process = sweeper.forked("ui", "films", "--port", "0")
     try:
         line = process.stdout.readline()
         found = re.fullmatch(r"films: (http://127\.0\.0\.1:\d+)/#/experiments/1/runs\?\S+", line.strip())
@@ -44,7 +43,8 @@ def test_it_serves_until_it_is_told_to_stop(sweeper: CommandLine, number: signal
         assert servers
     finally:
         process.send_signal(number)
-    assert process.wait(60) == 0
+    process.communicate(60)
+    assert process.returncode == 0
     assert not any(server.is_running() and server.status() != psutil.STATUS_ZOMBIE for server in servers)
 
 

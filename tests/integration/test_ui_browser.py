@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -36,9 +35,8 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     study.run_all()
     study.confirm(finalists=2, seeds=3)
     study.ledger.close()
-    process: subprocess.Popen[str] = CommandLine(folder).start("ui", "films", "--port", "0")
+    process = CommandLine(folder).forked("ui", "films", "--port", "0")
     try:
-        assert process.stdout is not None and process.stderr is not None
         lines = [process.stdout.readline() for _ in range(4)]
         assert lines[0].startswith("films: http://"), process.stderr.read()
         found = dict(line.strip().split(": ", 1) for line in lines)
@@ -47,7 +45,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.communicate(60)
 
 
 @pytest.fixture(scope="module")

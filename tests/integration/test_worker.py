@@ -33,6 +33,7 @@ from sweeper.task import measure
 from sweeper.worker import Options, work
 from sweeper.worker import rounds as worker_module
 from tests.agreement import check_agrees, optuna_trials
+from tests.fork_server import worker_server
 from tests.tiny_folder import make_backbone, make_data, write_study
 
 
@@ -449,9 +450,10 @@ def environment(home: Home) -> Iterator[None]:
         os.environ.update(before)
 
 
-def follow(session: Session, on_moment: Any = None, **options: Any) -> Ending:
-    with environment(session.home):
-        moments = run_workers(session, ["cpu"], poll_seconds=0.1, **options)
+def follow(session: Session, on_moment: Any = None, is_forked: bool = True, **options: Any) -> Ending:
+    """Coordinate a study in this process; its workers are forked, or begin from nothing."""
+    with worker_server() if is_forked else contextlib.nullcontext() as server, environment(session.home):
+        moments = run_workers(session, ["cpu"], server=server, poll_seconds=0.1, **options)
         while True:
             try:
                 moment = next(moments)
@@ -499,7 +501,7 @@ def test_the_coordinator_starts_a_dead_worker_again_and_gives_up_in_the_end(
     monkeypatch.setattr("sweeper.engine.local.RESTARTS", 1)
     monkeypatch.setenv("SWEEPER_CRASH_AT", "after_attach")
     with pytest.raises(SweeperError, match="ended by signal 9, 2 times in a row before any trial ended: see"):
-        follow(session)
+        follow(session, is_forked=False)
     monkeypatch.delenv("SWEEPER_CRASH_AT")
     assert not follow(session).interrupted
     [_, trial] = session.ledger.trials("tiny")
