@@ -90,11 +90,13 @@ class Pack:
             remove(self.backbone, _name(slot))
         return adapter
 
-    def train_slot(self, slot: int, training: bool) -> None:
-        """Turn a slot's dropout on or off; the backbone itself is always in eval mode."""
+    def train_slot(self, slot: int, training: bool) -> bool:
+        """Turn a slot's dropout on or off; returns what it was. The backbone is always in eval mode."""
         adapter = self._adapters[slot]
+        was = adapter is not None and adapter.training
         if adapter is not None:
             adapter.train(training)
+        return was
 
     def depth(self, slot: int) -> Depth:
         """How deep the backbone is frozen below what is in a slot."""

@@ -185,7 +185,14 @@ MovedBackbone = Annotated[
         help="Where the backbone is now, if it has moved.",
     ),
 ]
-Host = Annotated[str, typer.Option("--host", envvar="SWEEPER_HOST", help="The address to listen on.")]
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        envvar="SWEEPER_HOST",
+        help="The address to listen on. Others need a login there: admin, and SWEEPER_UI_PASSWORD.",
+    ),
+]
 Port = Annotated[
     int, typer.Option("--port", envvar="SWEEPER_PORT", min=0, max=65535, help="The port; 0 for a free one.")
 ]

@@ -180,7 +180,7 @@ class Trials:
 
         def note() -> None:
             there = self._storage.get_trial_system_attrs(trial_id)
-            for limit, value in excess.items():
+            for limit, value in sorted(excess.items()):  # in this order SQLite has them in any case
                 key = f"constraints:{limit}"  # as Trial.set_constraint has it, which would draw once more
                 if key not in there:
                     self._storage.set_trial_system_attr(trial_id, key, float(value))

@@ -205,7 +205,7 @@ def best(
     Of several objectives: the trials that no other beats in all of them. Exit code 3 if none has succeeded.
     """
     from sweeper.confirmed import said_beside
-    from sweeper.finalists import best_document, preferred, verdict
+    from sweeper.finalists import best_document, preferred, preferred_front
     from sweeper.front import objectives_of
     from sweeper.lookup import open_ledger, study_name
     from sweeper.terminal import print_trial, print_trials
@@ -214,10 +214,7 @@ def best(
     out, ledger = Output(json), open_ledger()
     name = study_name(ledger, study)
     several = top is None and len(objectives_of(ledger.study(name).spec)) > 1
-    if several:
-        found, said = ledger.front(name), verdict(ledger, name)
-    else:
-        found, said = preferred(ledger, name, top or 1)
+    found, said = preferred_front(ledger, name) if several else preferred(ledger, name, top or 1)
     if not found:
         raise NothingSucceededError(
             f"no trial of the study {name!r} has succeeded so far: see `sweeper trials {name}`"

@@ -73,16 +73,23 @@ def conclusions(said: Mapping[str, Any]) -> list[str]:
 
 
 def _who_is_alike(said: Mapping[str, Any]) -> str:
-    alike = said["alike"]
-    worse = [row["name"] for row in said["finalists"] if row["name"] not in alike]
+    alike, seeds = said["alike"], said["winner"]["seeds"]
+    others = [row for row in said["finalists"] if row["name"] not in alike]
+    worse = [row["name"] for row in others if row["seeds"] == seeds]
+    fewer = [row["name"] for row in others if row["seeds"] < seeds]
+    rest = f" {_listed(fewer)} {_has(fewer)} fewer trainings, and cannot win." if fewer else ""
     if len(alike) + len(worse) == 1:
-        return ""
-    if said["winner"]["seeds"] == 1:
+        return rest.strip()
+    if seeds == 1:
         return "One seed tells no finalists apart, and the smallest comes first: see --seeds."
     if len(alike) == 1:
-        return f"{alike[0]} is better than {_listed(worse)} ({said['test_used']})."
+        return f"{alike[0]} is better than {_listed(worse)} ({said['test_used']}).{rest}"
     apart = f"; {_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse" if worse else ""
-    return f"{_listed(alike)} cannot be told apart{apart} ({said['test_used']})."
+    return f"{_listed(alike)} cannot be told apart{apart} ({said['test_used']}).{rest}"
+
+
+def _has(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _who_is_confirmed(said: Mapping[str, Any]) -> str:

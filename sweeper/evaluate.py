@@ -26,7 +26,7 @@ class Predicting:
     """A pass over a split under way, batch by batch, so that a pack can go on with its other slots meanwhile.
 
     Args:
-        slot: of the pack; its adapter is in eval mode until the pass is over.
+        slot: of the pack; its adapter is in eval mode until the pass is over, and then as it was before.
         head: on the device of the backbone.
         split: tokenised texts, on the CPU.
     """
@@ -39,7 +39,7 @@ class Predicting:
         self._pack = pack
         self._split = split
         self._left = evaluation_batches(split.lengths, EVALUATION_TOKENS)[::-1]
-        pack.train_slot(slot, False)
+        self._was_training = pack.train_slot(slot, False)
 
     @property
     def left(self) -> int:
@@ -62,7 +62,7 @@ class Predicting:
         self.logits[self._split.label_rows(indices)] = logits.to("cpu")
         self._left.pop()
         if self.done:
-            self._pack.train_slot(self.slot, True)
+            self._pack.train_slot(self.slot, self._was_training)
 
 
 @torch.no_grad()

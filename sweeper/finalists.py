@@ -194,6 +194,7 @@ def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:
 def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     """What was confirmed of a study; None if nothing was.
 
+    A finalist with fewer trainings than another, since some failed or diverged, is none of those compared.
     ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew, the last three None where
     that was not; ``alike`` names the finalists that cannot be told apart from the best of them, and
     ``winner`` is the smallest of those.
@@ -205,7 +206,9 @@ def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     finalists = [group for group in found if group.number is not None]
     if not finalists:
         return None
-    same = alike(finalists, objective["direction"] == "maximize")
+    most = max(len(group.validation) for group in finalists)
+    whole = [group for group in finalists if len(group.validation) == most]
+    same = alike(whole, objective["direction"] == "maximize")
     winner = min(same, key=lambda group: (group.parameters, group.number))
     by_name = {group.what: group.to_json() for group in found}
     default = default_of(ledger.trials(study))
@@ -230,11 +233,25 @@ def preferred(ledger: Ledger, study: str, count: int = 1) -> tuple[list[TrialVie
     said = verdict(ledger, study)
     if said is None:
         return views, None
-    winner = next((view for view in ledger.trials(study) if view.number == said["winner"]["number"]), None)
+    winner = _winner(ledger, study, said)
     if winner is None or winner.state != "complete":
         return views, said
     rest = [view for view in views if view.configuration != winner.configuration]
     return [winner, *rest][:count], said
+
+
+def preferred_front(ledger: Ledger, study: str) -> tuple[list[TrialView], dict[str, Any] | None]:
+    """The front of several objectives, the confirmed winner before all others, and the verdict."""
+    views, said = ledger.front(study), verdict(ledger, study)
+    winner = None if said is None else _winner(ledger, study, said)
+    if winner is not None:  # a better repeat of it may stand for it on the front
+        views = sorted(views, key=lambda view: view.configuration != winner.configuration)
+    return views, said
+
+
+def _winner(ledger: Ledger, study: str, said: Mapping[str, Any]) -> TrialView | None:
+    number = said["winner"]["number"]
+    return next((view for view in ledger.trials(study) if view.number == number), None)
 
 
 def best_document(best: TrialView, said: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -56,29 +56,38 @@ def should_prune(
     Raises:
         ValueError: no such pruner; or ``median`` with several objectives, which have no median.
     """
-    if pruner.name == "none":
-        return False
     others = others or Others()
+    if not decides(pruner, len(curves[place_id]), others.study, others.numbers.get(place_id, place_id)):
+        return False
     points = _points(direction, curves)
-    options = pruner.options
     if pruner.name == "median":
         complete = set(points) if others.complete is None else set(others.complete)
-        return _below_median(
-            points, place_id, complete - {place_id}, int(options["minimum"]), int(options["n_startup_trials"])
-        )
-    if pruner.name not in ("successive_halving", "hyperband"):
-        raise ValueError(f"no pruner is named {pruner.name!r}")
-    minimum, factor = int(options["minimum"]), int(options["reduction_factor"])
-    if pruner.name == "hyperband":
-        allotted = _Brackets(minimum, int(options["maximum"]), factor)
-        mine = allotted.of(others.study, others.numbers.get(place_id, place_id))
-        points = {
-            place: curve
-            for place, curve in points.items()
-            if allotted.of(others.study, others.numbers.get(place, place)) == mine
-        }
-        minimum *= factor**mine
-    return _halved(points, place_id, minimum, factor)
+        return _below_median(points, place_id, complete - {place_id}, int(pruner.options["n_startup_trials"]))
+    brackets = _Brackets.of(pruner)
+    mine = brackets.bracket(others.study, others.numbers.get(place_id, place_id))
+    of_mine = {
+        place: curve
+        for place, curve in points.items()
+        if brackets.bracket(others.study, others.numbers.get(place, place)) == mine
+    }
+    return _halved(of_mine, place_id, brackets.factor)
+
+
+def decides(pruner: Pruner, evaluation: int, study: str = "", number: int = 0) -> bool:
+    """Whether a pruner may end a trial at an evaluation; where not, nobody has to ask what others reported.
+
+    Args:
+        study, number: the study's name and the trial's number.
+
+    Raises:
+        ValueError: no such pruner.
+    """
+    if pruner.name == "none":
+        return False
+    if pruner.name == "median":
+        return evaluation >= int(pruner.options["minimum"])
+    brackets = _Brackets.of(pruner)
+    return _is_rung(evaluation, brackets.first_rung(study, number), brackets.factor)
 
 
 def _points(direction: str | Sequence[str], curves: Curves) -> _Upward:
@@ -89,16 +98,14 @@ def _points(direction: str | Sequence[str], curves: Curves) -> _Upward:
     }
 
 
-def _halved(curves: _Upward, place_id: int, minimum: int, factor: int) -> bool:
-    """Asynchronous successive halving (Li et al. 2020): at each rung the best of ``1 / factor`` go on.
+def _halved(curves: _Upward, place_id: int, factor: int) -> bool:
+    """Asynchronous successive halving (Li et al. 2020): at a rung the best of ``1 / factor`` go on.
 
     The rungs are at ``minimum * factor ** k`` evaluations. The best trial so far always goes on, and so do
     those that equal one that does. With several objectives the best are the first of a non-dominated sort
     (MO-ASHA, Schmucker et al. 2021).
     """
     evaluation = len(curves[place_id])
-    if not _is_rung(evaluation, minimum, factor):
-        return False
     rung = [curve[evaluation - 1] for _, curve in sorted(curves.items()) if len(curve) >= evaluation]
     going_on = ranked(rung)[: max(1, len(rung) // factor)]
     return curves[place_id][-1] not in {rung[position] for position in going_on}
@@ -116,16 +123,32 @@ class _Brackets:
     """The brackets of Hyperband (Li et al. 2018), each a successive halving that begins a rung later.
 
     Args:
-        minimum, maximum: evaluations before the first rung, and of a whole trial.
+        minimum, maximum: evaluations before the first rung, and of a whole trial; a successive halving alone
+            has a single bracket, and no maximum.
         factor: of the halving.
     """
 
     minimum: int
-    maximum: int
+    maximum: int | None
     factor: int
 
-    def of(self, study: str, number: int) -> int:
+    @classmethod
+    def of(cls, pruner: Pruner) -> _Brackets:
+        options = pruner.options
+        if pruner.name not in ("successive_halving", "hyperband"):
+            raise ValueError(f"no pruner is named {pruner.name!r}")
+        maximum = int(options["maximum"]) if pruner.name == "hyperband" else None
+        return cls(int(options["minimum"]), maximum, int(options["reduction_factor"]))
+
+    def first_rung(self, study: str, number: int) -> int:
+        """The evaluation at which a trial is first decided on."""
+        rung: int = self.minimum * self.factor ** self.bracket(study, number)
+        return rung
+
+    def bracket(self, study: str, number: int) -> int:
         """The bracket of a trial, drawn from its number in proportion to what the brackets cost alike."""
+        if self.maximum is None:
+            return 0
         count = math.floor(math.log(self.maximum / self.minimum, self.factor)) + 1
         shares = [
             math.ceil(count * self.factor ** (count - 1 - bracket) / (count - bracket))
@@ -139,12 +162,10 @@ class _Brackets:
         raise AssertionError("the shares add up to their sum")
 
 
-def _below_median(
-    curves: _Upward, place_id: int, complete: Collection[int], minimum: int, startup: int
-) -> bool:
+def _below_median(curves: _Upward, place_id: int, complete: Collection[int], startup: int) -> bool:
     """The median rule (Golovin et al. 2017): worse, at its best, than the median of the others at this point.
 
-    Nothing is pruned before ``minimum`` evaluations, nor before ``startup`` other trials were complete.
+    Nothing is pruned before ``startup`` other trials were complete.
     """
     own = curves[place_id]
     if len(own[0]) > 1:
@@ -155,6 +176,6 @@ def _below_median(
         for place in complete
         if place in curves and len(curves[place]) >= evaluation
     ]
-    if evaluation < minimum or not reached or len(complete) < startup:
+    if not reached or len(complete) < startup:
         return False
     return max(own)[0] < statistics.median(reached)

@@ -124,22 +124,20 @@ class _Training:
 
     def advance(self) -> Iterator[Event]:
         """A step of all slots that train, a batch of all that are evaluated, and what follows from them."""
-        running = list(self.slots.values())
-        for slot in running:
-            if slot.due is not None and slot.predicting is None:
-                slot.predicting = Predicting(self._pack, slot.index, slot.head, self._data.validation)
-        training = [slot for slot in running if slot.predicting is None]
         started = time.perf_counter()
         failures: dict[int, Exception] = {}
-        self._work = dict.fromkeys(self.slots, 0.0)
         try:
-            self._together(_predicting(running), self._predict, _batches_left, failures)
-            self._together(training, self._train, _steps_made, failures)
-            synchronize(self._device)  # what went wrong is raised here, and the clock says what it took
+            self._attempt(failures)
         except Exception as error:  # the device's, not a trial's
-            yield from self._exhausted(error) if len(running) > 1 else self._drop_failed(running[0], error)
+            _forget_frames(error)
+            if len(self.slots) > 1:
+                yield from self._exhausted(error)
+            else:
+                yield from self._drop_failed(next(iter(self.slots.values())), error)
             return
         seconds = time.perf_counter() - started
+        running = list(self.slots.values())
+        training = [slot for slot in running if slot.predicting is None]
         shares = _shares(self._work)
         for slot in running:
             slot.seconds += seconds
@@ -158,6 +156,17 @@ class _Training:
         if stepped.stop:
             for slot in list(self.slots.values()):
                 yield self._handed_back(slot)
+
+    def _attempt(self, failures: dict[int, Exception]) -> None:
+        for slot in self.slots.values():
+            if slot.due is not None and slot.predicting is None:
+                slot.predicting = Predicting(self._pack, slot.index, slot.head, self._data.validation)
+        self._work = dict.fromkeys(self.slots, 0.0)
+        running = list(self.slots.values())
+        self._together(_predicting(running), self._predict, _batches_left, failures)
+        training = [slot for slot in running if slot.predicting is None]
+        self._together(training, self._train, _steps_made, failures)
+        synchronize(self._device)  # what went wrong is raised here, and the clock says what it took
 
     def _started(self, index: int, job: Job) -> Slot:
         slot = start(self._pack, index, job, self._data.train, self._problem, self._device)
@@ -260,8 +269,12 @@ class _Training:
         del self.slots[slot.index]
 
     def _drop_failed(self, slot: Slot, error: Exception) -> Iterator[Event]:
+        failed = _failed(slot.job, error)
         self._drop(slot)
-        yield _failed(slot.job, error)
+        del slot
+        if failed.out_of_memory:
+            release_memory()
+        yield failed
         if is_lost(error):
             yield Exhausted([], _reason(error), device_lost=True)
 
@@ -273,8 +286,8 @@ class _Training:
     def _exhausted(self, error: Exception, more: list[Job] | None = None) -> Iterator[Event]:
         """Take all trials out of their slots: together they are too much for the device."""
         jobs = [slot.job for slot in self.slots.values()] + (more or [])
-        for slot in list(self.slots.values()):
-            self._drop(slot)
+        while self.slots:  # nothing here holds one, so that its memory can be given back
+            self._drop(next(iter(self.slots.values())))
         lost = is_lost(error)
         if not lost:
             release_memory()
@@ -314,6 +327,13 @@ def _batches_left(slot: Slot) -> int:
 
 def _steps_made(slot: Slot) -> int:
     return slot.step
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let what raised an error hold nothing: the graph of a step that did not fit, above all."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _failed(job: Job, error: Exception) -> Failed:

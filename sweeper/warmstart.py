@@ -202,11 +202,13 @@ def frozen(study: Study, trials: Sequence[Mapping[str, Any]]) -> list[FrozenTria
         params = dict(trial["params"])
         own = {name: spaces[name] for name in spaces if name in params}  # of several methods, those of one
         missing = space.layers_missing(study, params)
-        # As the study's own trials have it: a Gaussian process asks for the same constraints of all.
+        # As the study's own trials have it: a Gaussian process asks for the same constraints of all, in one
+        # order.
         past = {name: float(by) for name, by in trial.get("excess", {}).items()}
         past |= {} if missing is None else {space.NO_LAYER: float(missing)}
+        constraints = dict(sorted(past.items())) or None
         made = create_trial(
-            params=params, distributions=own, values=list(trial["values"]), constraints=past or None
+            params=params, distributions=own, values=list(trial["values"]), constraints=constraints
         )
         made.number = -1
         found.append(made)

@@ -67,6 +67,7 @@ class MadeStudy:
     name: str = "films"
     direction: str = "maximize"
     trials: int = len(TRIALS)
+    several: bool = False
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class MadeStudy:
         self.ledger.add_study(
             NewStudy(
                 name=self.name,
-                spec=spec(self.name, self.direction, self.trials),
+                spec=spec(self.name, self.direction, self.trials, self.several),
                 path=str(self.home.root / "films.yaml"),
                 text=STUDY_TEXT,
                 dtype="float32",
@@ -135,8 +136,12 @@ class MadeStudy:
         self.ledger.record_result(claim, Result(made.state, last, metrics, 1.5, files, made.reason))
         return claim
 
-    def confirm(self, finalists: int = 2, seeds: int = 3) -> None:
-        """What ``confirm`` writes of some finalists, the head and the whole backbone: trained and read."""
+    def confirm(self, finalists: int = 2, seeds: int = 3, lost: int = 0) -> None:
+        """What ``confirm`` writes of some finalists, the head and the whole backbone: trained and read.
+
+        Args:
+            lost: how many trainings of the smallest finalist diverge.
+        """
         best = self.ledger.best(self.name, finalists)
         wanted = [
             (kind, label_of(what, seed), params)
@@ -148,15 +153,22 @@ class MadeStudy:
             ]
         ]
         self.ledger.confirm(self.name, wanted)
+        smallest = min(best, key=lambda view: view.adapter_parameters or 0).number or 0
+        diverge = {label_of(smallest, seed) for seed in range(1, lost + 1)}
         for kind in (CONFIRM, FULL):
             while (claim := self.ledger.reserve(self.name, this_worker("cpu"), kind=kind)) is not None:
-                self._confirm_one(claim, BACKBONE_PARAMETERS if kind == FULL else 4000)
+                self._confirm_one(
+                    claim, BACKBONE_PARAMETERS if kind == FULL else 4000, claim.label in diverge
+                )
 
-    def _confirm_one(self, claim: Claim, adapter: int) -> None:
+    def _confirm_one(self, claim: Claim, adapter: int, diverges: bool) -> None:
         what, seed = parse_label(str(claim.label))
         params = claim.fixed_params or {}
         adapter = 0 if what == "head" else adapter
         self.ledger.attach(claim, Attached(None, None, params, str(claim.label), adapter, HEAD_PARAMETERS))
+        if diverges:
+            self.ledger.record_result(claim, Result("pruned", reason="diverged"))
+            return
         value = {"head": 0.65, "full": 0.88}.get(what, 0.85 + int(what) / 1000 if what.isdigit() else 0.0)
         value += int(seed) / 256
         values = {"accuracy": value, "objective": value}
@@ -174,16 +186,18 @@ class MadeStudy:
         return files
 
 
-def spec(name: str, direction: str, trials: int) -> dict[str, Any]:
-    """The study as the ledger keeps it."""
+def spec(name: str, direction: str, trials: int, several: bool = False) -> dict[str, Any]:
+    """The study as the ledger keeps it; with the number of parameters as its second objective."""
     metric = "accuracy" if direction == "maximize" else "loss"
+    objective = {"metric": metric, "direction": direction}
+    second = {"metric": "trainable_parameters", "direction": "minimize"}
     written = {
         "study": name,
         "backbone": {"model": "backbone"},
         "task": {"kind": "classification", "text": "sentence", "label": "label"},
         "data": {"train": "train.tsv", "validation": 0.2},
         "search": SEARCH,
-        "objective": {"metric": metric, "direction": direction},
+        "objective": [objective, second] if several else objective,
         "budget": {"trials": trials},
         "seed": 3,
     }

@@ -63,6 +63,8 @@ class Head:
     def logits(self, output: Any, attention_mask: Tensor) -> Tensor:
         """``[texts, outputs]``, or ``[texts, tokens, outputs]`` of a head on tokens.
 
+        In the dtype of the backbone or of the head, whichever is wider; a mean is taken in fp32 at least.
+
         Args:
             output: of the backbone, with ``last_hidden_state`` and, for "pooler", ``pooler_output``.
             attention_mask: ``[texts, tokens]``, 0 for padding.
@@ -71,6 +73,7 @@ class Head:
         for number, (weight, bias) in enumerate(self.layers):
             if number and self.between is not None:
                 states = self.between(states)
+            states = states.to(torch.promote_types(states.dtype, weight.dtype))
             states = functional.linear(states, weight.to(states), None if bias is None else bias.to(states))
         return states
 
@@ -98,6 +101,7 @@ class Head:
         if self.pooling == "tokens":
             return hidden_states
         if self.pooling == "mean":
+            hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
             mask = attention_mask.to(hidden_states)
             return (hidden_states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         mask = attention_mask.to(hidden_states.device).long()  # bf16 tells no positions beyond 256 apart

@@ -16,7 +16,7 @@ from sweeper.export.card import FILES, card, configuration_yaml, snippet
 from sweeper.export.folders import FORMAT, as_json, check_target, sha256, verified, write_folders
 from sweeper.export.foreign import FORMATS, foreign_card, foreign_files
 from sweeper.export.head import HeadFacts, head_bytes
-from sweeper.finalists import preferred, verdict
+from sweeper.finalists import preferred, preferred_front, verdict
 from sweeper.front import objectives_of
 from sweeper.lookup import find_trial, study_name
 
@@ -87,7 +87,7 @@ def export_study(
     if trial is not None:
         chosen = [_with_weights(find_trial(ledger.trials(name), name, str(trial)))]
     elif pareto:
-        chosen = ledger.front(name)
+        chosen, _ = preferred_front(ledger, name)
     else:
         chosen, _ = preferred(ledger, name, top or 1)
     if not chosen:
@@ -131,7 +131,7 @@ def adapter_files(
     found = space.configuration(study, trial.params)
     facts = _facts(row, study, trial, found)
     if confirmed is not None:
-        named = (each for each in confirmed["finalists"] if each["number"] == trial.number)
+        named = (each for each in confirmed["finalists"] if each["params"] == trial.params)
         facts["confirmed"] = next(named, None)
     weights = {Path(path).name: verified(artifacts, path, digest) for path, digest in trial.files.items()}
     for name in ("adapter.safetensors", "head.safetensors"):

@@ -80,7 +80,7 @@ def enqueue(connection: Connection, study: str, params: Mapping[str, Any], reque
 
     A study that had ended goes on, unless its user stopped it.
     """
-    position = next_position(connection, study)
+    position = max(1, next_position(connection, study))  # 0 is that of the first trial, which may come later
     there = connection.execute(
         select(places.c.id).where(places.c.study == study, places.c.request == request)
     ).scalar()

@@ -81,34 +81,24 @@ def add_places(
     references come behind it. Of a grid, each place is one of its points: position 0, that of the default
     configuration, stays free where that is none of them. A study that had ended goes on if a place is added.
     """
-    position = next_position(connection, study)
-    count = connection.execute(
-        select(func.count()).where(places.c.study == study, places.c.kind == "search", places.c.budgeted)
-    ).scalar_one()
+    position = max(1, next_position(connection, study))  # what was enqueued is there before these, if need be
+    own = (places.c.study == study, places.c.kind.in_(IN_STUDY), places.c.budgeted)
+    begun = list(connection.execute(select(places.c.kind).where(*own)).scalars())
+    first: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    if position == 0:
+    if not begun:
         if points is None or first_params in points:
-            rows.append({"kind": "search", "label": None, "fixed_params": first_params})
-            count = 1
-        else:
-            position = 1
-        rows += [
-            {"kind": "reference", "label": label, "fixed_params": params} for label, params in references
-        ]
-    missing = max(0, trials - count)
+            first = [{"kind": "search", "label": None, "fixed_params": first_params, "position": 0}]
+        rows = [{"kind": "reference", "label": label, "fixed_params": params} for label, params in references]
+    missing = max(0, trials - begun.count("search") - len(first))
     fixed: Sequence[dict[str, Any] | None] = [None] * missing
     if points is not None:
-        there = _points_of(connection, study) | {_key(row["fixed_params"]) for row in rows}
+        there = _points_of(connection, study) | {_key(row["fixed_params"]) for row in first}
         fixed = [dict(point) for point in points if _key(point) not in there][:missing]
     rows += [{"kind": "search", "label": None, "fixed_params": params} for params in fixed]
+    rows = first + [{**row, "position": position + index} for index, row in enumerate(rows)]
     if rows:
-        connection.execute(
-            insert(places),
-            [
-                {**row, "study": study, "position": position + index, "state": "waiting"}
-                for index, row in enumerate(rows)
-            ],
-        )
+        connection.execute(insert(places), [{**row, "study": study, "state": "waiting"} for row in rows])
         # Whoever let it go on may have died before its places were there, and a worker have ended it again.
         reopen(connection, study)
     return len(rows)

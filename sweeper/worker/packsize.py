@@ -14,6 +14,8 @@ LARGEST = 32
 WINDOW_SECONDS = 5.0
 """How long each size is measured: six sizes within the first minute."""
 WINDOW_STEPS = 8
+LONGEST_SECONDS = 60.0
+"""After so much of training nothing larger is tried: where steps are slow, the best so far is kept."""
 SKIPPED_STEPS = 2
 """After a change, so many steps say little: memory is allocated, kernels are chosen."""
 GAIN = 1.05
@@ -40,6 +42,7 @@ class PackSize:
         self._settled = fixed or _remembered(memory)
         self.limit = min(self._settled or 1, self._largest)
         self._best = (0.0, 1)
+        self._searched_seconds = 0.0
         self._begin_window()
 
     @property
@@ -53,12 +56,14 @@ class PackSize:
         idle = not stepped.work and not stepped.evaluating
         if self._settled or stepped.slots != self.limit or idle:
             return
+        self._searched_seconds += stepped.seconds
         self._steps += 1
         if self._steps <= SKIPPED_STEPS:
             return
         self._work += stepped.work
         self._seconds += stepped.seconds
-        if self._seconds >= WINDOW_SECONDS and self._steps - SKIPPED_STEPS >= WINDOW_STEPS:
+        measured = self._seconds >= WINDOW_SECONDS and self._steps - SKIPPED_STEPS >= WINDOW_STEPS
+        if measured or self._is_late():
             self._judge(self._work / self._seconds)
 
     def shrink(self) -> bool:
@@ -74,11 +79,14 @@ class PackSize:
             self._settle(self._best[1])
             return
         self._best = (rate, self.limit)
-        if 2 * self.limit > self._largest:
+        if 2 * self.limit > self._largest or self._is_late():
             self._settle(self.limit)
             return
         self.limit *= 2
         self._begin_window()
+
+    def _is_late(self) -> bool:
+        return self._searched_seconds >= LONGEST_SECONDS
 
     def _settle(self, size: int) -> None:
         self.limit = self._settled = size

@@ -18,7 +18,7 @@ from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.records import LOST, OUT_OF_MEMORY, RAISED, STOPPED
 from sweeper.metrics import METRICS
 from sweeper.pace import POLL_SECONDS, idle_seconds
-from sweeper.pruning import Others, should_prune
+from sweeper.pruning import Others, decides, should_prune
 from sweeper.session import Session
 from sweeper.slot import Job
 from sweeper.train import HANDED_BACK, PRUNED
@@ -240,10 +240,7 @@ class Rounds:
         self._ledger.record_metrics(claim, event.evaluation, event.step, event.epoch, values)
         point("after_evaluation")
         last = event.evaluation == event.job.train.evaluations
-        pruner = self._session.study.pruner
-        # Trial 0, the default configuration, is what the others are measured against: it is always whole.
-        prunable = not last and claim.kind == "search" and event.job.number != 0 and pruner.name != "none"
-        if prunable and self._is_pruned(claim.place_id):
+        if not last and self._may_be_pruned(event, claim) and self._is_pruned(claim.place_id):
             event.stop = PRUNED
             return
         if not last:
@@ -253,6 +250,14 @@ class Rounds:
             ):  # paused, or stopped since the last heartbeat
                 event.stop = HANDED_BACK
         self._answer(event, claim)
+
+    def _may_be_pruned(self, event: Evaluated, claim: Claim) -> bool:
+        """Whether to ask the pruner, which reads what the whole study has reported."""
+        study, number = self._session.study, event.job.number
+        # Trial 0, the default configuration, is what the others are measured against: it is always whole.
+        if claim.kind != "search" or not number:
+            return False
+        return decides(study.pruner, event.evaluation, study.name, number)
 
     def _is_pruned(self, place_id: int) -> bool:
         """Whether the pruner ends a trial at the evaluation that was just recorded."""

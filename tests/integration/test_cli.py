@@ -98,6 +98,9 @@ def test_json_of_every_command_has_the_documented_shape(sweeper):
     assert sweeper.json("best", "tiny", "--top", "1") == [best]
     objectives = [trial["objective"] for trial in sweeper.json("best", "tiny", "--top", "9")]
     assert objectives == sorted(complete, reverse=True)
+    beside = "not confirmed on new seeds and test rows yet: `sweeper confirm tiny`"
+    for command in (("best", "tiny"), ("export", "tiny", "--out", "told")):
+        assert beside in sweeper(*command).stderr
     status = sweeper.json("status", "tiny")
     assert list(status) == ["study", "state", "trials", "budget", "best", "ended_because"]
     assert list(status["trials"]) == STATES

@@ -161,7 +161,8 @@ def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search = {
-        "bottleneck_dim": [2, 8], "layers": [[0], "all"], "learning_rate": {"from": 0.001, "to": 0.01}
+        "bottleneck_dim": [2, 8], "layers": [[0], "all"], "learning_rate": {"from": 0.001, "to": 0.01},
+        "dropout": 0.1, "stochastic_depth": 0.1,
     }  # fmt: skip
     limits = {"trainable_parameters": 300}
     searched(

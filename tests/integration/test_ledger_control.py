@@ -99,6 +99,21 @@ def test_what_is_enqueued_comes_next_with_its_parameters_and_beside_the_budget(u
     ]
 
 
+def test_what_was_enqueued_before_a_study_has_its_places_takes_the_place_of_none(url: str) -> None:
+    """Whoever began it may have died between its row and its places."""
+    ledger = Ledger(url)
+    ledger.create()
+    ledger.add_study(new_study(trials=2))
+    place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    budget = ("one", 2, {"bottleneck_dim": 2}, [("reference-head", {"learning_rate": 0.001})])
+    assert ledger.set_budget(*budget) == 3 and ledger.set_budget(*budget) == 0
+    first = reserve(ledger)
+    assert first.fixed_params == {"bottleneck_dim": 2} and first.budgeted
+    attach(ledger, first, 0)
+    enqueued, head, last = reserve(ledger), reserve(ledger), reserve(ledger)
+    assert (enqueued.place_id, head.label, last.fixed_params) == (place, "reference-head", None)
+
+
 def test_an_enqueued_trial_reopens_a_study_that_has_ended(url: str) -> None:
     ledger = new_ledger(url, trials=1)
     complete(ledger, 0, 0.5)

@@ -222,7 +222,7 @@ def test_the_first_draw_learns_from_a_warm_start_and_limits_end_no_study(folder:
             study=study,
             search=search,
             sampler={"name": sampler, "n_startup_trials": 4},
-            limits={"flops_per_token": LIMIT},
+            limits={"trainable_parameters": 10**9, "flops_per_token": LIMIT},
             warm_start=earlier,
             train={"epochs": 1},
             budget={"trials": 4},
@@ -230,6 +230,9 @@ def test_the_first_draw_learns_from_a_warm_start_and_limits_end_no_study(folder:
         run(session)
         assert session.ledger.status(study)["trials"]["complete"] == 4
         first[study] = next(trial.params for trial in optuna_trials(session) if trial.number == 1)
+        # A Gaussian process takes the constraints of all trials in their order, whatever their names.
+        seen = Trials(session.home, session.study)._optuna.get_trials()
+        assert {tuple(trial.constraints) for trial in seen} == {("flops_per_token", "trainable_parameters")}
     # Nothing else than the earlier trials can make a difference: the seeds are the same.
     assert first["cold"] != first["warm"]
 

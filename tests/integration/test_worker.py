@@ -33,6 +33,7 @@ from sweeper.task import measure
 from sweeper.worker import Options, work
 from sweeper.worker import rounds as worker_module
 from tests.agreement import check_agrees, optuna_trials
+from tests.faults.processes import digests, results
 from tests.fork_server import worker_server
 from tests.tiny_folder import make_backbone, make_data, write_study
 
@@ -160,6 +161,43 @@ def test_a_trial_whose_checkpoint_is_of_no_use_here_begins_again_with_its_curve(
     assert lengths == [(1, 1), (2, 2), (3, 3), (4, 4)]
     assert session.ledger.curves("tiny")[trial.place_id][:at] == first
     check_agrees(session, 1)
+
+
+def test_what_a_worker_keeps_of_the_backbone_changes_no_bit(folder: Path) -> None:
+    """It is computed by all cores, where there are several; with what is trained next, by one."""
+    search = {
+        "bottleneck_dim": [2, 8],
+        "layers": [[1], "upper_half", "all"],
+        "placement": ["pfeiffer", "attention"],
+    }
+    overrides: dict[str, Any] = {"budget": {"trials": 4}, "search": search, "sampler": "random"}
+    found = []
+    for name, cache_bytes in (("kept", None), ("bare", 0)):
+        home = Home.from_environment({"SWEEPER_HOME": str(folder / name)})
+        session = open_study(load_study(write_study(folder, **overrides)), home)
+        run(session, cache_bytes=cache_bytes)
+        assert bool(list((home.cache / "frozen").rglob("*.safetensors"))) == (cache_bytes is None)
+        found.append((results(session), digests(session)))
+    assert found[0] == found[1]
+
+
+def test_between_rungs_nobody_asks_what_the_others_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruner = {"name": "successive_halving", "minimum": 2, "reduction_factor": 2}
+    session = begin(folder, budget={"trials": 3}, train={"epochs": 4}, pruner=pruner)
+    asked: list[int] = []
+    read = Ledger.curves
+
+    def curves(ledger: Ledger, study: str) -> Any:
+        found = read(ledger, study)
+        asked.append(max(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(Ledger, "curves", curves)
+    run(session)
+    assert len(asked) == 2  # of three trials, the first of which is the default
+    assert [view.state for view in session.ledger.trials("tiny")][:2] == ["complete", "complete"]
 
 
 def test_a_handed_back_trial_is_free_at_once(folder: Path) -> None:

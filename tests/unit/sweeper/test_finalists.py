@@ -18,6 +18,7 @@ from sweeper.finalists import (
     label_of,
     p_value,
     parse_label,
+    preferred_front,
     spread,
     verdict,
 )
@@ -102,6 +103,34 @@ def test_what_stands_beside_the_best_says_only_what_can_be_done() -> None:
     assert "`sweeper confirm films`" in said_beside(None, "films", {"data": {"test": "test.tsv"}})
     nothing = said_beside(None, "films", {"data": {"test": None}})
     assert "no test rows" in nothing and "sweeper confirm" not in nothing
+
+
+def test_a_finalist_that_lost_trainings_does_not_win_for_want_of_values(tmp_path: Path) -> None:
+    """One value tells nothing apart: the smallest would win that diverged under all seeds but one."""
+    study = MadeStudy(home_in(tmp_path))
+    study.run_all()
+    study.confirm(finalists=3, seeds=3, lost=2)
+    said = verdict(study.ledger, "films")
+    assert said is not None
+    seeds = {row["name"]: row["seeds"] for row in said["finalists"]}
+    [lost] = [name for name, count in seeds.items() if count == 1]
+    assert sorted(seeds.values()) == [1, 3, 3] and lost not in said["alike"]
+    assert said["winner"]["name"] != lost
+    assert f" {lost} has fewer trainings, and cannot win." in conclusions(said)[0]
+    study.ledger.close()
+
+
+def test_the_confirmed_winner_stands_before_the_others_of_a_front(tmp_path: Path) -> None:
+    study = MadeStudy(home_in(tmp_path), several=True)
+    study.run_all()
+    ledger = study.ledger
+    front = ledger.front("films")
+    assert len(front) > 1 and preferred_front(ledger, "films") == (front, None)
+    study.confirm(finalists=len(front))
+    found, said = preferred_front(ledger, "films")
+    assert said is not None and found[0].number == said["winner"]["number"] != front[0].number
+    assert found[1:] == [view for view in front if view != found[0]]
+    ledger.close()
 
 
 def verdict_of(*finalists: Group, head: Group) -> dict[str, Any]:

@@ -76,6 +76,20 @@ def test_the_memory_is_of_one_device_and_study(tmp_path: Path) -> None:
     assert memory_file(tmp_path, about) != memory_file(tmp_path, {**about, "data": "b"})
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(45.0, 1), (10.0, 1), (3.0, 2)])
+def test_where_steps_are_slow_the_best_is_kept_after_a_minute(
+    seconds: float, found: int, tmp_path: Path
+) -> None:
+    """Twice the work takes 1.74 times the time."""
+    size, passed = PackSize(None, tmp_path / "it.json"), 0.0
+    while not (tmp_path / "it.json").exists():
+        took = seconds * size.limit**0.8
+        size.observe(Stepped(size.limit, 0, size.limit, took))
+        passed += took
+    assert size.limit == PackSize(None, tmp_path / "it.json").limit == found
+    assert passed <= 60 + 3 * took
+
+
 def test_it_settles_also_where_somebody_is_always_evaluated(tmp_path: Path) -> None:
     size = PackSize(None, tmp_path / "it.json")
     for _ in range(200):

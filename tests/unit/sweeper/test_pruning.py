@@ -211,9 +211,12 @@ def test_who_goes_on_is_dominated_by_nobody_who_does_not(
     assert not any(dominates(points[place], point) for place in pruned for point in going_on)
 
 
+@pytest.mark.parametrize("name", ["successive_halving", "hyperband"])
 @given(curves=CURVES, factor=st.integers(2, 4))
-def test_several_objectives_that_agree_decide_as_one(curves: dict[int, list[float]], factor: int) -> None:
-    pruner = Pruner("successive_halving", {"minimum": 1, "reduction_factor": factor})
+def test_several_objectives_that_agree_decide_as_one(
+    name: str, curves: dict[int, list[float]], factor: int
+) -> None:
+    pruner = Pruner(name, {"minimum": 1, "maximum": 5, "reduction_factor": factor})
     twice = {place: [(value, value) for value in curve] for place, curve in curves.items()}
     for place in curves:
         assert should_prune(pruner, "maximize", curves, place) == should_prune(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 import sweeper.evaluate
 import sweeper.train
-from adapters import AdapterConfig
+from adapters import AdapterConfig, build
 from adapters.pack import Pack
 from sweeper.data import Split, TaskData
 from sweeper.evaluate import predict_logits
@@ -130,6 +131,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
     first, second, other = (only(run(job(adapter=dropout, seed=seed))) for seed in (1, 1, 2))
     assert torch.equal(first.head.weight, second.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_adapter_is_in_the_mode_in_which_it_was_before_it_was_evaluated(training: bool) -> None:
+    model = tiny_model("bert")
+    pack = Pack(model)
+    config = replace(ADAPTER, dropout=0.3, stochastic_depth=0.3)
+    adapter = build(config, model.config, torch.Generator().manual_seed(0)).train(training)
+    pack.put(0, adapter)
+    predict_logits(pack, 0, torch.nn.Linear(model.config.hidden_size, 2), DATA.validation, "mean")
+    assert adapter.training == training
 
 
 def test_training_leaves_the_global_generator_alone() -> None:
@@ -285,6 +297,32 @@ def test_an_exception_of_one_trial_leaves_its_neighbours_alone(
         assert packed[number].metrics["validation/loss"] == expected.metrics["validation/loss"]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["diverged", "pruned"])
+def test_a_trial_that_leaves_early_changes_neither_its_neighbour_nor_who_takes_its_slot(how: str) -> None:
+    wild = replace(CONFIG, learning_rate=1e38, warmup=0.0) if how == "diverged" else CONFIG
+    jobs = [
+        job(0, seed=1, adapter=replace(ADAPTER, dropout=0.3)),
+        job(1, seed=2, train=wild),
+        job(2, seed=3, train=replace(CONFIG, batch_size=5)),
+    ]
+    alone = {number: only(run(jobs[number], dtype=torch.float64)) for number in (0, 2)}
+
+    def answer(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.job.number == 1:
+            event.stop = "pruned"
+
+    events = run(*jobs, slots=2, dtype=torch.float64, answer=answer)
+    packed = finished(events)
+    assert (packed[1].outcome, packed[1].reason) == ("pruned", how if how == "diverged" else packed[1].reason)
+    order = [event.job.number for event in events if isinstance(event, Finished)]
+    assert order == [1, 0, 2]  # the third began in the middle of the first
+    for number, expected in alone.items():
+        torch.testing.assert_close(packed[number].head.weight, expected.head.weight, rtol=1e-9, atol=1e-12)
+        for key in ("validation/loss", "accuracy"):
+            assert math.isclose(packed[number].metrics[key], expected.metrics[key], rel_tol=1e-9)
+
+
 def break_the_first(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trial 0 raise at its fifth step, in whatever runs it with others or alone."""
 
@@ -344,6 +382,35 @@ def test_a_pack_that_is_too_large_is_nobodys_failure(monkeypatch: pytest.MonkeyP
     assert sum(isinstance(event, Exhausted) for event in events) == 1
     assert set(finished(events)) == {0, 1, 2}
     assert not any(isinstance(event, Failed) for event in events)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_memory_is_given_back_when_nothing_holds_it_any_more(
+    slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, graphs, held = [], [], []
+    real_start, real_loss = sweeper.train.start, sweeper.train.loss
+
+    def started(*arguments: Any) -> Slot:
+        slot = real_start(*arguments)
+        begun.append(weakref.ref(slot))
+        return slot
+
+    def no_room(*arguments: Any) -> torch.Tensor:
+        found = real_loss(*arguments)
+        graphs.append(weakref.ref(found))
+        if len(graphs) % slots == 0:
+            raise torch.OutOfMemoryError("on purpose")
+        return found
+
+    monkeypatch.setattr(sweeper.train, "start", started)
+    monkeypatch.setattr(sweeper.train, "loss", no_room)
+    monkeypatch.setattr(
+        sweeper.train, "release_memory", lambda: held.append([one() for one in (*begun, *graphs)])
+    )
+    events = run(*(job(number, seed=number) for number in range(slots)), slots=slots)
+    assert held == [[None] * 2 * slots]
+    assert isinstance(events[-1], Exhausted if slots > 1 else Failed)
 
 
 def test_a_trial_that_does_not_fit_alone_fails(monkeypatch: pytest.MonkeyPatch) -> None:
