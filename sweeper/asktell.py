@@ -59,14 +59,16 @@ def create_optuna_study(home: Home, study: Study, warm: Mapping[str, Any] | None
     import optuna
 
     with optuna_errors(home):
+        storage = _storage(home, create=True)
+        with suppress(KeyError):  # what a beginning that was interrupted left, of another study file perhaps
+            optuna.delete_study(study_name=study.name, storage=storage)
         made = optuna.create_study(
-            storage=_storage(home, create=True),
+            storage=storage,
             study_name=study.name,
             directions=[
                 "maximize" if objective.direction == "maximize" else "minimize"
                 for objective in study.objectives
             ],
-            load_if_exists=True,
         )
         if warm is not None:
             made.set_user_attr(WARM, dict(warm))

@@ -24,7 +24,7 @@ from sweeper.home import Home
 from sweeper.ledger import Ledger, StudyRow
 from sweeper.ledger.schema import ENDED
 from sweeper.lookup import STUDY_NAME
-from sweeper.owner import MARK, why_not_ours
+from sweeper.owner import FOREIGN, MARK, why_not_ours
 
 _LOCK, _BUILDING = "lock", ".building-"
 _FROZEN = re.compile(r"[0-9a-f]{32}")
@@ -186,15 +186,17 @@ def _checkpoints(ledger: Ledger, home: Home, dry_run: bool) -> Iterator[Leftover
         known = ledger.find_study(study.name) is not None
         views = [*ledger.trials(study.name), *ledger.confirmations(study.name)] if known else []
         ended = {view.name for view in views if view.state in ENDED}
+        others = why_not_ours(study, home, store)
+        if known and others != FOREIGN:  # what is not marked is this store's, which has a study of its name
+            others = None
         for folder in folders:
             files = files_of_trial(folder)
             if files and not known:
                 why = f"the store has no study {study.name}"
-                others = why_not_ours(study, home, store)
                 yield _removed("checkpoints", folder, files, why, dry_run, others)
             elif files and folder.name in ended:
-                yield _removed("checkpoints", folder, files, "its trial has ended", dry_run)
-        if not dry_run and not known and why_not_ours(study, home, store) is None:
+                yield _removed("checkpoints", folder, files, "its trial has ended", dry_run, others)
+        if not dry_run and not known and others is None:
             if {path.name for path in study.rglob("*") if not path.is_dir()} <= {MARK}:
                 (study / MARK).unlink(missing_ok=True)
             _remove_empty(study)

@@ -35,8 +35,8 @@ def join_as_worker(
         lease_seconds: how long a trial stays with a worker that shows no sign of life.
 
     Raises:
-        UsageError: the store has no such study; the device is not there, or cannot compute in the study's
-            dtype; the data or the backbone is not what the study began with.
+        UsageError: the store has no such study, or it keeps its weights elsewhere; the device is not there,
+            or cannot compute in the study's dtype; the data or the backbone is not what the study began with.
         SweeperError: the store has tables of another version.
         UnreachableError: the store cannot be reached.
         InterruptedByUser: by a signal; what ran was handed back.
@@ -47,12 +47,14 @@ def join_as_worker(
     from sweeper.device import choose
     from sweeper.engine.coordinator import is_over
     from sweeper.home import Home
+    from sweeper.owner import refuse_elsewhere
     from sweeper.session import PATIENCE_SECONDS, join_study
     from sweeper.worker import Options, work
     from sweeper.worker.process import hand_back_on_signals
 
     chosen = choose(device)
     session = join_study(name, Home.from_environment(), PATIENCE_SECONDS)
+    refuse_elsewhere(session.home, name, session.ledger.store_id())
     session.ledger.reap_dead(name)
     session.ledger.expire(name)
     if is_over(session):

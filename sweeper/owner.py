@@ -13,6 +13,7 @@ from sweeper.home import Home
 
 MARK = ".store"
 """The file's name."""
+FOREIGN = "belongs to another store"
 
 
 def folders_of(home: Home, study: str) -> list[Path]:
@@ -38,6 +39,23 @@ def refuse_others(home: Home, study: str, store: str) -> None:
             )
 
 
+def refuse_elsewhere(home: Home, study: str, store: str) -> None:
+    """Refuse to train where the study's weights are not kept: nobody would find what is written there.
+
+    Args:
+        store: the id of the store.
+
+    Raises:
+        UsageError: the artifact folder is not the study's.
+    """
+    folder = home.artifacts / study
+    if _mark_of(folder) != store:
+        raise UsageError(
+            f"the study {study} does not keep its weights in {folder}: set SWEEPER_ARTIFACTS as it was for "
+            "`sweeper run`, to a folder that every machine sees"
+        )
+
+
 def mark(home: Home, study: str, store: str) -> None:
     """Say that the folders of a study are of this store.
 
@@ -58,7 +76,7 @@ def why_not_ours(folder: Path, home: Home, store: str) -> str | None:
     if found is None:
         # In its own folder nobody else writes; in one that is shared, anybody may have.
         return None if folder.is_relative_to(home.root) else "carries no mark of a store"
-    return None if found == store else "belongs to another store"
+    return None if found == store else FOREIGN
 
 
 def _mark_of(folder: Path) -> str | None:

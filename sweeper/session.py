@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
-from sweeper.ledger import Ledger, NewStudy, StudyRow, store_file
+from sweeper.ledger import Ledger, NewStudy, StudyGone, StudyRow, store_file
 from sweeper.owner import mark, refuse_others, why_not_ours
 from sweeper.provenance import git_commit, versions
-from sweeper.study import Study, difference, from_dict, only_budget_grew
+from sweeper.study import Study, difference, from_dict, in_order_of, only_budget_grew
 from sweeper.study.search import TRAIN_FIELDS
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ class Session:
         study: as the store has it, its budget included.
         home: where everything is kept.
         ledger: of the store.
+        created_at: when it began, by which it is told from another of its name after it was deleted.
     """
 
     study: Study
     home: Home
     ledger: Ledger
+    created_at: float
 
     @property
     def name(self) -> str:
@@ -54,8 +56,15 @@ class Session:
 
     @property
     def row(self) -> StudyRow:
-        """The study's row as it is now."""
-        return self.ledger.study(self.name)
+        """The study's row as it is now. Raises StudyGone once it was deleted, whatever was begun since."""
+        row = self.ledger.study(self.name)
+        if row.created_at != self.created_at:
+            raise StudyGone(self.name)
+        return row
+
+    def check_there(self) -> None:
+        """Raises StudyGone once the study was deleted."""
+        _ = self.row
 
     def current(self) -> Study:
         """The study as the store has it now: its budget may have grown since."""
@@ -88,9 +97,11 @@ def open_study(study: Study, home: Home) -> Session:
             _begin(ledger, home, study, facts, store)
         else:
             _go_on(ledger, home, there, study, facts)
-        mark(home, study.name, store)
+            mark(home, study.name, store)
+        row = ledger.study(study.name)
     # It could be reached: from now on, a server that restarts ends nothing.
-    return Session(study, home, Ledger(home.store_url, PATIENCE_SECONDS))
+    stored = from_dict(row.spec, row.path, row.text)
+    return Session(stored, home, Ledger(home.store_url, PATIENCE_SECONDS), row.created_at)
 
 
 def prepare_store(home: Home) -> str:
@@ -122,7 +133,7 @@ def join_study(name: str, home: Home, patience_seconds: float = 0.0) -> Session:
     if row is None:
         raise UsageError(f"the store has no study {name!r}: `sweeper status` lists those that it has")
     refuse_others(home, name, ledger.store_id())
-    return Session(from_dict(row.spec, row.path, row.text), home, ledger)
+    return Session(from_dict(row.spec, row.path, row.text), home, ledger, row.created_at)
 
 
 def load_data(study: Study, home: Home) -> TaskData:
@@ -267,6 +278,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
     warm = take(ledger, facts.limits).to_dict() if study.warm_start else None
     keep_frozen(study, home.artifacts)
     create_optuna_study(home, study, warm)
+    mark(home, study.name, store)  # before anybody can join it
     ledger.add_study(
         NewStudy(
             name=study.name,
@@ -299,7 +311,8 @@ def _go_on(ledger: Ledger, home: Home, row: StudyRow, study: Study, facts: _Fact
     check_same(row, facts.backbone_fingerprint, facts.data.fingerprint)
     # Read again, as a version of before may have written it without keys that have a default now.
     if difference(from_dict(row.spec, study.path), study):
-        ledger.replace_spec(study.name, study.to_dict(), str(study.path), study.text)
+        spec = in_order_of(row.spec, study.to_dict())
+        ledger.replace_spec(study.name, spec, str(study.path), study.text)
     elif row.path != str(study.path):
         ledger.move_study(study.name, str(study.path))
     from sweeper.frozen import keep_frozen

@@ -17,6 +17,7 @@ from sweeper.errors import SweeperError
 from sweeper.finalists import FULL, LATENCY, label_of, parse_label
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
+from sweeper.pace import idle_seconds
 from sweeper.terminal import duration, number
 
 if TYPE_CHECKING:
@@ -155,11 +156,16 @@ class Bench:
 
     def fine_tune(self, out: Output, seeds: int) -> None:
         """The whole backbone: a run for each learning rate, then the seeds at the best of them."""
+        from sweeper import space
         from sweeper.finetune import RATES
+        from sweeper.study.search import TRAIN_FIELDS
 
         ledger, name = self.session.ledger, self.session.name
+        first = space.default_params(self.session.study, self.pack.hidden_size)
+        training = {field: value for field, value in first.items() if field in TRAIN_FIELDS}
         rates = [
-            (FULL_PLACE, label_of(FULL, f"{_TRAINING}{n}"), {"learning_rate": r}) for n, r in enumerate(RATES)
+            (FULL_PLACE, label_of(FULL, f"{_TRAINING}{n}"), training | {"learning_rate": rate})
+            for n, rate in enumerate(RATES)
         ]
         ledger.confirm(name, rates)
         self._run_all(out)
@@ -186,7 +192,16 @@ class Bench:
         ledger.reap_dead(name, "handed_back")
         with Heartbeat(ledger, FULL_LEASE_SECONDS) as heartbeat:
             worker = this_worker(self.device)
-            while (claim := ledger.reserve(name, worker, FULL_LEASE_SECONDS, FULL_PLACE)) is not None:
+            waits_since = None
+            while not ledger.is_through(name, FULL_PLACE):
+                claim = ledger.reserve(name, worker, FULL_LEASE_SECONDS, FULL_PLACE)
+                if claim is None:  # another confirm holds what is left, and what follows is decided by all
+                    if waits_since is None:
+                        waits_since = time.monotonic()
+                        out.note("waiting for what another confirm of this study fine-tunes")
+                    time.sleep(idle_seconds(time.monotonic() - waits_since))
+                    continue
+                waits_since = None
                 heartbeat.add(claim)
                 try:
                     self._run(claim, _advancing(out, claim, heartbeat))

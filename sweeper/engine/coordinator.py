@@ -82,9 +82,10 @@ def others_end(session: Session, signals: Signals, poll_seconds: float) -> Gener
     Those that died are waited for until their leases have run out.
 
     Returns:
-        whether they left a trial that is to be finished.
+        whether there is something to do: they left a trial that is to be finished, or the study goes on.
     """
     ledger, name = session.ledger, session.name
+    had_ended = session.row.ended_at is not None
     while session.row.ended_at is not None and not signals.count:
         ledger.reap_dead(name)
         moment = moment_of(session, 0, False)
@@ -93,7 +94,7 @@ def others_end(session: Session, signals: Signals, poll_seconds: float) -> Gener
             return ledger.has_unfinished(name)
         yield moment
         signals.wait(poll_seconds)
-    return False
+    return had_ended and not signals.count
 
 
 def moment_of(session: Session, workers: int, stopping: bool, confirm: bool = False) -> Moment:

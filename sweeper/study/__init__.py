@@ -71,6 +71,7 @@ __all__ = [
     "TrainSettings",
     "difference",
     "from_dict",
+    "in_order_of",
     "load_study",
     "only_budget_grew",
 ]
@@ -182,6 +183,14 @@ def difference(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -
     return [
         (key, before.get(key), after.get(key)) for key in keys if not _same(before.get(key), after.get(key))
     ]
+
+
+def in_order_of(old: Any, new: Any) -> Any:
+    """A study's dict with its keys in the order of another's: a choice among them keeps its order."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    keys = [*(key for key in old if key in new), *(key for key in new if key not in old)]
+    return {key: in_order_of(old.get(key), new[key]) for key in keys}
 
 
 def only_budget_grew(old: Study | Mapping[str, Any], new: Study | Mapping[str, Any]) -> bool:

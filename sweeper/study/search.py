@@ -247,9 +247,7 @@ def _value(node: Node, name: str, placements: Mapping[str, str] | None = None) -
         value = node.integer(minimum=1)
     kept = check_value(node, name, value)
     if name == "placement" and placements:
-        own = next((own for own, pairs in placements.items() if pairs == kept), None)
-        if own is not None:
-            node.fail(f"is the placement {own!r} of this study; use that name")
+        return next((own for own, pairs in placements.items() if pairs == kept), kept)
     return kept
 
 

@@ -136,7 +136,7 @@ def configuration_params(study: Study, params: Mapping[str, Any]) -> dict[str, s
     """Every field of an adapter and of its training, by the parameters of the search."""
     values = {**space.configuration(study, dict(params)).to_dict(), **params}
     # The bits of a method's layers are one column, which is called as they are: ``lora.layers``.
-    values |= dict.fromkeys(columns(filter(is_bit, params)), values["layers"])
+    values |= dict.fromkeys(columns(filter(is_bit, params)), values.get("layers", []))
     return {name: _param(value) for name, value in values.items()}
 
 

@@ -88,6 +88,7 @@ class Rounds:
             self._stop.wait(idle_seconds(time.monotonic() - self._idle_since))
         if self._stop.is_set():
             return True
+        self._session.check_there()
         if self._confirm:
             return self._ledger.is_through(self._name, CONFIRM)
         self._tell_results()
@@ -179,6 +180,7 @@ class Rounds:
         """
         ledger, who = self._ledger, (self._name, self._identity, self._lease_seconds)
         if self._confirm:  # the study's budget is for the study
+            self._session.check_there()
             return ledger.reserve(*who, CONFIRM)
         why = self._ending.why()
         claim = ledger.reserve(*who, beside_budget=why is not None)

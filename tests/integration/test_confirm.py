@@ -21,13 +21,16 @@ from sweeper.errors import UsageError
 from sweeper.export import export_study
 from sweeper.figures.finalists import headline
 from sweeper.figures.front import front
-from sweeper.finalists import preferred, verdict
+from sweeper.finalists import label_of, preferred, verdict
+from sweeper.finetune import RATES
 from sweeper.home import Home
-from sweeper.ledger import Attached, Ledger, Result, TrialView, this_worker
+from sweeper.ledger import Attached, Claim, Ledger, Result, TrialView, WorkerIdentity, this_worker
+from sweeper.ledger.confirmation import FULL
 from sweeper.results import read_results
 from sweeper.session import Session, open_study
 from sweeper.study import load_study
 from sweeper.summary import summarize
+from sweeper.testbench import Bench
 from sweeper.tracking import Tracker
 from sweeper.worker import Options, work
 from tests.command_line import CommandLine
@@ -207,6 +210,40 @@ def test_a_terminated_confirm_hands_back_what_it_fine_tunes(
     ledger = Ledger(Home.from_environment({"SWEEPER_HOME": str(tmp_path / "sweeps")}).store_url)
     views = [view for view in ledger.confirmations("tiny") if view.kind == "full"]
     assert views and all(view.state in ("waiting", "complete") for view in views)
+
+
+def test_the_rate_of_full_fine_tuning_is_chosen_when_all_rates_are_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = searched(
+        tmp_path,
+        monkeypatch,
+        budget={"trials": 1},
+        train={"epochs": 1},
+        search={"bottleneck_dim": 2, "warmup": [0.0, 0.1]},
+    )
+    ledger, bench = session.ledger, Bench.of(session, "cpu")
+    ledger.confirm("tiny", [(FULL, label_of("full", "rate2"), {"learning_rate": RATES[2]})])
+    elsewhere = WorkerIdentity("elsewhere:1:ab", "elsewhere", 1, 0.0, "cpu")
+    held = ledger.reserve("tiny", elsewhere, 600.0, FULL)
+    assert held is not None
+
+    def run(claim: Claim, accuracy: float = 0.5) -> None:
+        ledger.attach(claim, Attached(None, None, claim.fixed_params or {}, str(claim.label), 9, 9))
+        ledger.record_result(claim, Result("complete", accuracy, {"accuracy": accuracy}))
+
+    def waiting(seconds: float) -> float:
+        run(held, 0.9)
+        return 0.0
+
+    monkeypatch.setattr(bench, "_run", lambda claim, advance: run(claim))
+    monkeypatch.setattr("sweeper.testbench.idle_seconds", waiting)
+    bench.fine_tune(Output(), seeds=2)
+    views = {str(view.label): view.params for view in ledger.confirmations("tiny")}
+    # As every training is shown in MLflow: with all that it was trained with.
+    assert views["confirm-full-rate0"].keys() == {"learning_rate", "warmup"}
+    assert [views[label_of("full", seed)]["learning_rate"] for seed in (1, 2)] == [RATES[2]] * 2
+    assert "waiting for what another confirm of this study fine-tunes" in capsys.readouterr().err
 
 
 def test_a_retry_of_the_default_is_the_default(tmp_path: Path) -> None:

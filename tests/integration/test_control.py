@@ -12,19 +12,23 @@ from typing import Any
 import pytest
 
 import sweeper.slot
+from sweeper.asktell import Trials, create_optuna_study
+from sweeper.console import Output
 from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
 from sweeper.errors import UsageError
 from sweeper.events import Evaluated, Event, Finished, HandedBack, Progress
+from sweeper.joining import join_as_worker
 from sweeper.ledger import Ledger, StudyGone, this_worker
-from sweeper.session import join_study, open_study
+from sweeper.session import join_study, open_study, prepare_store
+from sweeper.space import distributions
 from sweeper.study import load_study
 from sweeper.worker import Options, work
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
-from tests.integration.test_worker import begin, folder, parts, run
+from tests.integration.test_worker import begin, folder, home_of, parts, run
 from tests.stores import new_ledger, sqlite_url
-from tests.tiny_folder import make_data
+from tests.tiny_folder import make_data, write_study
 
 __all__ = ["folder", "parts"]
 
@@ -240,6 +244,53 @@ def test_a_worker_of_a_study_that_is_deleted_ends_with_a_sentence(folder: Path) 
     assert session.ledger.delete_study("tiny") == 0
     thread.join(120)
     assert not thread.is_alive() and [type(error) for error in caught] == [StudyGone]
+
+
+def test_a_worker_of_a_study_that_was_deleted_and_begun_anew_takes_nothing_of_the_new_one(
+    folder: Path,
+) -> None:
+    session = begin(folder, budget={"trials": 2})
+    delete_study(session.ledger, session.home, "tiny")
+    again = begin(folder, budget={"trials": 2}, train={"epochs": 4})
+    for confirm in (False, True):
+        with pytest.raises(StudyGone):
+            work(session, Options("cpu", confirm=confirm), threading.Event())
+    assert [view.attempts for view in again.ledger.trials("tiny")] == [0, 0, 0]
+    run(again)
+    check_agrees(again, 2)
+
+
+def test_a_study_begins_with_its_own_directions_whatever_an_interrupted_beginning_left(folder: Path) -> None:
+    minimized = load_study(write_study(folder, objective={"metric": "loss", "direction": "minimize"}))
+    home = home_of(folder)
+    prepare_store(home)
+    create_optuna_study(home, minimized, {"trials": [], "notes": ["a"]})
+    session = begin(folder, budget={"trials": 1})
+    own = Trials(home, session.study)._optuna
+    assert [direction.name for direction in own.directions] == ["MAXIMIZE"] and own.user_attrs == {}
+
+
+def test_methods_in_another_order_are_drawn_as_they_were(folder: Path) -> None:
+    methods: dict[str, Any] = {"lora": {"rank": [2, 4]}, "bottleneck": {"bottleneck_dim": [2, 4]}}
+    before = begin(folder, search={"method": methods}, budget={"trials": 2}, train={"epochs": 1})
+    run(before)
+    turned = {name: methods[name] for name in reversed(methods)}
+    after = begin(folder, search={"method": turned}, budget={"trials": 4}, train={"epochs": 1})
+    for session in (after, join_study("tiny", after.home)):
+        assert distributions(session.study) == distributions(before.study)
+    run(after)
+    assert {view.state for view in trials_of(after)} == {"complete"}
+
+
+def test_a_worker_that_would_keep_its_weights_elsewhere_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, budget={"trials": 1})
+    monkeypatch.setenv("SWEEPER_HOME", str(session.home.root))
+    monkeypatch.setenv("SWEEPER_ARTIFACTS", str(folder / "elsewhere"))
+    with pytest.raises(UsageError, match=r"does not keep its weights in .*elsewhere.*SWEEPER_ARTIFACTS"):
+        join_as_worker(Output(), "tiny", "cpu")
+    assert [view.attempts for view in session.ledger.trials("tiny")] == [0, 0]
 
 
 def test_a_deleted_study_leaves_nothing_and_can_be_begun_anew(folder: Path) -> None:

@@ -60,6 +60,23 @@ def test_what_others_still_train_of_a_study_that_has_ended_is_waited_for(made: M
     assert list(moments) == []
 
 
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_study_that_goes_on_while_it_is_waited_for_is_gone_on_with(
+    made: MadeStudy, signalled: bool
+) -> None:
+    session: Any = Followed(made)
+    signals = Signals(session)
+    assert made.ledger.reserve("films", ELSEWHERE) is not None
+    made.ledger.end_over_budget("films", "its hours are used up")
+    moments = others_end(session, signals, 0.01)
+    next(moments)
+    made.ledger.enqueue("films", {"bottleneck_dim": 8})
+    signals.count = int(signalled)
+    with pytest.raises(StopIteration) as ended:
+        next(moments)
+    assert ended.value.value is not signalled
+
+
 def test_of_a_dead_worker_elsewhere_the_lease_is_waited_for_and_no_longer(made: MadeStudy) -> None:
     session: Any = Followed(made)
     claim = made.ledger.reserve("films", ELSEWHERE, lease_seconds=-1.0)

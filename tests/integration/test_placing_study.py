@@ -18,6 +18,8 @@ from sweeper.control import enqueue_trial
 from sweeper.errors import UsageError
 from sweeper.export import adapter_files
 from sweeper.session import join_study
+from sweeper.space import configuration
+from sweeper.study import load_study
 from sweeper.tracking import picture
 from tests.agreement import optuna_trials
 from tests.integration.test_search import begin, run
@@ -62,6 +64,11 @@ def test_own_placements_and_bits_from_check_to_export(folder: Path, monkeypatch:
     files = adapter_files(row, trials[1], session.home.artifacts, folder / "out")
     written = yaml.safe_load(files["adapter.yaml"])["search"]
     assert written["placement"] == OWN_PAIRS and written["layers"] == [[1]]
+    pasted = {**yaml.safe_load(path.read_text()), "study": "again", **yaml.safe_load(files["adapter.yaml"])}
+    (folder / "again.yaml").write_text(yaml.safe_dump(pasted))
+    assert configuration(load_study(folder / "again.yaml"), {}).adapter == AdapterConfig(
+        bottleneck_dim=4, placement=OWN_PAIRS, layers=(1,)
+    )
     facts = json.loads(files["metrics.json"])
     assert facts["trial"]["params"]["placement"] == "mixed"
     config = AdapterConfig.from_dict(facts["configuration"]["adapter"])

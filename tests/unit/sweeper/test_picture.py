@@ -249,6 +249,21 @@ def test_of_several_methods_each_run_has_its_layers_under_the_name_of_their_colu
     assert shared_keys(alone.search, alone.searched) == alone.searched
 
 
+@pytest.mark.parametrize(
+    ("search", "params"),
+    [
+        ({"method": "prompt", "prompt_length": [2, 4]}, {"prompt_length": 2}),
+        ({"method": "head", "learning_rate": [1e-3, 1e-2]}, {"learning_rate": 1e-3}),
+        ({"bottleneck_dim": 8, "layers": {"bits": [0, 1]}}, {"layers.0": False, "layers.1": False}),
+    ],
+)
+def test_what_has_no_layers_has_parameters_all_the_same(
+    search: dict[str, Any], params: dict[str, Any]
+) -> None:
+    found = picture.configuration_params(make_study(search=search), params)
+    assert params.keys() <= found.keys() and found.get("layers", "[]") == "[]"
+
+
 def test_a_long_front_is_cut_and_counted() -> None:
     objectives = {"accuracy": 0.5, "loss": 0.25, "trainable_parameters": 1000}
     front = [{"number": number, "label": None, "objectives": objectives} for number in range(500)]
