@@ -169,6 +169,20 @@ def check_same(row: StudyRow, backbone_fingerprint: str, data_fingerprint: str) 
         )
 
 
+def refuse_unsupported(row: StudyRow, device: str) -> None:
+    """Refuse a device that cannot compute in the dtype of a study.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from sweeper.device import supports
+
+    if not supports(row.dtype, device):
+        raise UsageError(
+            f"the study {row.name} computes in {row.dtype}, which {device} cannot: use another device"
+        )
+
+
 @dataclass(frozen=True)
 class _Facts:
     """What is found of a study before it begins.

@@ -36,7 +36,7 @@ def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
     """
     study, data = material.study, material.data
     bare = Layout.of(data, fingerprint(study.backbone), study.train.dtype, pack.hidden_size)
-    layout = bare.within(budget_bytes(None, folder), depths(study, pack.backbone.config))
+    layout = bare.within(budget_bytes(None, folder, bare), depths(study, pack.backbone.config))
 
     def say(progress: str) -> None:
         print(f"frozen states: {progress}", file=sys.stderr)

@@ -98,7 +98,7 @@ def _check(
     from sweeper.device import choose, keep_freed_memory, measure_dtype
     from sweeper.frozen import check_frozen
     from sweeper.limits import Limits
-    from sweeper.session import check_same
+    from sweeper.session import check_same, refuse_unsupported
     from sweeper.tasks import task_of
 
     keep_freed_memory()  # as workers do
@@ -112,7 +112,10 @@ def _check(
     corners.check_head(Limits(study, config, task.outputs(study.task.kind, prepared.label_names)))
     if row is not None:
         check_same(row, fingerprint(study.backbone), prepared.fingerprint)
-    dtype = study.dtype if study.dtype != "auto" else measure_dtype(where)
+    if row is not None:
+        refuse_unsupported(row, where)
+    given = study.dtype if row is None else row.dtype  # what it began with is what it goes on with
+    dtype = given if given != "auto" else measure_dtype(where)
     kind = task_of(study.task.kind)
     model = load_backbone(study.backbone, dtype, where, kind.language_head)
     parameters = parameter_count(model)

@@ -7,6 +7,7 @@ a module; a pruner ends trials early. So it is an upper estimate.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +44,6 @@ MEASURED_STEPS = 32
 LEAST_STEPS = 4
 WARMUP_STEPS = 2
 EVALUATED_TEXTS = 256
-FLOAT_BYTES = 4
 COPIES_OF_WEIGHTS = 2  # in the artifact folder and in MLflow
 
 
@@ -102,7 +102,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     trial = seconds_a_token * train_tokens * epochs + evaluation_seconds * evaluations
     workers = len(crew)
     # The reference is one trial more, though a cheaper one.
-    seconds = kept * layout.tokens + trial * (study.budget.trials + 1) / workers
+    seconds = kept * layout.tokens + trial * math.ceil((study.budget.trials + 1) / workers)
     if study.budget.hours is not None:
         seconds = min(seconds, study.budget.hours * 3600 + trial)
     return Forecast(
@@ -203,7 +203,8 @@ def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
         for config in corners.every(study)
     )
     head = outputs * (hidden_size(backbone.config) + 1)
-    return FLOAT_BYTES * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
+    width = torch.float64.itemsize if backbone.dtype == torch.float64 else torch.float32.itemsize
+    return width * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
 
 
 def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:

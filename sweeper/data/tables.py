@@ -183,7 +183,7 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
             line=study.line("task", "label"),
         )
     if all(_WHOLE_NUMBER.fullmatch(name) for name in names):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))  # -0 and 0 are two labels
     return tuple(sorted(names))
 
 

@@ -45,10 +45,12 @@ def headline(results: Results) -> str:
     winner, alike = verdict["winner"], verdict["alike"]
     seeds = style.plural(winner["seeds"], "seed")
     said = f"{winner['name']}: test {goal.metric} {style.short(winner['test']['mean'])} over {seeds}"
-    if len(verdict["finalists"]) == 1:
+    compared = [row for row in verdict["finalists"] if row["seeds"] == winner["seeds"]]
+    if len(compared) == 1:
         return said
     if len(alike) == 1:
-        return f"{said}, apart from all other finalists"
+        others = "all other finalists" if len(compared) == len(verdict["finalists"]) else "those compared"
+        return f"{said}, apart from {others}"
     return f"{said}, the smallest of {len(alike)} finalists that validation cannot tell apart"
 
 

@@ -60,6 +60,11 @@ def _label(node: Node, kind: TaskKind, text: tuple[str, ...]) -> tuple[str, ...]
     label = node.required("label", "the column of the labels")
     if kind.label_columns > 1:
         columns = _columns(label, kind.label_columns, "each is a label of its own")
+        if isinstance(label.value, list) and len(columns) == 1:
+            label.fail(
+                "one column holds lists of labels: write it without brackets; a single column of 0 and 1 is "
+                "kind: classification"
+            )
     else:
         columns = (label.text(),)
     for column in columns:

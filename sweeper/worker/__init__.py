@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter
-from sweeper.errors import UsageError
 from sweeper.events import Event
 from sweeper.ledger import LEASE_SECONDS, this_worker
-from sweeper.session import Session, check_same, load_data
+from sweeper.session import Session, check_same, load_data, refuse_unsupported
 from sweeper.slot import Job, Problem
 from sweeper.train import train
 from sweeper.worker.begin import Beginner
@@ -67,14 +66,11 @@ def work(
     """
     from adapters.pack import Pack
     from sweeper.backbone import fingerprint, load_backbone
-    from sweeper.device import describe, supports
+    from sweeper.device import describe
     from sweeper.tasks import task_of
 
     study, row, device = session.study, session.row, options.device
-    if not supports(row.dtype, device):
-        raise UsageError(
-            f"the study {row.name} computes in {row.dtype}, which {device} cannot: use another device"
-        )
+    refuse_unsupported(row, device)
     data = load_data(study, session.home)
     check_same(row, fingerprint(study.backbone), data.fingerprint)
     about = {

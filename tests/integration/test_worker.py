@@ -19,6 +19,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from sweeper.check import check_study
 from sweeper.engine.coordinator import Ending, Moment
 from sweeper.engine.local import run_workers
 from sweeper.errors import SweeperError, UnreachableError, UsageError
@@ -474,6 +475,20 @@ def test_a_dtype_that_the_device_cannot_compute_is_refused(
     monkeypatch.setattr("sweeper.device.supports", lambda dtype, device: False)
     with pytest.raises(UsageError, match="which cpu cannot"):
         run(session)
+
+
+def test_check_of_a_study_that_has_begun_is_in_the_dtype_that_it_began_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begin(folder, budget={"trials": 1}, train={"dtype": "auto"})
+    monkeypatch.setenv("SWEEPER_HOME", str(session.home.root))
+    other = "float32" if session.row.dtype == "bfloat16" else "bfloat16"
+    monkeypatch.setattr("sweeper.device.measure_dtype", lambda device: other)
+    checked = check_study(folder / "study.yaml", measure=False, device="cpu")
+    assert checked["dtype"] == session.row.dtype
+    monkeypatch.setattr("sweeper.device.supports", lambda dtype, device: False)
+    with pytest.raises(UsageError, match="which cpu cannot"):
+        check_study(folder / "study.yaml", measure=False, device="cpu")
 
 
 @contextlib.contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig
 
 from adapters.config import AdapterConfig
+from adapters.pack import Pack
 from benchmarks.makespan.columns import Results
-from benchmarks.makespan.ours import Supply
+from benchmarks.makespan.ours import Supply, with_caches
 from benchmarks.makespan.report import by_trial, interval, ratios, report
 from benchmarks.makespan.trials import EXACT_INITIALIZATIONS, SPACES, Trial, draw, hub_config, inexact
-from benchmarks.material import write_study
+from benchmarks.material import Material, write_study
 
 MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 
@@ -94,6 +96,14 @@ def test_processes_share_the_trials(tmp_path: Path, settings: argparse.Namespace
     taken = [one(), other(), other(), one(), one()]
     assert [job.number for job in taken if job] == [0, 1, 2, 3, 4]
     assert one() is None and other() is None
+
+
+def test_what_lies_below_the_adapters_is_kept(
+    tmp_path: Path, make_material: Callable[[str], Material]
+) -> None:
+    material = make_material("bert")
+    data = with_caches(material, Pack(material.load_backbone("float32")), tmp_path)
+    assert data.train.frozen and data.train.frozen.keys() == data.validation.frozen.keys()
 
 
 def test_rounds_are_compared_pair_by_pair() -> None:

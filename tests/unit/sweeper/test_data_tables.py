@@ -75,6 +75,14 @@ def test_whole_numbers_are_sorted_as_numbers_whatever_the_format(folder: Path) -
     assert tables.test is None
 
 
+def test_labels_that_are_the_same_number_have_an_order_of_their_own(folder: Path) -> None:
+    """Not that of a set, which is another in every process."""
+    names = ("-0", "0", "1")
+    put(folder, "train.tsv", "sentence\tlabel\n" + "".join(f"good {n}\t{n}\n" for n in reversed(names)))
+    put(folder, "validation.tsv", "sentence\tlabel\ngood\t0\n")
+    assert tables_of(folder, data={"test": None}).label_names == names
+
+
 def test_one_label_that_is_no_whole_number_sorts_all_as_text(folder: Path) -> None:
     put(folder, "train.tsv", "sentence\tlabel\n" + "".join(f"good\t{n}\n" for n in ("10", "9", "02")))
     put(folder, "validation.tsv", "sentence\tlabel\ngood\t9\n")

@@ -11,6 +11,7 @@ import pytest
 
 from sweeper.confirmed import conclusions, explanation, said_beside, table_of
 from sweeper.console import Output
+from sweeper.figures.finalists import headline
 from sweeper.finalists import (
     METHOD,
     Group,
@@ -23,6 +24,7 @@ from sweeper.finalists import (
     verdict,
 )
 from sweeper.metrics import METRICS, RANGES
+from sweeper.results import read_results
 from sweeper.slot import Problem
 from sweeper.study import from_dict
 from sweeper.summary import summarize
@@ -117,6 +119,7 @@ def test_a_finalist_that_lost_trainings_does_not_win_for_want_of_values(tmp_path
     assert sorted(seeds.values()) == [1, 3, 3] and lost not in said["alike"]
     assert said["winner"]["name"] != lost
     assert f" {lost} has fewer trainings, and cannot win." in conclusions(said)[0]
+    assert "all other finalists" not in headline(read_results(study.ledger, "films"))
     study.ledger.close()
 
 

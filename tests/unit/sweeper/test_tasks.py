@@ -399,6 +399,8 @@ def test_labels_by_list_by_separator_and_by_column(tmp_path: Path) -> None:
     assert by_bar.train.labels == [("a,b", "c")]
     flags = "sentence\tred\tblue\nx\t1\t1\ny\t0\tfalse\nz\t0\t1\n"
     assert flag_rows(tmp_path, flags, label=["red", "blue"]).train.labels == by_text.train.labels
+    with pytest.raises(UsageError, match="one column holds lists of labels: write it without brackets"):
+        flag_rows(tmp_path, flags, label=["red"])
     with pytest.raises(UsageError, match="column 'red' holds '2'") as caught:
         flag_rows(tmp_path, flags.replace("y\t0", "y\t2"), label=["red", "blue"])
     assert caught.value.line == 3
