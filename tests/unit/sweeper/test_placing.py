@@ -97,7 +97,7 @@ def test_a_configuration_has_the_pairs_of_a_placement_and_needs_no_study() -> No
         ("low: attention:parallel", "low: ffn:after", "low: ffn", "is the placement 'pfeiffer' by another n"),
         ("low: attention:parallel", "low: ffn:parallel+attention:after", "low: ffn", "'mixed' by another n"),
         ("mixed, low]", "mixde, low]", "placement: [", "unknown placement 'mixde'; did you mean 'mixed'"),
-        ("mixed, low]", "attention:parallel, low]", "placement: [", "is the placement 'low' of this study"),
+        ("mixed, low]", "attention:parallel, low]", "placement: [", "'low' is listed twice"),
         ("placements:\n", "placement:\n", "placement:\n", "belongs under 'search'"),
     ],
 )
