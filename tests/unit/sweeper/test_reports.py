@@ -247,7 +247,7 @@ def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Result
     verdict = {
         "winner": {"name": "trial-0005", "seeds": 2, "test": {"mean": 0.855}},
         "alike": ["trial-0001", "trial-0005"],
-        "finalists": [{}, {}, {}],
+        "finalists": [{"seeds": 2}, {"seeds": 2}, {"seeds": 2}],
     }
     confirmed = dataclasses.replace(results, finalists=found, confirmed=verdict)
     said = finalists.headline(confirmed)
