@@ -5,14 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sweeper.engine.forkserver import ForkServer
 
 
 def fork_server() -> ForkServerContext:
@@ -20,23 +14,6 @@ def fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preload"])
     return context
-
-
-@contextmanager
-def worker_server() -> Iterator[ForkServer]:
-    """The product's own server of workers, for a coordinator in a process that has threads."""
-    from sweeper.engine.forkserver import ForkServer, serve
-
-    context = fork_server()
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, ours))
-    process.start()
-    theirs.close()
-    try:
-        yield ForkServer(ours)
-    finally:
-        ours.close()
-        process.join()
 
 
 def say_into(stdout: Path, stderr: Path) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
+from multiprocessing.context import ForkContext, ForkProcess, ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,15 @@ def fork_server(devices: Sequence[str]) -> Iterator[ForkServer | None]:
         return
     with uncollected():
         import sweeper.worker.process  # noqa: F401
-    context = multiprocessing.get_context("fork")
+    with started(multiprocessing.get_context("fork")) as server:
+        yield server
+
+
+@contextmanager
+def started(context: ForkContext | ForkServerContext) -> Iterator[ForkServer]:
+    """A server in a process that a context makes, and that has imported what workers import."""
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, ours), name="forkserver")
+    process = context.Process(target=_serve, args=(theirs, ours), name="forkserver")
     process.start()
     theirs.close()
     try:
@@ -143,7 +149,7 @@ class ForkedWorker:
                 os.kill(self.pid, number)
 
 
-def serve(connection: Connection, other: Connection) -> None:
+def _serve(connection: Connection, other: Connection) -> None:
     """The server: forks a worker for each order, tells how each ended, and ends behind the last of them."""
     from sweeper.worker.process import HAND_BACK
 

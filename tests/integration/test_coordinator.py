@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper.engine.coordinator import RESTARTS, Signals, others_end
+from sweeper.engine.coordinator import RESTARTS, Moment, Signals, others_end
 from sweeper.engine.crew import WorkerOptions
 from sweeper.engine.fleet import Fleet, _Member
 from sweeper.engine.supervisor import ENDED, Report
@@ -60,16 +60,22 @@ def test_what_others_still_train_of_a_study_that_has_ended_is_waited_for(made: M
     assert list(moments) == []
 
 
-@pytest.mark.parametrize("signalled", [False, True])
-def test_a_study_that_goes_on_while_it_is_waited_for_is_gone_on_with(
-    made: MadeStudy, signalled: bool
-) -> None:
+def waiting(made: MadeStudy) -> tuple[Signals, Generator[Moment, None, bool]]:
+    """The wait for what another machine trains of a study that has ended, under way."""
     session: Any = Followed(made)
     signals = Signals(session)
     assert made.ledger.reserve("films", ELSEWHERE) is not None
     made.ledger.end_over_budget("films", "its hours are used up")
     moments = others_end(session, signals, 0.01)
     next(moments)
+    return signals, moments
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_study_that_goes_on_while_it_is_waited_for_is_gone_on_with(
+    made: MadeStudy, signalled: bool
+) -> None:
+    signals, moments = waiting(made)
     made.ledger.enqueue("films", {"bottleneck_dim": 8})
     signals.count = int(signalled)
     with pytest.raises(StopIteration) as ended:
@@ -89,12 +95,7 @@ def test_of_a_dead_worker_elsewhere_the_lease_is_waited_for_and_no_longer(made: 
 
 
 def test_a_signal_ends_the_waiting(made: MadeStudy) -> None:
-    session: Any = Followed(made)
-    signals = Signals(session)
-    assert made.ledger.reserve("films", ELSEWHERE) is not None
-    made.ledger.end_over_budget("films", "its hours are used up")
-    moments = others_end(session, signals, 0.01)
-    next(moments)
+    signals, moments = waiting(made)
     signals.count = 1
     assert list(moments) == []
 

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from sweeper.check import check_study
 from sweeper.engine.coordinator import Ending, Moment
+from sweeper.engine.forkserver import started
 from sweeper.engine.local import run_workers
 from sweeper.errors import SweeperError, UnreachableError, UsageError
 from sweeper.events import Evaluated, Event, Progress
@@ -35,7 +36,7 @@ from sweeper.worker import Options, work
 from sweeper.worker import rounds as worker_module
 from tests.agreement import check_agrees, optuna_trials
 from tests.faults.processes import digests, results
-from tests.fork_server import worker_server
+from tests.fork_server import fork_server
 from tests.tiny_folder import make_backbone, make_data, write_study
 
 
@@ -505,7 +506,10 @@ def environment(home: Home) -> Iterator[None]:
 
 def follow(session: Session, on_moment: Any = None, is_forked: bool = True, **options: Any) -> Ending:
     """Coordinate a study in this process; its workers are forked, or begin from nothing."""
-    with worker_server() if is_forked else contextlib.nullcontext() as server, environment(session.home):
+    with (
+        started(fork_server()) if is_forked else contextlib.nullcontext() as server,
+        environment(session.home),
+    ):
         moments = run_workers(session, ["cpu"], server=server, poll_seconds=0.1, **options)
         while True:
             try:
