@@ -21,24 +21,21 @@ from benchmarks.common import machine, megabytes, parse, parser
 from benchmarks.material import draw_rows, read_rows
 
 WARM_UP = 20
-CONFIGS = tuple(
-    AdapterConfig(**fields)
-    for fields in (
-        *(
-            {"bottleneck_dim": 24, "placement": p}
-            for p in ("houlsby", "pfeiffer", "parallel", "pfeiffer_original")
-        ),
-        {"method": "lora"},
-        {"method": "dora"},
-        {"method": "ia3"},
-        {"method": "compacter", "bottleneck_dim": 24},
-        {"method": "loreft"},
-        {"method": "prefix", "prefix_length": 10},
-        {"method": "prompt", "prompt_length": 10},
-        {"method": "mam", "bottleneck_dim": 24, "prefix_length": 10},
-        {"method": "bitfit"},
-        {"method": "ladder", "bottleneck_dim": 24},
-    )
+CONFIGS = (
+    *(
+        AdapterConfig(bottleneck_dim=24, placement=placement)
+        for placement in ("houlsby", "pfeiffer", "parallel", "pfeiffer_original")
+    ),
+    AdapterConfig(method="lora"),
+    AdapterConfig(method="dora"),
+    AdapterConfig(method="ia3"),
+    AdapterConfig(method="compacter", bottleneck_dim=24),
+    AdapterConfig(method="loreft"),
+    AdapterConfig(method="prefix", prefix_length=10),
+    AdapterConfig(method="prompt", prompt_length=10),
+    AdapterConfig(method="mam", bottleneck_dim=24, prefix_length=10),
+    AdapterConfig(method="bitfit"),
+    AdapterConfig(method="ladder", bottleneck_dim=24),
 )
 
 

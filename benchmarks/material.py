@@ -27,7 +27,7 @@ STUDY = ROOT / "studies" / "quickstart.yaml"
 FILMS_VALIDATION = 0.2
 """Share of the films that validates when all rows are asked for."""
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-_SHAPES: dict[str, dict[str, int]] = {"bert-base": {}, "bert-large": _LARGE}
+_SHAPES: dict[str, dict[str, Any]] = {"bert-base": {}, "bert-large": _LARGE}
 
 
 def read_rows(path: Path) -> tuple[list[str], Rows]:

@@ -93,6 +93,7 @@ def hub_config(adapter: AdapterConfig, hidden_size: int, layer_count: int) -> di
     Raises:
         KeyError: a placement or an activation that it is not known to have.
     """
+    assert adapter.placement is not None  # a bottleneck has one
     used = {site.layer for site in sites(adapter, layer_count)}
     return {
         **_WIRINGS[adapter.placement],

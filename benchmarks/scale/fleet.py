@@ -84,7 +84,8 @@ def play(url: str, name: str, fleet: Fleet) -> Played:
     ]
     for process in processes:
         process.start()
-    found, connections = [], 0
+    found: list[tuple[dict[str, list[float]], dict[str, list[float]], float, float]] = []
+    connections = 0
     while len(found) < len(processes):
         connections = max(connections, count_connections(url))
         try:
@@ -101,7 +102,7 @@ def play(url: str, name: str, fleet: Fleet) -> Played:
     left = fleet.trials - ended
     if counts["complete"] != ended or counts["waiting"] != left or (left and fleet.seconds is None):
         raise SystemExit(f"error: {ended} of {fleet.trials} trials were ended, and there are {counts}")
-    waits, cpu = (_joined([answer[at] for answer in found]) for at in (0, 1))
+    waits, cpu = _joined([answer[0] for answer in found]), _joined([answer[1] for answer in found])
     seconds = max(end for *_, end in found) - min(start for *_, start, _ in found)
     return Played(waits, cpu, len(waits["attach"]), seconds, connections)
 

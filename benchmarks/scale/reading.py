@@ -201,7 +201,8 @@ def command(url: str, name: str, rounds: int) -> list[float]:
 
 def asks(url: str, study: Study, rounds: int) -> dict[str, list[float]]:
     """Seconds of a worker's first trial in Optuna, which loads all trials, and of each later one."""
-    ledger, found = Ledger(url), {"first": [], "create": [], "ask": []}  # type: dict[str, list[float]]
+    ledger = Ledger(url)
+    found: dict[str, list[float]] = {"first": [], "create": [], "ask": []}
     for _ in range(2):
         trials = Trials(home_of(url), study)
         for index in range(rounds + 1):  # the first loads what is there

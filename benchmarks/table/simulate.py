@@ -7,7 +7,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class Table:
         """One training of a configuration, drawn among its seeds."""
         return source.choice(self._rows[_key(params)])
 
-    def mean(self, params: space.Params) -> float:
+    def mean(self, params: Mapping[str, Any]) -> float:
         """What a configuration is worth."""
         return self._means[_key(params)]
 
@@ -168,7 +168,9 @@ class _State:
         self._trials = math.inf if trials is None else trials
         self._table, self._study, self._source = table, study, source
         self._directions = [objective.direction for objective in study.objectives]
-        self._optuna = optuna.create_study(directions=self._directions)
+        self._optuna = optuna.create_study(
+            directions=[optuna.study.StudyDirection[each.upper()] for each in self._directions]
+        )
         self._first = first
         self._curves: dict[int, list[Point]] = {}
         self._ended: dict[str, tuple[int, bool]] = {}
