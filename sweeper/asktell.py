@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeper.errors import UsageError
 from sweeper.front import values_of
 from sweeper.home import Home
 from sweeper.ledger import Claim, Ledger, Untold
@@ -51,16 +52,28 @@ def create_optuna_tables(home: Home) -> None:
 
 
 def create_optuna_study(home: Home, study: Study, warm: Mapping[str, Any] | None = None) -> None:
-    """Make Optuna's tables and its study, if they are not there. One process at a time.
+    """Make Optuna's tables, if they are not there, and its study. One process at a time.
 
     Args:
         warm: what is taken over from earlier studies (``warmstart.Taken.to_dict``); kept with the study.
+
+    Raises:
+        UsageError: somebody has a study of this name in Optuna's tables.
+        UnreachableError: the database fails.
     """
     import optuna
 
     with optuna_errors(home):
         storage = _storage(home, create=True)
         with suppress(KeyError):  # what a beginning that was interrupted left, of another study file perhaps
+            left = optuna.load_study(study_name=study.name, storage=storage).get_trials(deepcopy=False)
+            if any(PLACE not in trial.user_attrs for trial in left):
+                raise UsageError(
+                    f"the store has an Optuna study {study.name!r} already, whose trials are of another "
+                    "program: give this study another name",
+                    study.path,
+                    study.line("study"),
+                )
             optuna.delete_study(study_name=study.name, storage=storage)
         made = optuna.create_study(
             storage=storage,

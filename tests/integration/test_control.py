@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 import sweeper.slot
@@ -268,6 +269,17 @@ def test_a_study_begins_with_its_own_directions_whatever_an_interrupted_beginnin
     session = begin(folder, budget={"trials": 1})
     own = Trials(home, session.study)._optuna
     assert [direction.name for direction in own.directions] == ["MAXIMIZE"] and own.user_attrs == {}
+
+
+def test_an_optuna_study_of_somebody_else_of_the_same_name_is_refused_and_kept(folder: Path) -> None:
+    home = home_of(folder)
+    prepare_store(home)
+    theirs = optuna.create_study(storage=home.store_url, study_name="tiny")
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with pytest.raises(UsageError, match=r"has an Optuna study 'tiny' already.*another name"):
+        begin(folder, budget={"trials": 1})
+    assert len(optuna.load_study(study_name="tiny", storage=home.store_url).trials) == 2
+    assert Ledger(home.store_url).studies() == []
 
 
 def test_methods_in_another_order_are_drawn_as_they_were(folder: Path) -> None:
