@@ -107,7 +107,7 @@ Measure = Annotated[
     typer.Option(
         "--measure/--no-measure",
         envvar="SWEEPER_MEASURE",
-        help="Train a few real steps to forecast time and memory. Without, only the files are read.",
+        help="Train a few real steps to forecast time and memory. Without, all is only loaded.",
     ),
 ]
 DryRun = Annotated[

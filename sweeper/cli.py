@@ -95,7 +95,10 @@ def check(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Validate a study file, its data and backbone, and print what would run. Writes nothing."""
+    """Validate a study file, its data and backbone, and print what would run. Makes no study.
+
+    A backbone of the hub is downloaded into the hub's own cache.
+    """
     from sweeper.check import check_study
     from sweeper.check.printed import print_check
 

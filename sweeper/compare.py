@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What any two studies differ in, and what a table shows by itself.
 _OF_COURSE = ("study", "objective")
+SEARCHED_ON = ("train", "validation")
 DIFFERENT_DATA = "Trained or evaluated on different rows or tokens"
 
 
@@ -26,7 +27,8 @@ def compare_studies(results: Sequence[Results]) -> dict[str, Any]:
     """What ``compare --json`` prints.
 
     Returns:
-        ``objectives``, shared by all; ``studies``: for each what it found and cost; ``differences``: for each
+        ``objectives``, shared by all; ``studies``: for each what it found and cost, and the winner if it was
+        confirmed; ``differences``: for each
         setting that is not the same in all, by its key, its value in each study; ``same_data``: whether all
         were trained and evaluated on the same rows.
 
@@ -59,8 +61,11 @@ def _same_data(one: Results, other: Results) -> bool:
 
     if one.data_fingerprint == other.data_fingerprint:
         return True
-    by_rows = not task_of(one.study.task.kind).language_head and bool(one.data_digests)
-    return by_rows and one.data_digests == other.data_digests
+    if task_of(one.study.task.kind).language_head:
+        return False
+    # The test rows are none of what a comparison shows.
+    rows = [{split: of.get(split) for split in SEARCHED_ON} for of in (one.data_digests, other.data_digests)]
+    return rows[0] == rows[1] and None not in rows[0].values()
 
 
 def _goals(results: Results) -> str:
@@ -68,11 +73,12 @@ def _goals(results: Results) -> str:
 
 
 def _found(results: Results) -> dict[str, Any]:
-    best = results.best
+    best = next(iter(results.front), None)  # by the same rows in all, whether or not one was confirmed
     return {
         "study": results.name,
         "state": results.status["state"],
         "best": None if best is None else best.to_json(),
+        "confirmed": None if results.confirmed is None else results.confirmed["winner"],
         "front": [_point(results, trial) for trial in results.front],
         "references": {
             what: None if trial is None else trial.to_json()
@@ -137,6 +143,8 @@ def summary_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[st
     metric = comparison["objectives"][0]["metric"]
     columns = ["study", "state", f"best {metric}", "trial", "trainable", "share", "default", "head alone",
                "trials", "pruned", "time", "device time"]  # fmt: skip
+    confirmed = any(found["confirmed"] for found in comparison["studies"])
+    columns += ["confirmed", f"test {metric}"] if confirmed else []
     rows = []
     for found in comparison["studies"]:
         best, references = found["best"] or {}, found["references"]
@@ -154,9 +162,15 @@ def summary_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[st
                 number(found["trials"]["pruned"]),
                 duration(3600 * found["hours"]),
                 duration(3600 * found["device_hours"]),
+                *(_winner(found["confirmed"]) if confirmed else ()),
             ]
         )
     return columns, rows
+
+
+def _winner(winner: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The name of what ``confirm`` found, and what it reached on the test rows."""
+    return ("-", "-") if winner is None else (winner["name"], number(winner["test"]["mean"]))
 
 
 def front_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

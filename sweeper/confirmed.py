@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.console import Output
 from sweeper.finalists import p_value
-from sweeper.terminal import number, percent
+from sweeper.terminal import Shown, brief, number, percent
 
 _NARROW = (0, 1, 2, 3, 5)
 """The columns that a terminal of 80 letters has room for."""
@@ -34,13 +34,13 @@ def table_of(said: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             row["name"],
-            str(row["seeds"]),
+            number(row["seeds"]),
             _spread(row["test"]),
             _interval(row["test"]),
             _spread(row["validation"]),
             number(row["trainable_parameters"]),
             percent(row["trainable_percent"]),
-            "-" if row["latency_ms"] is None else f"{row['latency_ms']:.2f} ms",
+            _milliseconds(row["latency_ms"]),
         ]
         for row in [*said["finalists"], *_references(said)]
     ]
@@ -73,23 +73,23 @@ def conclusions(said: Mapping[str, Any]) -> list[str]:
 
 
 def _who_is_alike(said: Mapping[str, Any]) -> str:
-    alike, seeds = said["alike"], said["winner"]["seeds"]
-    others = [row for row in said["finalists"] if row["name"] not in alike]
-    worse = [row["name"] for row in others if row["seeds"] == seeds]
-    fewer = [row["name"] for row in others if row["seeds"] < seeds]
-    rest = f" {_listed(fewer)} {_has(fewer)} fewer trainings, and cannot win." if fewer else ""
+    alike, failed, waiting, seeds = said["alike"], said["failed"], said["waiting"], said["compared_seeds"]
+    names = [row["name"] for row in said["finalists"]]
+    worse = [name for name in names if name not in (*alike, *failed, *waiting)]
+    rest = f" {_listed(failed)} failed under a seed, and cannot win." if failed else ""
+    if waiting:
+        rest += f" {_listed(waiting)} {'is' if len(waiting) == 1 else 'are'} not trained and read to the end."
+    if len(names) > 1 and any(row["seeds"] > seeds for row in said["finalists"]):
+        shared = "the one seed" if seeds == 1 else f"the {seeds} seeds"
+        rest += f" They are compared under {shared} that all have."
     if len(alike) + len(worse) == 1:
         return rest.strip()
     if seeds == 1:
-        return "One seed tells no finalists apart, and the smallest comes first: see --seeds."
+        return f"One seed tells no finalists apart, and the smallest comes first: see --seeds.{rest}"
     if len(alike) == 1:
         return f"{alike[0]} is better than {_listed(worse)} ({said['test_used']}).{rest}"
     apart = f"; {_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse" if worse else ""
     return f"{_listed(alike)} cannot be told apart{apart} ({said['test_used']}).{rest}"
-
-
-def _has(names: Sequence[str]) -> str:
-    return "has" if len(names) == 1 else "have"
 
 
 def _who_is_confirmed(said: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _against_references(said: Mapping[str, Any]) -> str:
 
 def _difference(test: Mapping[str, Any], other: Mapping[str, Any], name: str) -> str:
     by, p = test["mean"] - other["mean"], p_value(test["values"], other["values"])
-    said = f"{abs(by):.4f} {'above' if by > 0 else 'below'} {name}" if by else f"level with {name}"
+    said = f"{brief(abs(by))} {'above' if by > 0 else 'below'} {name}" if by else f"level with {name}"
     if test["sd"] is None or other["sd"] is None:
         return said
     return f"{said} (p < 0.001)" if p < 0.001 else f"{said} (p = {p:.2g})"
@@ -146,10 +146,14 @@ def said_beside(said: Mapping[str, Any] | None, study: str, spec: Mapping[str, A
 
 
 def _spread(found: Mapping[str, Any]) -> str:
-    sd = "" if found["sd"] is None else f" ± {found['sd']:.4f}"
-    return f"{found['mean']:.4f}{sd}"
+    sd = "" if found["sd"] is None else f" ± {brief(found['sd'])}"
+    return Shown(f"{brief(found['mean'])}{sd}", found["mean"])
+
+
+def _milliseconds(latency: float | None) -> str:
+    return "-" if latency is None else Shown(f"{latency:.2f} ms", latency)
 
 
 def _interval(found: Mapping[str, Any]) -> str:
     low_high = found["interval"]
-    return "-" if low_high is None else f"{low_high[0]:.4f} to {low_high[1]:.4f}"
+    return "-" if low_high is None else Shown(" to ".join(map(brief, low_high)), low_high[0])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import NothingSucceededError, SweeperError, UsageError
-from sweeper.finalists import DEFAULT, HEAD, default_of, label_of, verdict
+from sweeper.finalists import DEFAULT, HEAD, default_of, label_of, parse_label, verdict
 from sweeper.ledger.confirmation import CONFIRM
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def confirm_study(
         what ``finalists.verdict`` says.
 
     Raises:
-        UsageError: the study has no test rows, or a trial of it still runs; a device is wrong.
+        UsageError: the study has no test rows; a device is wrong.
         NothingSucceededError: no trial of it has succeeded.
         SweeperError: a finalist could not be trained.
         InterruptedByUser: by SIGINT or SIGTERM; the same command goes on.
@@ -54,11 +54,15 @@ def confirm_study(
     from sweeper.device import devices as all_devices
     from sweeper.engine.showing import Showing
     from sweeper.home import Home
-    from sweeper.session import join_study
+    from sweeper.session import PATIENCE_SECONDS, join_study
     from sweeper.testbench import Bench
     from sweeper.tracking import Tracker
 
-    session = join_study(name, Home.from_environment())
+    home = Home.from_environment()
+    join_study(
+        name, home
+    ).ledger.close()  # wrong is said at once; from here on a server may be away for a while
+    session = join_study(name, home, PATIENCE_SECONDS)
     study, ledger = session.study, session.ledger
     if study.data.test is None:
         raise UsageError(
@@ -75,6 +79,11 @@ def confirm_study(
     if len(finalists) < top:
         found = "one configuration" if len(finalists) == 1 else f"{len(finalists)} different configurations"
         out.note(f"--top {top}: {found} succeeded, all that there are to confirm")
+    earlier, most = _earlier(ledger, name, finalists)
+    if earlier or most > seeds:
+        finalists, seeds = [*finalists, *earlier], max(most, seeds)
+        all_of_them = f"{len(finalists)} configurations, each under {seeds} seeds"
+        out.note(f"with what was confirmed before: {all_of_them}, so that all can be compared")
     default = _default(ledger, name)
     if default is None:
         out.note("the default configuration is left out: it is past a limit, and was never trained")
@@ -109,6 +118,18 @@ def _finalists(ledger: Ledger, name: str, top: int) -> list[TrialView]:
         if view.kind == "search" and view.state == "complete":
             first.setdefault(view.configuration, view)
     return [first[view.configuration] for view in best]
+
+
+def _earlier(ledger: Ledger, name: str, finalists: Sequence[TrialView]) -> tuple[list[TrialView], int]:
+    """The finalists of an earlier ``confirm`` that are none now, and the most seeds that any finalist had.
+
+    All are compared, so that all are trained under the same seeds.
+    """
+    labels = [parse_label(str(view.label)) for view in ledger.confirmations(name) if view.kind == CONFIRM]
+    asked = [(int(what), int(seed)) for what, seed in labels if what.isdigit()]
+    numbers = {number for number, _ in asked} - {view.number for view in finalists}
+    views = [view for view in ledger.trials(name) if view.number in numbers]
+    return views, max((seed for _, seed in asked), default=0)
 
 
 def _default(ledger: Ledger, name: str) -> TrialView | None:

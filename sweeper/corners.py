@@ -31,6 +31,7 @@ _SIZES = (
 
 _BITS = "bits"
 """In place of a key, for the line of an error about a layer that has a bit."""
+_ALLOW = "raise the limit, or allow a smaller bottleneck_dim or fewer layers"
 
 
 def _located(study: Study) -> Iterator[tuple[dict[str, int], AdapterConfig]]:
@@ -87,7 +88,7 @@ def check_space(study: Study, backbone_config: Any) -> None:
     if limit is not None and smallest > limit:
         raise UsageError(
             f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest}; "
-            "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+            f"{_ALLOW}",
             study.path,
             study.line("limits", "trainable_parameters"),
         )
@@ -97,29 +98,36 @@ def check_space(study: Study, backbone_config: Any) -> None:
         if cheapest > most:
             raise UsageError(
                 f"limits.flops_per_token is {most}, but the cheapest adapter of the space costs {cheapest}; "
-                "raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+                f"{_ALLOW}",
                 study.path,
                 study.line("limits", "flops_per_token"),
             )
 
 
 def check_head(limits: Limits) -> None:
-    """Check that an adapter of the space meets the limit of parameters with its head, which labels decide on.
+    """Check that an adapter of the space meets the limits with its head, which the labels decide on.
 
     Raises:
         UsageError: with the line of the limit.
     """
     study, head = limits.study, limits.head_parameters
     limit = study.limits.trainable_parameters
-    if limit is None:
-        return
-    smallest, _ = extremes(study, limits.backbone_config)
-    if smallest + head > limit:
+    if limit is not None:
+        smallest, _ = extremes(study, limits.backbone_config)
+        if smallest + head > limit:
+            raise UsageError(
+                f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has "
+                f"{smallest} and the head {head}; {_ALLOW}",
+                study.path,
+                study.line("limits", "trainable_parameters"),
+            )
+    given = study.limits.given
+    if len(given) > 1 and not any(limits.within(config) for config in every(study)):
         raise UsageError(
-            f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest} "
-            f"and the head {head}; raise the limit, or allow a smaller bottleneck_dim or fewer layers",
+            f"no adapter of the space is within {' and '.join(given)} at once, though some are within each; "
+            f"{_ALLOW}",
             study.path,
-            study.line("limits", "trainable_parameters"),
+            study.line("limits"),
         )
 
 

@@ -76,6 +76,11 @@ def delete_study(ledger: Ledger, home: Home, name: str) -> Deleted:
             _delete_folder(home, folder, deleted)
         elif folder.exists():
             deleted.notes.append(f"{folder} is left: it {others}")
+        elif folder == home.artifacts / name and any(view.files for view in ledger.trials(name)):
+            deleted.notes.append(
+                f"the weights are left where they are: there is no {folder} on this machine; they are in the "
+                f"folder {name} of SWEEPER_ARTIFACTS on the machines that trained it"
+            )
     with alone(home):
         _refuse_if_running(ledger, name, ledger.close_study(name))
         delete_optuna_study(home, name)
@@ -86,6 +91,11 @@ def delete_study(ledger: Ledger, home: Home, name: str) -> Deleted:
 def _refuse_if_running(ledger: Ledger, name: str, count: int) -> None:
     if count == 0:
         return
+    if any(view.state == "running" for view in ledger.confirmations(name)):
+        raise UsageError(
+            f"the study {name} cannot be deleted: `sweeper confirm {name}` trains. End that with Ctrl-C "
+            "where it runs, and try again; what a lost worker held is free once its lease has run out"
+        )
     what = "1 trial of it runs" if count == 1 else f"{count} trials of it run"
     if ledger.study(name).is_stopped:
         raise UsageError(

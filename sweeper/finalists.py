@@ -67,9 +67,7 @@ class Group:
     @property
     def name(self) -> str:
         """``trial-0007``, ``default configuration``, ``head alone`` or ``full fine-tuning``."""
-        if self.number is not None:
-            return f"trial-{self.number:04d}"
-        return _NAMES[self.what]
+        return _name(self.what)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,6 +82,10 @@ class Group:
             "test": spread(self.test, self.within),
             LATENCY: self.latency_ms,
         }
+
+
+def _name(what: str) -> str:
+    return f"trial-{what}" if what.isdigit() else _NAMES[what]
 
 
 def spread(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
@@ -161,6 +163,33 @@ def groups(views: Iterable[TrialView], metric: str) -> list[Group]:
     ]
 
 
+def is_read(view: TrialView) -> bool:
+    """Whether what was trained was read on the test rows."""
+    return any(key.startswith("test/") for key in view.metrics)
+
+
+def compared(views: Iterable[TrialView]) -> tuple[list[str], list[str], set[str]]:
+    """Who is compared, who waits, and under which seeds: those at which each of them was read, or failed.
+
+    Finalists that still have trainings ahead, of a ``confirm`` that goes on or was interrupted, wait for them
+    where there are others; where there are none, what all have so far is compared.
+    """
+    from sweeper.ledger.schema import ENDED
+
+    asked: dict[str, set[str]] = {}
+    through: dict[str, set[str]] = {}
+    for view in views:
+        what, seed = parse_label(str(view.label))
+        if what.isdigit():
+            asked.setdefault(what, set()).add(seed)
+            done = through.setdefault(what, set())
+            if view.state in ENDED and (view.state != "complete" or is_read(view)):
+                done.add(seed)
+    whole = [what for what in asked if through[what] == asked[what]] or list(asked)
+    waiting = [what for what in asked if what not in whole]
+    return whole, waiting, set.intersection(*(through[what] for what in whole)) if whole else set()
+
+
 def p_value(one: Sequence[float], other: Sequence[float]) -> float:
     """Welch's t-test, two-sided. Values that do not vary differ surely, or are the same."""
     if len(one) < 2 or len(other) < 2:
@@ -194,22 +223,27 @@ def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:
 def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     """What was confirmed of a study; None if nothing was.
 
-    A finalist with fewer trainings than another, since some failed or diverged, is none of those compared.
-    ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew, the last three None where
-    that was not; ``alike`` names the finalists that cannot be told apart from the best of them, and
-    ``winner`` is the smallest of those.
+    Finalists are compared under the seeds that all of them have behind them, ``compared_seeds`` in number.
+    ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew, under whichever seeds, the
+    last three None where that was not. ``failed`` names the finalists that failed or diverged under a seed
+    that is compared, ``waiting`` those that still have trainings ahead: neither can win. ``alike`` names
+    those of the others that cannot be told apart from the best, and ``winner`` is the smallest of these.
     """
     from sweeper.front import objectives_of
 
     objective = objectives_of(ledger.study(study).spec)[0]
-    found = groups(ledger.confirmations(study), objective["metric"])
+    views = ledger.confirmations(study)
+    found = groups(views, objective["metric"])
     finalists = [group for group in found if group.number is not None]
-    if not finalists:
+    whole, waiting, seeds = compared(views)
+    shared = [view for view in views if parse_label(str(view.label))[1] in seeds]
+    ready = [group for group in groups(shared, objective["metric"]) if group.what in whole]
+    most = max((len(group.validation) for group in ready), default=0)
+    if not most:
         return None
-    most = max(len(group.validation) for group in finalists)
-    whole = [group for group in finalists if len(group.validation) == most]
-    same = alike(whole, objective["direction"] == "maximize")
-    winner = min(same, key=lambda group: (group.parameters, group.number))
+    even = [group for group in ready if len(group.validation) == most]
+    same = alike(even, objective["direction"] == "maximize")
+    smallest = min(same, key=lambda group: (group.parameters, group.number))
     by_name = {group.what: group.to_json() for group in found}
     default = default_of(ledger.trials(study))
     finalist = None if default is None else by_name.get(f"{default.number:04d}")
@@ -222,8 +256,11 @@ def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
         "head": by_name.get(HEAD),
         "full": by_name.get(FULL),
         "test_used": METHOD,
+        "compared_seeds": most,
         "alike": [group.name for group in same],
-        "winner": winner.to_json(),
+        "failed": [_name(what) for what in whole if what not in {group.what for group in even}],
+        "waiting": [_name(what) for what in waiting],
+        "winner": by_name[smallest.what],
     }
 
 

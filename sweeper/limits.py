@@ -41,6 +41,12 @@ class Limits:
             found["flops_per_token"] = flops_per_token(adapter, self.backbone_config)
         return found
 
+    def within(self, adapter: AdapterConfig) -> bool:
+        """Whether an adapter is past none of the limits on what is known of it."""
+        limits = self.study.limits.given
+        known = self.known_before(adapter, tuple(limits))
+        return all(known[name] <= limit for name, limit in limits.items())
+
     def excess(self, params: Mapping[str, Any], adapter: AdapterConfig) -> dict[str, int]:
         """By how much a configuration is past each limit of its study; 0 or less is within.
 

@@ -21,7 +21,7 @@ from sweeper import confirmed, figures
 from sweeper.errors import UsageError
 from sweeper.figures import style
 from sweeper.results import Results, headline, trial_rows
-from sweeper.terminal import duration, number
+from sweeper.terminal import Shown, duration, number
 
 if TYPE_CHECKING:
     from sweeper.ledger import TrialView
@@ -209,7 +209,9 @@ def table(columns: Sequence[str], lines: Iterable[str]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A cell of a table: numbers to the right, sorted by their value."""
+    """A cell of a table: numbers, and what shows one, to the right, sorted by their value."""
+    if isinstance(value, Shown):
+        return f'<td class="number" data-value="{value.value!r}">{html.escape(value)}</td>'
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f'<td class="number" data-value="{value!r}">{html.escape(number(value))}</td>'
     return f"<td>{html.escape('' if value is None else str(value))}</td>"

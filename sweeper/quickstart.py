@@ -72,6 +72,7 @@ CLEAR_RATING = 0.5
 """A sentence counts as positive above this mean rating, as negative below its negative."""
 
 Fetch = Callable[[Archive, Path], Path]
+Rows = list[tuple[str, str]]
 
 
 def quickstart(folder: Path, fetch: Fetch | None = None) -> None:
@@ -133,12 +134,16 @@ def write_films(archive: Path, target: Path) -> None:
     write_rated(archive, target, FILMS_MEMBER, FILMS_SHA256)
 
 
-def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
-    """Write the sentences of one domain with a clear rating as a TSV of ``sentence`` and ``label``.
+def write_rated(
+    archive: Path, target: Path, name: str, digest: str, make: Callable[[str], Rows] | None = None
+) -> None:
+    """Write the sentences of one domain as a TSV.
 
     Args:
         name: of the domain's file in the archive.
         digest: sha256 of what is written.
+        make: of the lines of id, mean rating and sentence, the rows, the names of the columns first;
+            :func:`label_sentences` if None.
 
     Raises:
         SweeperError: the archive lacks the file, or what came out is not what is pinned.
@@ -156,7 +161,7 @@ def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(beside, "w", encoding="utf-8", newline="") as file:
-            for row in [("sentence", "label"), *label_sentences(text)]:
+            for row in (make or label_sentences)(text):
                 file.write("\t".join(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -166,15 +171,29 @@ def write_rated(archive: Path, target: Path, name: str, digest: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def label_sentences(text: str) -> list[tuple[str, str]]:
-    """Sentences and their labels, each sentence once, out of lines of id, mean rating and sentence."""
-    labels: dict[str, str] = {}
-    for line in filter(None, text.split("\r\n")):
-        _, rating, sentence = line.split("\t")
-        if abs(float(rating)) > CLEAR_RATING:
-            # The first rating of a sentence stands.
-            labels.setdefault(" ".join(sentence.split()), "positive" if float(rating) > 0 else "negative")
-    return list(labels.items())
+def label_sentences(text: str) -> Rows:
+    """``sentence`` and ``label`` of those with a clear rating, out of lines of id, mean rating, sentence."""
+    clear = [(said, float(rating)) for said, rating in _rated(text) if abs(float(rating)) > CLEAR_RATING]
+    named = [(said, "positive" if rating > 0 else "negative") for said, rating in clear]
+    return _once(("sentence", "label"), named)
+
+
+def rate_sentences(text: str) -> Rows:
+    """``sentence`` and ``rating``, the mean of what people gave it: from -4, most negative, to 4."""
+    return _once(("sentence", "rating"), _rated(text))
+
+
+def _rated(text: str) -> Rows:
+    lines = (line.split("\t") for line in text.split("\r\n") if line)
+    return [(" ".join(sentence.split()), rating) for _, rating, sentence in lines]
+
+
+def _once(columns: tuple[str, str], rows: Rows) -> Rows:
+    """The names of the columns, and each sentence once: its first rating stands."""
+    first: dict[str, str] = {}
+    for sentence, value in rows:
+        first.setdefault(sentence, value)
+    return [columns, *first.items()]
 
 
 def open_zip(path: Path, digest: str) -> zipfile.ZipFile:

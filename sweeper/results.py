@@ -60,8 +60,8 @@ class Finalist:
     name: str
     mean: float
     deviation: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     values: tuple[float, ...]
     trainable_parameters: int | None = None
     latency_ms: float | None = None
@@ -77,7 +77,8 @@ class Results:
         status: what ``status --json`` prints.
         goals: the objectives; the first is that by which trials are listed.
         trials: references first, then by number, then the places that wait.
-        best: the best complete trial by the first objective; None if none has succeeded.
+        best: the confirmed winner, or else the best complete trial by the first objective; None if none has
+            succeeded.
         curves: (epoch, objective) of each evaluation, by the place of the trial.
         hours: how long anybody worked on it; several workers count once.
         data_fingerprint: equal for studies of the same rows in the same tokens.
@@ -219,7 +220,7 @@ def _finalists(said: Mapping[str, Any] | None) -> tuple[Finalist, ...]:
     members = []
     for one in found:
         test = one["test"]
-        low, high = test["interval"] or (test["mean"], test["mean"])
+        low, high = test["interval"] or (None, None)
         reference = one["name"] not in names
         values = tuple(test["values"])
         members.append(

@@ -14,6 +14,17 @@ _EXACT = 2.0**53  # up to which a float holds every whole number
 COUNTED = ("complete", "running", "waiting", "pruned", "failed", "cancelled")
 
 
+class Shown(str):
+    """A number as people read it, that a table still sorts by its value."""
+
+    value: float
+
+    def __new__(cls, text: str, value: float) -> Shown:
+        made = super().__new__(cls, text)
+        made.value = value
+        return made
+
+
 def trial_name(trial: Mapping[str, Any]) -> str:
     """``trial-0007``, or the label of a reference run, or ``-`` for a place that has neither."""
     if trial["number"] is not None:
@@ -28,18 +39,28 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return one_line(value)
     if isinstance(value, float) and not (1000 <= abs(value) < _EXACT and value.is_integer()):
-        return f"{value:.6g}"
-    return f"{int(value):,}"
+        return Shown(f"{value:.6g}", value)
+    return Shown(f"{int(value):,}", value)
+
+
+def brief(value: float | None) -> str:
+    """A result to four digits: ``0.8733``, ``3.142e-05``."""
+    if value is None:
+        return "-"
+    plain = value == 0 or 0.001 <= abs(value) < 1000
+    return Shown(f"{value:.4f}" if plain else f"{value:.4g}", value)
 
 
 def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g} %"
+    return "-" if value is None else Shown(f"{value:.3g} %", value)
 
 
 def duration(seconds: float | None) -> str:
     """Seconds as people say them: ``41 s``, ``3 min 12 s``, ``2 h 05 min``."""
-    if seconds is None:
-        return "-"
+    return "-" if seconds is None else Shown(_duration(seconds), seconds)
+
+
+def _duration(seconds: float) -> str:
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -178,7 +178,8 @@ class Bench:
         if not tried:
             out.note("full fine-tuning failed at every learning rate: it is left out")
             return
-        best = max(tried, key=lambda view: sign * (view.objective or 0.0))
+        begun = (view for view in ledger.confirmations(name) if view.label == label_of(FULL, 1))
+        best = next(begun, None) or max(tried, key=lambda view: sign * (view.objective or 0.0))
         ledger.confirm(
             name, [(FULL_PLACE, label_of(FULL, seed), best.params) for seed in range(1, seeds + 1)]
         )
@@ -221,6 +222,7 @@ class Bench:
         from sweeper.evaluate import predict_logits
         from sweeper.finetune import fine_tune
         from sweeper.ledger import Attached, Result
+        from sweeper.ledger.records import OUT_OF_MEMORY
         from sweeper.task import measure
         from sweeper.tasks import task_of
 
@@ -245,9 +247,13 @@ class Bench:
                 half=self.session.row.dtype == "bfloat16",
             )
         except Exception as error:
-            if not (isinstance(error, FloatingPointError) or is_out_of_memory(error)):
+            reason = str(error).splitlines()[0]
+            if isinstance(error, FloatingPointError):
+                ledger.record_result(claim, Result("failed", reason=reason))
+            elif is_out_of_memory(error):
+                ledger.fail(claim, OUT_OF_MEMORY, reason)
+            else:
                 raise
-            ledger.record_result(claim, Result("failed", reason=str(error).splitlines()[0]))
             return
         pack = Pack(model)
         pack.put(0, None)

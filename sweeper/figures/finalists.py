@@ -24,9 +24,10 @@ def finalists(results: Results) -> dict[str, Any]:
         members = [one for one in order if one.is_reference == wanted]
         if members:
             data += [_seeds(members, color), _means(members, name, color)]
+    with_interval = "" if all(one.low is None for one in found) else " with its 95 % interval"
     shape = style.layout(
         headline(results),
-        "Mean over the seeds with its 95 % interval; small dots are the seeds.",
+        f"Mean over the seeds{with_interval}; small dots are the seeds.",
         height=110 + 38 * len(order),
         xaxis=style.axis(f"test {goal.metric} ({'more' if goal.maximize else 'less'} is better)"),
         yaxis=style.axis(
@@ -45,11 +46,11 @@ def headline(results: Results) -> str:
     winner, alike = verdict["winner"], verdict["alike"]
     seeds = style.plural(winner["seeds"], "seed")
     said = f"{winner['name']}: test {goal.metric} {style.short(winner['test']['mean'])} over {seeds}"
-    compared = [row for row in verdict["finalists"] if row["seeds"] == winner["seeds"]]
-    if len(compared) == 1:
+    left_out = {*verdict["failed"], *verdict["waiting"]}
+    if all(row["name"] in {winner["name"], *left_out} for row in verdict["finalists"]):
         return said
     if len(alike) == 1:
-        others = "all other finalists" if len(compared) == len(verdict["finalists"]) else "those compared"
+        others = "those compared" if left_out else "all other finalists"
         return f"{said}, apart from {others}"
     return f"{said}, the smallest of {len(alike)} finalists that validation cannot tell apart"
 
@@ -69,8 +70,8 @@ def _means(members: list[Finalist], name: str, color: str) -> dict[str, Any]:
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [one.high - one.mean for one in members],
-            "arrayminus": [one.mean - one.low for one in members],
+            "array": [None if one.high is None else one.high - one.mean for one in members],
+            "arrayminus": [None if one.low is None else one.mean - one.low for one in members],
             "color": color,
             "thickness": 2,
             "width": 7,

@@ -168,7 +168,7 @@ def _slices_title(results: Results) -> str:
     parts = []
     for name in numbers:
         values = [trial.params[name] for trial in top if name in trial.params]
-        if len(values) > 1:
+        if len(values) == len(top) > 1:  # what a method has alone says nothing of the others
             parts.append(f"{name} {style.short(min(values))} to {style.short(max(values))}")
     if not parts:
         return f"{results.goals[0].metric} against each parameter"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from sweeper.ledger.schema import places, results
+from sweeper.ledger.records import LOST, OUT_OF_MEMORY, RAISED
+from sweeper.ledger.schema import attempts, places, results
 from sweeper.ledger.studyrows import next_position
 
 CONFIRM, FULL = "confirm", "full"
@@ -15,7 +16,12 @@ CONFIRM, FULL = "confirm", "full"
 
 
 def add(connection: Connection, study: str, wanted: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
-    """Add the places (kind, label, params) whose labels are not there yet; returns how many."""
+    """Add the places (kind, label, params) whose labels are not there yet; returns how many.
+
+    Those that are there, and failed for want of memory, by an error or by the loss of their workers, are
+    tried again. What diverged would diverge again.
+    """
+    _try_again(connection, study, [label for _, label, _ in wanted])
     position = next_position(connection, study)
     there = set(
         connection.execute(
@@ -31,6 +37,29 @@ def add(connection: Connection, study: str, wanted: Sequence[tuple[str, str, Map
         values = {**row, "study": study, "position": position + index, "state": "waiting", "budgeted": False}
         connection.execute(insert(places).values(values))
     return len(rows)
+
+
+def _try_again(connection: Connection, study: str, labels: Sequence[str]) -> None:
+    last = select(attempts.c.outcome).where(
+        attempts.c.place_id == places.c.id, attempts.c.attempt == places.c.attempt
+    )
+    failed = list(
+        connection.execute(
+            select(places.c.id)
+            .where(
+                places.c.study == study,
+                places.c.kind.in_((CONFIRM, FULL)),
+                places.c.label.in_(labels),
+                places.c.state == "failed",
+                last.correlate(places).scalar_subquery().in_((LOST, OUT_OF_MEMORY, RAISED)),
+            )
+            .with_for_update()
+        ).scalars()
+    )
+    connection.execute(delete(results).where(results.c.place_id.in_(failed)))
+    connection.execute(
+        update(places).where(places.c.id.in_(failed)).values(state="waiting", version=places.c.version + 1)
+    )
 
 
 def is_through(connection: Connection, study: str, kind: str) -> bool:

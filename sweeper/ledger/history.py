@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from sweeper.ledger.database import now_seconds
-from sweeper.ledger.records import REPEAT_OF, TRAINED_ALIKE, says_refused
+from sweeper.ledger.records import LOST, REPEAT_OF, TRAINED_ALIKE, says_refused
 from sweeper.ledger.schema import IN_STUDY, attempts, metrics, places
 
 
@@ -17,7 +17,8 @@ class AttemptRow:
 
     Args:
         trial: its name, such as ``trial-0007`` or ``reference-head``; None if it never became one.
-        started_at, ended_at: seconds since 1970 by the database's clock; of one that goes on, until now.
+        started_at, ended_at: seconds since 1970 by the database's clock; of one that goes on, until now, and
+            of one whose lease ran out, until its worker was last seen.
         outcome: how it ended (see ``schema.attempts``); ``running`` if it goes on.
         reason: why, in words; None where there is nothing to say.
     """
@@ -53,11 +54,16 @@ class Evaluation:
 
 def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
     """Every attempt at a study's trials and references, oldest first; none at what confirms them."""
+    is_lost = and_(attempts.c.ended_at.is_(None), places.c.lease_expires < now_seconds())
+    reached = case((is_lost, attempts.c.seen_at), else_=now_seconds())
     query = (
         select(
             attempts,
             places.c.label,
-            func.coalesce(attempts.c.ended_at, now_seconds()).label("until"),
+            func.coalesce(attempts.c.ended_at, reached).label("until"),
+            case((is_lost, LOST), (attempts.c.ended_at.is_(None), "running"), else_="ended").label(
+                "standing"
+            ),
         )
         .join(places, places.c.id == attempts.c.place_id)
         .where(places.c.study == study, places.c.kind.in_(IN_STUDY))
@@ -73,7 +79,7 @@ def attempt_rows(connection: Connection, study: str) -> list[AttemptRow]:
             device=row.device,
             started_at=row.started_at,
             ended_at=row.until,
-            outcome=row.outcome or ("running" if row.ended_at is None else "ended"),
+            outcome=row.outcome or row.standing,
             reason=row.reason,
         )
         for row in connection.execute(query)

@@ -274,13 +274,18 @@ class Ledger:
         """Number and state of every trial of the search that has a number, by place."""
         return self._database.read(outcomes.numbers, name)
 
-    def record_repeat(self, claim: Claim, configuration: str) -> int | None:
+    def record_repeat(
+        self, claim: Claim, configuration: str, states: Sequence[str] = ("complete", "pruned")
+    ) -> int | None:
         """End a place as the trial that was trained with the same configuration, or free it to wait for one
         that is being trained with it; returns the number of that trial.
 
         None, and nothing done, if there is no such trial.
+
+        Args:
+            states: how one that was trained has ended: of a trial that is to be whole, only ``complete``.
         """
-        return self._database.write(outcomes.record_repeat, claim, configuration)
+        return self._database.write(outcomes.record_repeat, claim, configuration, states)
 
     def adopt_metrics(self, claim: Claim, attempt: int, evaluations: int) -> None:
         """Take over the first evaluations of an earlier attempt, which this one goes on from."""

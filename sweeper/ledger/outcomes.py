@@ -195,14 +195,17 @@ def mark_told(connection: Connection, place_id: int) -> None:
     connection.execute(update(places).where(places.c.id == place_id).values(told=true()))
 
 
-def record_repeat(connection: Connection, claim: Claim, configuration: str) -> int | None:
+def record_repeat(
+    connection: Connection, claim: Claim, configuration: str, states: Sequence[str]
+) -> int | None:
     """Train no configuration twice: returns the number of the trial that was, or is being, trained alike.
 
     One that was gives the place its result and its curve; for one that runs the place waits, see
     :func:`sweeper.ledger.places.reserve`. None, and nothing done, if there is neither. Raises LeaseLost.
+
+    Args:
+        states: how one that was has ended. The default configuration is no repeat of one that was pruned.
     """
-    # Trial 0 is never pruned, and so is no repeat of one that was.
-    states = ("complete",) if claim.trial_number == 0 else ("complete", "pruned")
     # One at a time in a study: of two that draw the same, the second sees the first.
     own = select(studies.c.name).where(studies.c.name == claim.study)
     connection.execute(own.with_for_update(key_share=True))

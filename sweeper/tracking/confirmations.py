@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper import space
-from sweeper.finalists import HEAD, LATENCY, members, parse_label
+from sweeper.finalists import HEAD, LATENCY, is_read, members, parse_label
 from sweeper.ledger import StudyRow, TrialView
 from sweeper.ledger.confirmation import CONFIRM, FULL
 from sweeper.ledger.schema import ENDED
@@ -53,13 +53,13 @@ def belongs(view: TrialView) -> bool:
 
 
 def is_over(views: Iterable[TrialView]) -> bool:
-    """Whether all that workers train to confirm a study has ended, and some of it was read on the test rows.
+    """Whether all that workers train to confirm a study has ended, and was read on the test rows.
 
     Full fine-tuning comes last, or never where it was interrupted: what there is of it is shown.
     """
     trained = [view for view in views if view.kind == CONFIRM]
-    tested = any(key.startswith("test/") for view in trained for key in view.metrics)
-    return tested and all(view.state in ENDED for view in trained)
+    tested = [is_read(view) for view in trained if view.state == "complete"]
+    return any(tested) and all(tested) and all(view.state in ENDED for view in trained)
 
 
 def tags_of(study: Study, view: TrialView) -> dict[str, str]:

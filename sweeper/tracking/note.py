@@ -15,7 +15,7 @@ from sweeper.ledger import StudyRow
 from sweeper.study import Study
 from sweeper.study.layerbits import columns
 from sweeper.tasks import task_of
-from sweeper.terminal import COUNTED, configuration, number, percent, trial_name
+from sweeper.terminal import COUNTED, brief, configuration, number, percent, trial_name
 
 MOST_OF_FRONT = 30
 """Rows of a table for people; MLflow takes 20,000 characters in all."""
@@ -66,7 +66,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         return "No trial succeeded" if ended else "No trial has ended yet"
     parts = [
         f"{'Best' if ended else 'Best so far'}: {trial_name(best)}",
-        f"{summary['metric']} {_short(best['objective'])}",
+        f"{summary['metric']} {brief(best['objective'])}",
         f"{number(best['trainable_parameters'])} parameters ({percent(best['trainable_percent'])})",
     ]
     for what, reference in summary["references"].items():
@@ -78,7 +78,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         ):
             parts.append(f"is the {word}")
         elif reference is not None:
-            parts.append(f"{word} {_short(reference['objective'])}")
+            parts.append(f"{word} {brief(reference['objective'])}")
     return " · ".join(parts)
 
 
@@ -86,17 +86,17 @@ def confirmed_headline(said: Mapping[str, Any]) -> str:
     """Which finalist won, what it is worth under fresh seeds, at what size, in one line of plain text."""
     winner = said["winner"]
     test, seeds = winner["test"], winner["seeds"]
-    spread = "one seed" if test["sd"] is None else f"± {_short(test['sd'])}, {seeds} seeds"
+    spread = "one seed" if test["sd"] is None else f"± {brief(test['sd'])}, {seeds} seeds"
     parts = [
         f"Confirmed: {winner['name']}",
-        f"test {said['metric']} {_short(test['mean'])} ({spread})",
+        f"test {said['metric']} {brief(test['mean'])} ({spread})",
         f"{number(winner['trainable_parameters'])} parameters ({percent(winner['trainable_percent'])})",
     ]
     for word in ("default", "head", "full"):
         if said[word] is not None and said[word]["what"] == winner["what"]:
             parts.append(f"is the {word}")
         elif said[word] is not None:
-            parts.append(f"{word} {_short(said[word]['test']['mean'])}")
+            parts.append(f"{word} {brief(said[word]['test']['mean'])}")
     return " · ".join(parts)
 
 
@@ -117,7 +117,7 @@ def _comparison(summary: Mapping[str, Any]) -> str:
         [
             what,
             trial_name(trial) if trial["number"] is not None else trial["label"],
-            _short(trial["objective"]),
+            brief(trial["objective"]),
             _difference(trial, best),
             number(trial["adapter_parameters"]),
             number(trial["trainable_parameters"]),
@@ -183,10 +183,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     spaced = [[f"{cell}&emsp;" for cell in row] for row in (header, *rows)]
     lines = [spaced[0], ["---"] * len(header), *spaced[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def _code(text: str) -> str:

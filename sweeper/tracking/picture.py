@@ -176,7 +176,7 @@ def result_points(trial: TrialView, rows: Sequence[MetricRow]) -> list[Point]:
 
     Args:
         rows: all metric rows of the place, oldest first. The last may be of an attempt that does not count,
-            or of another evaluation than that whose weights were kept.
+            of another evaluation than that whose weights were kept, or copied behind the end of a repeat.
     """
     if trial.state not in ENDED or trial.ended_at is None:
         return []
@@ -187,8 +187,10 @@ def result_points(trial: TrialView, rows: Sequence[MetricRow]) -> list[Point]:
     step = max((row.evaluation for row in rows), default=0)
     result = {**trial.metrics, OBJECTIVE: trial.objective, "seconds": trial.seconds}
     result["device_seconds"] = trial.device_seconds
+    # Of points at one step the latest is shown, by the millisecond.
+    after = max([trial.ended_at, *(row.time + 0.001 for row in rows)])
     return [
-        Point(key, value, trial.ended_at, step)
+        Point(key, value, after, step)
         for key, value in result.items()
         if value is not None and (key not in latest or latest[key].value != value)
     ]

@@ -52,6 +52,9 @@ class Beginner:
         self._trials = trials
         self._backbone_config = backbone_config
         self._hidden_size = hidden_size(backbone_config)
+        self._default = space.configuration(
+            session.study, space.default_params(session.study, self._hidden_size)
+        )
         self.limits = Limits(session.study, backbone_config, outputs)
         self._frozen = kept_frozen(session.study, session.home.artifacts)
         row = session.row
@@ -67,6 +70,15 @@ class Beginner:
         if claim.kind == CONFIRM:
             return self._confirmation(claim)
         return self._reference(claim) if claim.kind == "reference" else self._trial(claim)
+
+    def is_default(self, claim: Claim) -> bool:
+        """Whether a claim that has begun is of the default configuration: trial 0, or one that stands for it.
+
+        What the others are measured against is always whole.
+        """
+        if claim.kind != "search" or claim.params is None:
+            return False
+        return space.configuration(self._session.study, claim.params) == self._default
 
     def _confirmation(self, claim: Claim) -> Begun:
         """A configuration that is known, or the head alone, under a seed that the search has not seen."""
@@ -113,9 +125,11 @@ class Beginner:
         ledger.attach(claim, attached)
         point("after_attach")
         claim = replace(claim, trial_number=number, trial_id=trial_id, params=dict(params))
-        if not study.budget.repeats and ledger.record_repeat(claim, attached.configuration) is not None:
-            point("after_record")
-            return None
+        if not study.budget.repeats:
+            states = ("complete",) if self.is_default(claim) else ("complete", "pruned")
+            if ledger.record_repeat(claim, attached.configuration, states) is not None:
+                point("after_record")
+                return None
         seed = space.trial_seed(study, number)
         job = Job(claim.place_id, number, claim.attempt, found.adapter, found.train, seed)
         return self._begun(claim, job)

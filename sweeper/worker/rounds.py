@@ -256,8 +256,7 @@ class Rounds:
     def _may_be_pruned(self, event: Evaluated, claim: Claim) -> bool:
         """Whether to ask the pruner, which reads what the whole study has reported."""
         study, number = self._session.study, event.job.number
-        # Trial 0, the default configuration, is what the others are measured against: it is always whole.
-        if claim.kind != "search" or not number:
+        if claim.kind != "search" or number is None or self._beginner.is_default(claim):
             return False
         return decides(study.pruner, event.evaluation, study.name, number)
 

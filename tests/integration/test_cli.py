@@ -223,6 +223,22 @@ def test_a_limit_that_no_trial_can_meet_with_its_head_begins_nothing(tmp_path):
     assert not (tmp_path / "sweeps" / "store.db").exists()
 
 
+def test_limits_that_no_trial_can_meet_at_once_begin_nothing(tmp_path):
+    """The smallest adapter is not the cheapest: of two limits each is met by one of them."""
+    write_study(
+        tmp_path,
+        search={"bottleneck_dim": 2, "layers": [[0], [1, 2]], "learning_rate": {"from": 0.001, "to": 0.01}},
+        limits={"trainable_parameters": 250, "flops_per_token": 70_000},
+    )
+    sweeper = CommandLine(tmp_path)
+    for command in ("check", "run"):
+        done = sweeper(command, "study.yaml")
+        assert done.returncode == 2, done.stderr
+        assert "within trainable_parameters and flops_per_token at once" in done.stderr
+        assert "study.yaml:" in done.stderr
+    assert not (tmp_path / "sweeps" / "store.db").exists()
+
+
 def test_data_that_changed_is_refused_by_check_as_by_run(tmp_path):
     path = write_study(tmp_path, budget={"trials": 1}, train={"epochs": 1})
     sweeper = CommandLine(tmp_path)

@@ -16,13 +16,15 @@ import pytest
 
 from sweeper import cli
 from sweeper.asktell import create_optuna_study
+from sweeper.finalists import label_of
 from sweeper.home import Home
 from sweeper.ledger import this_worker
+from sweeper.ledger.confirmation import CONFIRM
 from sweeper.session import open_study
 from sweeper.study import from_dict, load_study
 from tests.command_line import CommandLine
 from tests.faults.processes import wait_until
-from tests.made_study import TRIALS, MadeStudy, home_in, spec
+from tests.made_study import BEST, TRIALS, MadeStudy, home_in, spec
 from tests.mlflow_server import picture_of
 from tests.mlflow_tables import put_mlflow_tables
 from tests.tiny_folder import write_study
@@ -154,6 +156,14 @@ def test_deleting_asks_and_deletes_what_was_made(
     sweeper("stop", "films")
     assert "cannot be deleted yet" in refused(sweeper("delete", "films", "--yes"))
     films.ledger.release(running)
+    films.confirm(finalists=1, seeds=1)
+    films.ledger.confirm("films", [(CONFIRM, label_of(BEST, 2), {})])
+    confirming = films.ledger.reserve("films", this_worker("cpu"), kind=CONFIRM)
+    assert confirming is not None
+    assert "`sweeper confirm films` trains. End that with Ctrl-C" in refused(
+        sweeper("delete", "films", "--yes")
+    )
+    films.ledger.release(confirming)
 
     question = f"Delete the study films with 3 trials, and all files in {weights}?"
     assert refused(sweeper("delete", "films")) == f"{question} Nobody is here to answer: give --yes"
@@ -183,6 +193,16 @@ def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: InThisProcess, f
     assert (deleted["study"], deleted["trials"], deleted["in_mlflow"]) == ("films", 6, False)
     assert "the experiment films in MLflow is left there" in deleted["notes"][0]
     assert films.ledger.studies() == []
+
+
+def test_weights_that_another_machine_holds_are_not_deleted_in_silence(
+    sweeper: InThisProcess, films: MadeStudy, tmp_path: Path
+) -> None:
+    done = sweeper("delete", "films", "--yes", "--json", SWEEPER_ARTIFACTS=str(tmp_path / "elsewhere"))
+    deleted = json.loads(done.stdout)
+    assert (films.home.artifacts / "films").is_dir() and films.ledger.studies() == []
+    [note] = [note for note in deleted["notes"] if "weights" in note]
+    assert str(tmp_path / "elsewhere" / "films") in note and "on the machines that trained it" in note
 
 
 def test_a_picture_is_completed_and_drawn_anew(sweeper: InThisProcess, films: MadeStudy) -> None:

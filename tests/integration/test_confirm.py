@@ -14,7 +14,7 @@ import pytest
 
 from sweeper.cli import main
 from sweeper.confirmed import print_confirmation
-from sweeper.confirming import _default, _finalists, _wanted, confirm_study
+from sweeper.confirming import _default, _earlier, _finalists, _wanted, confirm_study
 from sweeper.console import Output
 from sweeper.engine.crew import WorkerOptions
 from sweeper.errors import UsageError
@@ -178,9 +178,10 @@ def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(
     def no_room(*arguments: object, **options: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    monkeypatch.setattr("sweeper.finetune.fine_tune", no_room)
     command = ["confirm", "tiny", "--top", "1", "--seeds", "1", "--workers", "1", "--json", "--references"]
-    assert main(command) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("sweeper.finetune.fine_tune", no_room)
+        assert main(command) == 0
     told = capsys.readouterr()
     assert "full fine-tuning failed at every learning rate: it is left out" in told.err
     said = json.loads(told.out)
@@ -191,6 +192,12 @@ def test_a_default_past_the_limits_is_left_out_and_the_head_is_not(
     assert "head alone" in table and "default" not in table
     assert main(["report", "tiny"]) == 0
     capsys.readouterr()
+    assert main(["sync", "tiny", "--rebuild", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == 0
+    # What did not fit has its chance again, when the command is given again.
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "it is left out" not in told.err and json.loads(told.out)["full"]["seeds"] == 1
     assert main(["sync", "tiny", "--rebuild", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["missing"] == 0
 
@@ -244,6 +251,19 @@ def test_the_rate_of_full_fine_tuning_is_chosen_when_all_rates_are_through(
     assert views["confirm-full-rate0"].keys() == {"learning_rate", "warmup"}
     assert [views[label_of("full", seed)]["learning_rate"] for seed in (1, 2)] == [RATES[2]] * 2
     assert "waiting for what another confirm of this study fine-tunes" in capsys.readouterr().err
+
+
+def test_what_was_a_finalist_before_is_compared_with_those_of_now(tmp_path: Path) -> None:
+    """Under as many seeds, whichever of the two were asked for more."""
+    study = MadeStudy(home_in(tmp_path))
+    study.run_all()
+    ledger = study.ledger
+    assert _earlier(ledger, "films", _finalists(ledger, "films", 2)) == ([], 0)
+    study.confirm(finalists=2, seeds=4)
+    best, second = _finalists(ledger, "films", 2)
+    assert _earlier(ledger, "films", [best, second]) == ([], 4)
+    assert _earlier(ledger, "films", [best]) == ([second], 4)
+    ledger.close()
 
 
 def test_a_retry_of_the_default_is_the_default(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from threading import Barrier, Thread
 
@@ -168,6 +169,20 @@ def test_a_trial_that_was_interrupted_is_gone_on_with_though_the_budget_is_used_
     ledger.record_result(again, Result("complete", 0.6))
     ledger.record_result(second, Result("complete", 0.6))
     assert states(ledger).count("complete") == 3 and states(ledger).count("waiting") == 1
+
+
+def test_what_a_dead_worker_began_lasted_until_it_was_seen(url: str) -> None:
+    """Else a machine that lost its power trains on in the timeline until somebody works on the study."""
+    ledger = new_ledger(url, trials=4)
+    claim = reserve(ledger)
+    attach(ledger, claim, 0)
+    [going] = ledger.attempts("one")
+    assert going.outcome == "running"
+    ledger.heartbeat([replace(claim, lease_seconds=-1.0)])
+    [lost] = ledger.attempts("one")
+    time.sleep(0.2)
+    [later] = ledger.attempts("one")
+    assert lost.outcome == later.outcome == "lost" and lost.ended_at == later.ended_at
 
 
 @pytest.mark.parametrize("way", ["handed back", "raised", "expired", "reaped"])

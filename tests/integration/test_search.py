@@ -107,7 +107,9 @@ def test_points_past_a_limit_are_none_of_a_grid_and_take_no_place(folder: Path) 
     # What meets one limit is past the other.
     search: dict[str, Any] = {"bottleneck_dim": 2, "layers": [[0], [1, 2]]}
     limits = {"trainable_parameters": 250, "flops_per_token": 70_000}
-    with pytest.raises(UsageError, match="no point of the grid is within the limits") as caught:
+    with pytest.raises(
+        UsageError, match="no adapter of the space is within trainable_parameters and"
+    ) as caught:
         begin(folder, **given, search=search, limits=limits, budget={"trials": 5})
     assert caught.value.line is not None and not (folder / "sweeps" / "store.db").exists()
     given["search"] = {"bottleneck_dim": [2, 8], "layers": ["all", [0]], "activation": ["relu", "gelu"]}

@@ -298,6 +298,31 @@ def test_trials_that_raise_fail_and_end_the_study_at_their_limit(
     check_agrees(again, 6)
 
 
+def test_a_retry_of_the_default_configuration_is_never_pruned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others are measured against is whole, by whichever number."""
+    import sweeper.slot
+
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("no room for this adapter")
+
+    given: dict[str, Any] = {"train": {"epochs": 3}, "pruner": "successive_halving"}
+    session = begin(folder, budget={"trials": 1}, **given)
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeper.slot.adapters, "build", fail)
+        run(session)
+    first = next(view for view in session.ledger.trials("tiny") if view.number == 0)
+    assert first.state == "failed" and session.ledger.retry("tiny", [first.place_id])
+    monkeypatch.setattr(worker_module.Rounds, "_is_pruned", lambda *arguments: True)
+    again = begin(folder, budget={"trials": 3}, **given)
+    run(again)
+    trials = [view for view in again.ledger.trials("tiny") if view.kind == "search"]
+    retries = [view.state for view in trials if view.retry_of == 0]
+    others = [view.state for view in trials if view.retry_of is None and view.number != 0]
+    assert retries == ["complete"] and others == ["pruned", "pruned"]
+
+
 def test_a_trial_that_diverges_is_pruned_and_never_best(folder: Path) -> None:
     data = yaml.safe_load(write_study(folder, budget={"trials": 2}).read_text())
     session = begin(

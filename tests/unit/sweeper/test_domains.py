@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import shutil
-import tarfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import pytest
 
 from sweeper import domains, quickstart
 from sweeper.errors import SweeperError
+from tests.rated_archive import Index, write_archive
 
 ARCHIVE = "vaderSentiment-0.5.zip"
 RATED = {
@@ -42,35 +39,10 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def write_archive(path: Path, rated: dict[str, str]) -> Path:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as inner:
-        members = {domains.DOMAINS[name][0]: text for name, text in rated.items()}
-        members |= {quickstart.FILMS_MEMBER: "1\t2.0\tA film.\r\n", "../../escaped.txt": "out"}
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content.encode())
-            inner.addfile(member, io.BytesIO(content.encode()))
-    with zipfile.ZipFile(path, "w") as outer:
-        outer.writestr(quickstart.FILMS_ARCHIVE, buffer.getvalue())
-    return path
-
-
 def pin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = replace(quickstart.FILMS, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     for module in (quickstart, domains):
         monkeypatch.setattr(module, "FILMS", pinned)
-
-
-class Index:
-    """Hands out the archive, and counts how often."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.asked = path, 0
-
-    def __call__(self, archive: quickstart.Archive, into: Path) -> Path:
-        self.asked += 1
-        return Path(shutil.copy(self.path, into / archive.filename))
 
 
 def there(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import transformers
 
 from sweeper import examples, quickstart
 from sweeper.metrics import marks_entities
+from tests.rated_archive import Index, write_archive
 
+PRODUCTS = "1\t2.5\tA fine  phone.\r\n2\t-0.1\tBlack.\r\n3\t-3\tA fine phone.\r\n"
+RATINGS = "sentence\trating\nA fine phone.\t2.5\nBlack.\t-0.1\n"
 FILMS = "sentence\tlabel\nA moving film.\tpositive\nA dull plot.\tnegative\nFine acting.\tpositive\n"
 
 
@@ -41,6 +45,12 @@ def test_what_is_written_and_what_stays(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(quickstart, "BACKBONE_FILES", {})
     monkeypatch.setattr(quickstart, "FILMS_SHA256", hashlib.sha256(FILMS.encode()).hexdigest())
     monkeypatch.setattr(examples, "make_gpt2", partial(examples.make_gpt2, steps=1))
+    index = Index(write_archive(tmp_path / "archive.zip", {"products": PRODUCTS}))
+    pinned = replace(quickstart.FILMS, sha256=hashlib.sha256(index.path.read_bytes()).hexdigest())
+    for module in (quickstart, examples):
+        monkeypatch.setattr(module, "FILMS", pinned)
+    monkeypatch.setattr(examples, "pip_download", index)
+    monkeypatch.setattr(examples, "RATINGS_SHA256", hashlib.sha256(RATINGS.encode()).hexdigest())
     (tmp_path / "quickstart").mkdir()
     (tmp_path / "quickstart" / "films.tsv").write_text(FILMS)
     folder = tmp_path / "examples"
@@ -49,6 +59,7 @@ def test_what_is_written_and_what_stays(tmp_path: Path, monkeypatch: pytest.Monk
     assert examples.main([str(folder)]) == 0
     made = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert json.loads(made["sentences.jsonl"]) == {"text": "A dull plot."}
+    assert made["ratings.tsv"].decode() == RATINGS and index.asked == 1
     assert made["entities.jsonl"].count(b"\n") == made["aspects.jsonl"].count(b"\n") == examples.ROWS
     assert (
         transformers.AutoModelForCausalLM.from_pretrained(folder / "gpt2").config.n_layer == examples.LAYERS
@@ -59,4 +70,5 @@ def test_what_is_written_and_what_stays(tmp_path: Path, monkeypatch: pytest.Monk
     assert examples.main([str(folder)]) == 0
     assert (folder / "gpt2" / "model.safetensors").stat().st_mtime_ns == weights
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == made
+    assert index.asked == 1
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]

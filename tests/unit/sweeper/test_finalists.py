@@ -30,6 +30,7 @@ from sweeper.study import from_dict
 from sweeper.summary import summarize
 from sweeper.terminal import configuration
 from sweeper.testbench import Bench
+from sweeper.tracking.confirmations import is_over
 from sweeper.tracking.note import confirmed_headline, note
 from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 
@@ -118,8 +119,52 @@ def test_a_finalist_that_lost_trainings_does_not_win_for_want_of_values(tmp_path
     [lost] = [name for name, count in seeds.items() if count == 1]
     assert sorted(seeds.values()) == [1, 3, 3] and lost not in said["alike"]
     assert said["winner"]["name"] != lost
-    assert f" {lost} has fewer trainings, and cannot win." in conclusions(said)[0]
+    assert said["failed"] == [lost] and said["waiting"] == []
+    assert f" {lost} failed under a seed, and cannot win." in conclusions(said)[0]
     assert "all other finalists" not in headline(read_results(study.ledger, "films"))
+    study.ledger.close()
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 3])
+def test_a_confirm_that_was_interrupted_while_it_read_changes_no_winner(
+    tmp_path: Path, interrupted_at: int
+) -> None:
+    """The one finalist with a reading more than the others won for want of values to compare with."""
+    study = MadeStudy(home_in(tmp_path))
+    study.run_all()
+    if interrupted_at > 1:
+        study.confirm(finalists=3, seeds=interrupted_at - 1)
+    before = verdict(study.ledger, "films")
+    study.confirm(finalists=3, seeds=4, read=label_of(BEST, interrupted_at).__eq__)
+    said = verdict(study.ledger, "films")
+    assert not is_over(study.ledger.confirmations("films"))
+    if before is None:
+        assert said is None
+    else:
+        assert said is not None and said["winner"]["name"] == before["winner"]["name"] != f"trial-{BEST:04d}"
+        assert said["alike"] == before["alike"] and said["compared_seeds"] == 2 and said["failed"] == []
+        assert "They are compared under the 2 seeds that all have." in conclusions(said)[0]
+    study.ledger.close()
+
+
+def test_finalists_with_fewer_seeds_asked_for_are_compared_under_those_that_all_have(tmp_path: Path) -> None:
+    study = MadeStudy(home_in(tmp_path))
+    study.run_all()
+    study.confirm(finalists=2, seeds=4)
+    study.confirm(finalists=3, seeds=2, read=lambda label: False)
+    said = verdict(study.ledger, "films")
+    assert said is not None and said["compared_seeds"] == 4 and len(said["finalists"]) == 2
+    assert len(said["waiting"]) == 1 and said["waiting"][0] in conclusions(said)[0]
+    study.ledger.close()
+
+    study = MadeStudy(home_in(tmp_path / "whole"))
+    study.run_all()
+    study.confirm(finalists=2, seeds=4)
+    study.confirm(finalists=3, seeds=2)
+    said = verdict(study.ledger, "films")
+    assert said is not None and said["compared_seeds"] == 2 and len(said["alike"]) == 3
+    assert sorted(row["seeds"] for row in said["finalists"]) == [2, 4, 4]
+    assert is_over(study.ledger.confirmations("films"))
     study.ledger.close()
 
 
@@ -142,6 +187,7 @@ def verdict_of(*finalists: Group, head: Group) -> dict[str, Any]:
         "metric": "accuracy", "direction": "maximize", "finalists": [one.to_json() for one in finalists],
         "alike": [one.name for one in same], "winner": min(same, key=lambda one: one.parameters).to_json(),
         "default": finalists[0].to_json(), "head": head.to_json(), "full": None, "test_used": METHOD,
+        "compared_seeds": len(finalists[0].validation), "failed": [], "waiting": [],
     }  # fmt: skip
 
 

@@ -100,6 +100,15 @@ def test_the_result_of_kept_weights_comes_after_the_last_evaluation() -> None:
     assert points["accuracy"].step == 2
 
 
+def test_the_result_of_a_repeat_is_shown_and_not_what_was_copied_behind_its_end() -> None:
+    """MLflow shows the latest of the points at one step, and of the same millisecond the greatest."""
+    trial = make_trial(0, objective=0.9, metrics={"accuracy": 0.9}, ended_at=110.0)
+    rows = [metric(key, 2, 0.95, time=110.0004) for key in ("objective", "accuracy")]
+    points = {point.key: point for point in picture.result_points(trial, rows)}
+    for key in ("objective", "accuracy"):
+        assert points[key].value == 0.9 and int(1000 * points[key].time) > int(1000 * rows[0].time)
+
+
 def test_the_attempt_that_counts_has_the_last_word() -> None:
     trial = make_trial(0, "pruned", objective=0.6)
     rows = [metric("objective", step, 0.1, time=102.0) for step in (1, 2, 3)]

@@ -21,10 +21,12 @@ from sweeper.figures import finalists, progress, style
 from sweeper.importance import importances
 from sweeper.ledger import Attached, AttemptRow, Result, this_worker, trialview
 from sweeper.ledger.records import PAST_THE_LIMIT
-from sweeper.page import figure_section, report_page, write_page
+from sweeper.page import cell, figure_section, report_page, write_page
 from sweeper.results import Finalist, Goal, Results, goals_of, non_dominated, read_results
 from sweeper.study.schema import Fixed, Range
 from sweeper.summary import summarize
+from sweeper.terminal import duration, percent
+from sweeper.terminal import number as shown_number
 from tests.made_study import BEST, TRIALS, MadeStudy, home_in
 
 FIGURES = ("front", "parallel", "importance", "slices", "curves", "timeline", "finalists")
@@ -247,7 +249,9 @@ def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Result
     verdict = {
         "winner": {"name": "trial-0005", "seeds": 2, "test": {"mean": 0.855}},
         "alike": ["trial-0001", "trial-0005"],
-        "finalists": [{"seeds": 2}, {"seeds": 2}, {"seeds": 2}],
+        "finalists": [{"name": "trial-0001"}, {"name": "trial-0005"}, {"name": "trial-0000"}],
+        "failed": ["trial-0000"],
+        "waiting": [],
     }
     confirmed = dataclasses.replace(results, finalists=found, confirmed=verdict)
     said = finalists.headline(confirmed)
@@ -258,6 +262,45 @@ def test_finalists_are_drawn_with_their_intervals_and_ties_named(results: Result
     means = {trace.name: trace for trace in figures.figure(confirmed, "finalists").data if trace.name}
     assert list(means["finalists"].error_x.array) == pytest.approx([0.01, 0.01, 0.01])
     assert list(means["references"].x) == [0.87]
+    # One seed has no interval, which is not one of no width.
+    once = tuple(dataclasses.replace(one, low=None, high=None) for one in found)
+    drawn = figures.figure(dataclasses.replace(confirmed, finalists=once), "finalists")
+    bars = [trace.error_x for trace in drawn.data if trace.name]
+    assert all(value is None for bar in bars for value in (*bar.array, *bar.arrayminus))
+    assert "interval" not in drawn.layout.title.text
+
+
+def test_what_only_some_of_the_best_have_is_not_said_of_them_all(results: Results) -> None:
+    """No trial has the rank of one method and the dimension of another."""
+    search = {"lora.rank": Range(1, 64), "learning_rate": Range(1e-4, 1e-2)}
+    study = dataclasses.replace(results.study, search=search)
+    trials = tuple(
+        dataclasses.replace(
+            trial, params={"learning_rate": 1e-3, **({"lora.rank": 4 + index} if index != 1 else {})}
+        )
+        for index, trial in enumerate(results.top(3))
+    )
+    said = titles(dataclasses.replace(results, study=study, trials=trials))["slices"]
+    assert "The best 3 trials lie at learning_rate 0.001 to 0.001 " in said
+
+
+def test_a_number_in_a_table_is_sorted_by_its_value() -> None:
+    """As texts 113,810 comes before 9,000, and 2 h before 41 s."""
+    shown = [
+        shown_number(113_810),
+        shown_number(9_000),
+        percent(10.3),
+        percent(9.1),
+        duration(7500),
+        duration(41),
+    ]
+    assert shown == ["113,810", "9,000", "10.3 %", "9.1 %", "2 h 05 min", "41 s"]
+    values = [113_810, 9_000, 10.3, 9.1, 7500, 41]
+    assert [cell(one) for one in shown] == [
+        f'<td class="number" data-value="{value}">{text}</td>'
+        for value, text in zip(values, shown, strict=True)
+    ]
+    assert cell(shown_number(None)) == "<td>-</td>"
 
 
 def test_what_a_worker_did_at_once_is_in_rows_of_its_own() -> None:
@@ -393,6 +436,8 @@ def test_two_studies_are_compared(
         dataclasses.replace(one, data_fingerprint=one.name, data_digests=rows) for one in three[:2]
     )
     assert compare_studies([ours, theirs])["same_data"] is True
+    tested = dataclasses.replace(theirs, data_digests={**rows, "test": "e"})
+    assert compare_studies([ours, tested])["same_data"] is True
     fewer = dataclasses.replace(theirs, data_digests={**rows, "train": "u"})
     assert compare_studies([ours, fewer])["same_data"] is False
     task = dataclasses.replace(results.study.task, kind="causal_lm")
