@@ -130,7 +130,7 @@ class Bottleneck(nn.Module):
             units = units * dropout_mask(units, self.dropout, generator)
         delta = functional.linear(units, up.weight.to(dtype), up.bias.to(dtype))
         if self.channels is not None:
-            delta = delta * self.channels.to(delta.dtype)
+            delta = (delta * self.channels).to(dtype)  # rounded once, as a factor near 1 is none of bf16's
         if self.stochastic_depth > 0 and self.training:
             delta = delta * dropout_mask(delta.new_empty(1), self.stochastic_depth, generator)
         return delta if self.scaling == 1.0 else delta * self.scaling

@@ -63,6 +63,7 @@ class Composition:
 
     def __init__(self, rows: Mapping[str, Row]) -> None:
         self._rows = rows
+        self._last: tuple[AdapterConfig, Shape, dict[Place, Meeting]] | None = None
 
     def meetings(self, config: AdapterConfig, shape: Shape) -> tuple[Meeting, ...]:
         """The places of a composition, from the bottom up.
@@ -139,7 +140,11 @@ class Composition:
                 target.load_state_dict(source.state_dict())
 
     def _at(self, config: AdapterConfig, shape: Shape, place: Place) -> Meeting:
-        return next(one for one in self.meetings(config, shape) if one.place == place)
+        # Asked for every place of the same adapter, one after the other.
+        last = self._last
+        if last is None or last[0] is not config or last[1] is not shape:
+            last = self._last = (config, shape, {one.place: one for one in self.meetings(config, shape)})
+        return last[2][place]
 
 
 def _spot(place: Place) -> object:

@@ -1,11 +1,13 @@
 """What a token costs to train on, in closed form, before anything is built.
 
 A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p weights in their linears, a
-token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module: a frozen
-weight has no gradient of its own. Each weight of the adapter costs 6: forward, and two products backward;
-each of a frozen part of it 4. A layer that is passed several times, as ALBERT's are, costs that as often,
-with the adapter's weights in it. The products of attention, which grow with the texts, LayerNorms,
-activations, the head and the optimizer are not counted, nor is what a cache saves.
+token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module, with
+what of that module's own layer lies behind it: a frozen weight has no gradient of its own. Each weight of the
+adapter costs 6: forward, and two products backward; each of a frozen part of it 4. A compacter multiplies as
+a bottleneck of its size does, however few parameters its matrices are made from. A layer that is passed
+several times, as ALBERT's are, costs that as often, with the adapter's weights in it. The products of
+attention, which grow with the texts, the linears of a decoder's cross-attention, LayerNorms, activations, the
+head and the optimizer are not counted, nor is what a cache saves.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from adapters.architectures import layers_passed
+from adapters.architectures import architecture_of, layers_passed
 from adapters.config import AdapterConfig
-from adapters.count import frozen_parameters_in, parameters_in
+from adapters.count import frozen_parameters_in, module_parameters, parameters_in
 from adapters.methods import places_in
-from adapters.points import is_in_ffn
+from adapters.points import linears_behind
 from adapters.shape import shape_of
 
 
@@ -37,15 +39,21 @@ def flops_per_token(adapter: AdapterConfig | None, backbone_config: Any) -> int:
     forward = 2 * len(passed) * a_layer
     if adapter is None:
         return forward
-    own = 6 * parameters_in(adapter, shape) + 4 * frozen_parameters_in(adapter, shape)
+    multiplied = parameters_in(adapter, shape)
+    if adapter.method == "compacter":
+        multiplied = len(places_in(adapter, shape)) * module_parameters(
+            shape.hidden_size, adapter.bottleneck_dim
+        )
+    own = 6 * multiplied + 4 * frozen_parameters_in(adapter, shape)
     if adapter.method == "prompt":  # its vectors are read by the first layer
         return forward + 2 * len(passed) * a_layer + own
     places = places_in(adapter, shape)
     if not places:  # a ladder reads the backbone and feeds nothing back
         return forward + own
     own = own * len(passed) // shape.num_hidden_layers  # ALBERT passes each about equally often
-    lowest = places[0]
-    backward = 2 * (len(passed) - 1 - passed.index(lowest.layer)) * a_layer
-    if not is_in_ffn(lowest):  # of its own layer, the FFN lies above it
-        backward += 2 * sum(prod(size) for name, size in shape.linears.items() if name.startswith("ffn"))
+    lowest = places[0].layer
+    backward = 2 * (len(passed) - 1 - passed.index(lowest)) * a_layer
+    row = architecture_of(shape)
+    behind = {name for place in places if place.layer == lowest for name in linears_behind(place, row)}
+    backward += 2 * sum(prod(shape.linears[name]) for name in behind)
     return forward + backward + own

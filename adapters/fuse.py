@@ -67,7 +67,12 @@ class Fuse(nn.Module):
             if self.dropout > 0 and self.training:
                 attention = attention * dropout_mask(attention, self.dropout, generator)
             mixed = (attention.unsqueeze(-1) * deltas).sum(dim=0)
-        return mixed if self.value is None else functional.linear(mixed, self.value.weight.to(mixed.dtype))
+        if self.value is None:
+            return mixed
+        # V begins at the identity, and changes by less than bf16 tells from 1: what it changes is added.
+        weight = self.value.weight
+        change = weight - torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+        return mixed + functional.linear(mixed, change.to(mixed.dtype))
 
     def attention(self, hidden_states: Tensor, deltas: Tensor) -> Tensor:
         """How much of each adapter's ``[n, ..., d]`` is taken at each token: ``[n, ...]``, 1 in sum."""

@@ -156,6 +156,32 @@ def is_in_ffn(place: Place) -> bool:
     return place.sublayer == "ffn" if isinstance(place, Site) else place.in_ffn
 
 
+_STAGES = {
+    **dict.fromkeys(("query", "key", "value", "query_key_value"), 1),
+    "attention_output": 2,
+    **dict.fromkeys(("ffn_up", "ffn_gate", "ffn_gate_up"), 3),
+    "ffn_down": 4,
+}
+
+
+def linears_behind(place: Place, row: Architecture) -> tuple[str, ...]:
+    """The linears of its layer that a gradient passes on its way from the layer's output to a place."""
+    stage = _stage(place, row)
+    return tuple(name for name in row.linears if _STAGES[name] > stage)
+
+
+def _stage(place: Place, row: Architecture) -> int:
+    if isinstance(place, Site):
+        return _STAGES["ffn_down" if place.sublayer == "ffn" else "attention_output"]
+    if place.hook == "prefix":
+        return _STAGES["query"]
+    own = next((name for name, path in row.linears.items() if path == place.path), None)
+    if own is not None:
+        return _STAGES[own] - (place.hook == "input")
+    # A norm's bias: where a family normalises first, the lowest is in front of the attention.
+    return 0 if place.hook == "change" and row.ffn_norm is None else _STAGES["ffn_down"]
+
+
 def _is_in_ffn(row: Architecture, path: str) -> bool:
     """By the module that holds it: the FFN's, its norm's, or none of attention's."""
     attention = {row.linears[name].split(".")[0] for name in row.linears if not name.startswith("ffn")}

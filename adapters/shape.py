@@ -134,6 +134,10 @@ def with_measured(shape: Shape, text: str) -> Shape:
             raise TypeError("is_gated_act is neither true nor false")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise AdapterError(f"its shape is not that of a backbone: {type(error).__name__}: {error}") from None
+    if architecture_of(shape).decoder is not None and not encoder_layers:
+        raise AdapterError(
+            f"its shape does not say how many layers of a {shape.model_type!r} are the encoder's"
+        )
     return replace(
         shape,
         linears=linears,

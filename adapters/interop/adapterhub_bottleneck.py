@@ -208,6 +208,8 @@ def _wiring(values: Mapping[str, Any], shape: Shape) -> str:
 
 def _bottleneck_dim(factor: object, shape: Shape) -> int:
     if isinstance(factor, Mapping):
+        if any(isinstance(one, Mapping) for one in factor.values()):
+            raise AdapterError("its reduction_factor holds mappings in a mapping (AdapterHub)")
         made = {_bottleneck_dim(one, shape) for one in factor.values()}
         if len(made) != 1:
             raise AdapterError("its layers differ in size (reduction_factor, AdapterHub); here they have one")

@@ -136,9 +136,13 @@ def config_from(backbone: Any, named: object) -> Any:
     """The configuration of a backbone; None if nobody says. Arguments as for `shape_from`."""
     if backbone is not None:
         return getattr(backbone, "config", backbone)
-    if isinstance(named, str) and named and (Path(named) / "config.json").is_file():
-        return _config_in(named)
-    return None
+    if not isinstance(named, str) or not named:
+        return None
+    try:
+        is_there = (Path(named) / "config.json").is_file()
+    except OSError:  # too long for a path, such as no hub name is
+        return None
+    return _config_in(named) if is_there else None
 
 
 def _config_in(folder: str) -> Any:

@@ -83,6 +83,8 @@ def vectors_in(
         refuse_rest(values, _ANY, {"num_transformer_submodules": 1}, "PEFT")
         return AdapterConfig(method="prompt", prompt_length=length), {"soft_prompt.vectors": vectors}
     refuse_rest(values, _ANY, {"num_transformer_submodules": 1}, "PEFT")
+    if not shape.key_width:
+        raise AdapterError("it does not say how wide keys are (shape): give the backbone (PEFT)")
     if vectors.shape[1] != 2 * shape.num_hidden_layers * shape.key_width:
         raise AdapterError(
             f"its vectors are {vectors.shape[1]} wide; keys and values of {shape.num_hidden_layers} layers "

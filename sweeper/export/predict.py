@@ -225,7 +225,7 @@ def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
     from sweeper.backbone import fingerprint
     from sweeper.study.schema import Backbone
 
-    model, revision, path = (facts.backbone[key] for key in ("model", "revision", "path"))
+    model, revision, path = (facts.backbone.get(key) for key in ("model", "revision", "path"))
     sites = facts.backbone.get("sites")
     if moved is not None:
         source = Backbone(str(moved), None, moved.absolute(), sites)

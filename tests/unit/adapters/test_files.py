@@ -301,6 +301,15 @@ def test_a_file_for_another_backbone_is_refused_by_the_model(saved):
     assert names(model) == ()
 
 
+def test_a_shape_of_an_encoder_decoder_without_an_encoder_is_refused(tmp_path):
+    adapter = build(AdapterConfig(method="lora", rank=2), tiny_config("t5", layers=2), generator())
+    path = save(adapter, tmp_path / "adapter.safetensors")
+    edited = {**json.loads(adapter.shape.measured()), "encoder_layers": 0}
+    rewrite(path, shape=json.dumps(edited))
+    with pytest.raises(AdapterError, match="how many layers of a 't5' are the encoder's"):
+        load(path)
+
+
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_a_file_for_another_split_into_encoder_and_decoder_is_refused(family, tmp_path):
     config = tiny_config(family, layers=2)

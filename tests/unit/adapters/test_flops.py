@@ -1,4 +1,5 @@
-"""What a token costs in ALBERT, whose few layers are passed many times."""
+"""What a token costs: against a counter of the products of a real step, and in ALBERT, whose few layers are
+passed many times."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from transformers import AlbertConfig, AlbertModel, BertConfig
 
 from adapters import AdapterConfig, AdapterError
 from adapters.architectures import layers_passed
+from adapters.count import parameters_in
 from adapters.flops import flops_per_token
 from adapters.insert import insert
-from tests.tiny_models import HIDDEN_SIZE, tiny_config
+from tests.tiny_models import HIDDEN_SIZE, tiny_config, tiny_model
 
 UNITS = 4
 
@@ -74,6 +76,57 @@ def test_a_step_costs_what_the_closed_form_says(
     # No input of the lowest module needs a gradient where it acts first, and a bias is no product.
     own = -6 * used * biases - 2 * HIDDEN_SIZE * UNITS
     assert counter.get_total_flops() == flops_per_token(config, backbone) + own + attention + mapping
+
+
+def products_of_a_step(family: str, config: AdapterConfig) -> int:
+    """What a counter sees of a step of a text of one token, without the products of attention."""
+    with torch.random.fork_rng(devices=[]):
+        model = tiny_model(family, LAYERS).eval()
+    model.pooler = None  # of BERT: nothing reads it
+    insert(model, config, generator=torch.Generator())
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.tensor([[7]])).last_hidden_state.sum().backward()
+    counted = counter.get_flop_counts()["Global"]
+    return sum(count for name, count in counted.items() if "bmm" not in str(name))
+
+
+LAYERS, TOP = 3, 2
+
+
+@pytest.mark.parametrize("target", ["query", "value", "attention_output", "ffn_up", "ffn_down"])
+def test_the_gradient_passes_what_lies_behind_a_linear_in_its_layer(target: str) -> None:
+    config = AdapterConfig(method="lora", rank=2, targets=target, layers=(TOP,))
+    backbone = tiny_config("bert", LAYERS)
+    inputs = backbone.intermediate_size if target == "ffn_down" else HIDDEN_SIZE
+    # What the lowest module reads has no gradient.
+    assert products_of_a_step("bert", config) == flops_per_token(config, backbone) - 2 * 2 * inputs
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("bert", {"method": "ia3", "targets": "ffn_down"}),
+        ("bert", {"method": "ia3", "targets": "key+ffn_down"}),
+        ("bert", {"method": "bitfit"}),
+        ("gpt2", {"method": "bitfit"}),
+        ("bert", {"method": "prefix", "prefix_length": 2}),
+    ],
+)
+def test_what_multiplies_nothing_costs_what_lies_behind_it(family: str, fields: dict[str, Any]) -> None:
+    """The 6 of each of its weights is more than it costs: products alone are counted."""
+    config = AdapterConfig(layers=(TOP,), **fields)
+    backbone = tiny_config(family, LAYERS)
+    own = 6 * parameters_in(config, backbone)
+    assert products_of_a_step(family, config) == flops_per_token(config, backbone) - own
+
+
+def test_a_compacter_costs_what_a_bottleneck_of_its_size_does() -> None:
+    """Its matrices are made from few parameters, and multiply as any."""
+    backbone = tiny_config("bert", LAYERS)
+    compacter = AdapterConfig(method="compacter", bottleneck_dim=UNITS, phm_dim=2, layers=(TOP,))
+    bottleneck = AdapterConfig(bottleneck_dim=UNITS, layers=(TOP,))
+    assert parameters_in(compacter, backbone) < parameters_in(bottleneck, backbone)
+    assert flops_per_token(compacter, backbone) == flops_per_token(bottleneck, backbone)
 
 
 def test_layers_are_passed_in_the_order_of_the_family() -> None:

@@ -57,6 +57,41 @@ def test_numbers_that_no_adapter_has(format, fields, values, message, tmp_path):
     assert len(str(caught.value)) < 500 + len(str(folder))
 
 
+def test_a_factor_within_factors_within_factors(tmp_path):
+    folder = written(tmp_path, "adapterhub", bottleneck_dim=4)
+    nested = 8
+    for _ in range(600):
+        nested = {"0": nested}
+    whole = json.loads((folder / "adapter_config.json").read_text())
+    whole["config"]["reduction_factor"] = nested
+    (folder / "adapter_config.json").write_text(json.dumps(whole))
+    with pytest.raises(AdapterError, match="mappings in a mapping"):
+        adapters.load(folder)
+
+
+@pytest.mark.parametrize("format", ["adapterhub", "peft"])
+def test_a_prefix_whose_keys_have_no_width(format, tmp_path):
+    folder = written(tmp_path, format, method="prefix", prefix_length=3)
+    [weights] = [path for path in folder.glob("*.safetensors") if "head" not in path.name]
+    tensors = {name: tensor[..., :0] if "prefix" in name or "prompt" in name else tensor
+               for name, tensor in load_file(weights).items()}  # fmt: skip
+    with safe_open(weights, framework="pt") as file:
+        kept = {key: value for key, value in file.metadata().items() if key != "shape"}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights, kept)
+    with pytest.raises(AdapterError):
+        adapters.load(folder)
+
+
+def test_a_backbone_whose_name_is_too_long_for_a_path_is_none_that_is_here(tmp_path):
+    folder = written(tmp_path, "peft", method="lora")
+    rewritten(folder / "adapter_model.safetensors", lambda tensors: None)
+    changed(folder, "adapter_config.json", {"base_model_name_or_path": "x" * 300})
+    weights = folder / "adapter_model.safetensors"
+    save_file(load_file(weights), weights)  # as PEFT writes it, without what is said of the backbone
+    with pytest.raises(AdapterError, match="backbone"):
+        adapters.load(folder)
+
+
 def test_a_version_of_thousands_of_digits_is_no_version(tmp_path):
     folder = written(tmp_path, "adapterhub", bottleneck_dim=4)
     changed(folder, "adapter_config.json", {"version": f"adapters.{'9' * 5000}.0"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -16,7 +17,7 @@ from sweeper.backbone import fingerprint, load_backbone, load_tokenizer
 from sweeper.data import prepare, read_tables
 from sweeper.errors import UsageError
 from sweeper.events import Finished
-from sweeper.export.head import HeadFacts, head_bytes
+from sweeper.export.head import HeadFacts, head_bytes, load_head
 from sweeper.slot import Job, Problem
 from sweeper.study import load_study
 from sweeper.task import outputs
@@ -134,6 +135,16 @@ def test_another_backbone_is_refused_and_a_moved_one_is_taken(exported, tmp_path
     (moved / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
     with pytest.raises(UsageError, match="is not the backbone that this adapter was trained in"):
         load_exported(out, backbone=moved)
+
+
+def test_a_head_that_leaves_out_what_is_null_is_read(exported, tmp_path):
+    _, folder, out, _ = exported
+    shutil.copytree(out, tmp_path / "best")
+    head, facts = load_head(out / "head.safetensors")
+    short = {key: facts.backbone[key] for key in ("model", "fingerprint")}
+    content = head_bytes(dict(head.state_dict()), dataclasses.replace(facts, backbone=short))
+    (tmp_path / "best" / "head.safetensors").write_bytes(content)
+    assert load_exported(tmp_path / "best", backbone=folder / "backbone").predict([]) == []
 
 
 def test_a_backbone_named_where_none_is_says_so(exported, tmp_path):
