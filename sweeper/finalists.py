@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sweeper.metrics import RANGES
@@ -168,26 +169,30 @@ def is_read(view: TrialView) -> bool:
     return any(key.startswith("test/") for key in view.metrics)
 
 
-def compared(views: Iterable[TrialView]) -> tuple[list[str], list[str], set[str]]:
-    """Who is compared, who waits, and under which seeds: those at which each of them was read, or failed.
+def compared(views: Iterable[TrialView]) -> tuple[list[str], list[str], int]:
+    """Who is compared, who waits for it, and under how many seeds: the first so many of each who is compared.
 
-    Finalists that still have trainings ahead, of a ``confirm`` that goes on or was interrupted, wait for them
-    where there are others; where there are none, what all have so far is compared.
+    Behind a ``confirm`` that was not interrupted these are all. Else those are compared, under as many seeds,
+    that count most trainings: new finalists, or further seeds, do not count until most of them are there.
     """
     from sweeper.ledger.schema import ENDED
 
-    asked: dict[str, set[str]] = {}
     through: dict[str, set[str]] = {}
     for view in views:
         what, seed = parse_label(str(view.label))
         if what.isdigit():
-            asked.setdefault(what, set()).add(seed)
             done = through.setdefault(what, set())
             if view.state in ENDED and (view.state != "complete" or is_read(view)):
                 done.add(seed)
-    whole = [what for what in asked if through[what] == asked[what]] or list(asked)
-    waiting = [what for what in asked if what not in whole]
-    return whole, waiting, set.intersection(*(through[what] for what in whole)) if whole else set()
+    first = {what: next(n for n in count() if str(n + 1) not in done) for what, done in through.items()}
+
+    def trainings(seeds: int) -> tuple[int, int]:
+        members = sum(own >= seeds for own in first.values())
+        return seeds * members, members
+
+    seeds = max(first.values(), key=trainings, default=0)
+    ready = [what for what, own in first.items() if own >= seeds > 0]
+    return ready, [what for what in first if what not in ready], seeds
 
 
 def p_value(one: Sequence[float], other: Sequence[float]) -> float:
@@ -223,7 +228,7 @@ def alike(finalists: Sequence[Group], maximize: bool) -> list[Group]:
 def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     """What was confirmed of a study; None if nothing was.
 
-    Finalists are compared under the seeds that all of them have behind them, ``compared_seeds`` in number.
+    Finalists are compared under the same seeds, ``compared_seeds`` in number: see :func:`compared`.
     ``finalists``, ``default``, ``head`` and ``full`` hold what was trained anew, under whichever seeds, the
     last three None where that was not. ``failed`` names the finalists that failed or diverged under a seed
     that is compared, ``waiting`` those that still have trainings ahead: neither can win. ``alike`` names
@@ -235,9 +240,9 @@ def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
     views = ledger.confirmations(study)
     found = groups(views, objective["metric"])
     finalists = [group for group in found if group.number is not None]
-    whole, waiting, seeds = compared(views)
-    shared = [view for view in views if parse_label(str(view.label))[1] in seeds]
-    ready = [group for group in groups(shared, objective["metric"]) if group.what in whole]
+    names, waiting, seeds = compared(views)
+    shared = [label_of(int(what), seed) for what in names for seed in range(1, seeds + 1)]
+    ready = groups((view for view in views if view.label in shared), objective["metric"])
     most = max((len(group.validation) for group in ready), default=0)
     if not most:
         return None
@@ -258,7 +263,7 @@ def verdict(ledger: Ledger, study: str) -> dict[str, Any] | None:
         "test_used": METHOD,
         "compared_seeds": most,
         "alike": [group.name for group in same],
-        "failed": [_name(what) for what in whole if what not in {group.what for group in even}],
+        "failed": [_name(what) for what in names if what not in {group.what for group in even}],
         "waiting": [_name(what) for what in waiting],
         "winner": by_name[smallest.what],
     }

@@ -125,46 +125,49 @@ def test_a_finalist_that_lost_trainings_does_not_win_for_want_of_values(tmp_path
     study.ledger.close()
 
 
-@pytest.mark.parametrize("interrupted_at", [1, 3])
+@pytest.mark.parametrize(("before_it", "asked"), [(2, 4), (2, 3)])
 def test_a_confirm_that_was_interrupted_while_it_read_changes_no_winner(
-    tmp_path: Path, interrupted_at: int
+    tmp_path: Path, before_it: int, asked: int
 ) -> None:
     """The one finalist with a reading more than the others won for want of values to compare with."""
     study = MadeStudy(home_in(tmp_path))
     study.run_all()
-    if interrupted_at > 1:
-        study.confirm(finalists=3, seeds=interrupted_at - 1)
+    study.confirm(finalists=3, seeds=before_it)
     before = verdict(study.ledger, "films")
-    study.confirm(finalists=3, seeds=4, read=label_of(BEST, interrupted_at).__eq__)
+    study.confirm(finalists=3, seeds=asked, read=label_of(BEST, before_it + 1).__eq__)
     said = verdict(study.ledger, "films")
     assert not is_over(study.ledger.confirmations("films"))
-    if before is None:
-        assert said is None
-    else:
-        assert said is not None and said["winner"]["name"] == before["winner"]["name"] != f"trial-{BEST:04d}"
-        assert said["alike"] == before["alike"] and said["compared_seeds"] == 2 and said["failed"] == []
-        assert "They are compared under the 2 seeds that all have." in conclusions(said)[0]
+    assert before is not None and said is not None
+    assert said["winner"]["name"] == before["winner"]["name"] != f"trial-{BEST:04d}"
+    assert said["alike"] == before["alike"] and said["compared_seeds"] == 2
+    assert said["failed"] == said["waiting"] == []
+    assert "They are compared under the 2 seeds that all have." in conclusions(said)[0]
     study.ledger.close()
 
 
-def test_finalists_with_fewer_seeds_asked_for_are_compared_under_those_that_all_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seeds", "is_compared"), [(2, False), (3, True)])
+def test_new_finalists_are_compared_once_they_have_most_of_their_seeds(
+    tmp_path: Path, seeds: int, is_compared: bool
+) -> None:
+    """Two under four seeds are more trainings than three under two, and fewer than three under three."""
     study = MadeStudy(home_in(tmp_path))
     study.run_all()
     study.confirm(finalists=2, seeds=4)
-    study.confirm(finalists=3, seeds=2, read=lambda label: False)
+    study.confirm(finalists=3, seeds=seeds)
     said = verdict(study.ledger, "films")
-    assert said is not None and said["compared_seeds"] == 4 and len(said["finalists"]) == 2
-    assert len(said["waiting"]) == 1 and said["waiting"][0] in conclusions(said)[0]
+    assert said is not None and sorted(row["seeds"] for row in said["finalists"]) == [seeds, 4, 4]
+    assert said["compared_seeds"] == (3 if is_compared else 4)
+    assert len(said["alike"]) == (3 if is_compared else 2) and len(said["waiting"]) == 1 - is_compared
+    if not is_compared:
+        assert f"{said['waiting'][0]} is not trained and read to the end." in conclusions(said)[0]
     study.ledger.close()
 
-    study = MadeStudy(home_in(tmp_path / "whole"))
+
+def test_what_was_interrupted_before_anything_was_compared_is_not_confirmed(tmp_path: Path) -> None:
+    study = MadeStudy(home_in(tmp_path))
     study.run_all()
-    study.confirm(finalists=2, seeds=4)
-    study.confirm(finalists=3, seeds=2)
-    said = verdict(study.ledger, "films")
-    assert said is not None and said["compared_seeds"] == 2 and len(said["alike"]) == 3
-    assert sorted(row["seeds"] for row in said["finalists"]) == [2, 4, 4]
-    assert is_over(study.ledger.confirmations("films"))
+    study.confirm(finalists=3, seeds=2, read=lambda label: False)
+    assert verdict(study.ledger, "films") is None
     study.ledger.close()
 
 
