@@ -78,7 +78,7 @@ def measure_apart(slots: int, settings: argparse.Namespace, study: Path) -> Answ
 def report(rounds: dict[int, list[Answer]]) -> str:
     """A line for each K."""
     header = ["K", "weights of the backbone", "of adapters", "before the first step", "peak"]
-    header += ["tokens of the largest step", "a token takes, KB", "K processes of one trial each"]
+    header += ["tokens of the largest step", "a token takes, KB", "K processes of one trial each, at most"]
     peaks = {slots: [one["peak"] for one in done] for slots, done in rounds.items()}
     alone = statistics.median(peaks[min(peaks)]) if min(peaks) == 1 else None
     rows = []

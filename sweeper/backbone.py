@@ -248,12 +248,18 @@ def _load(backbone: Backbone, load: Callable[..., Loaded], **options: Any) -> Lo
         options["local_files_only"] = True
     else:
         options["revision"] = backbone.revision
+        if Path(backbone.model).exists():
+            raise UsageError(
+                f"{backbone.model} is a name of the hub, and something here has it, too, which transformers "
+                f"would read in its place: run this from another folder than {Path.cwd()}"
+            )
     try:
         with _ONE_AT_A_TIME, quiet():
             return load(str(source), trust_remote_code=False, **options)
     except Exception as error:  # what these functions raise for bad files is not documented
-        if not isinstance(error, OSError | ValueError | KeyError | ImportError) and not _is_safetensors(
-            error
+        plain = type(error) is Exception  # what the bindings of tokenizers raise
+        if not plain and not isinstance(
+            error, OSError | ValueError | KeyError | ImportError | _safetensors_error()
         ):
             raise
         text = str(error)
@@ -286,10 +292,10 @@ def _has_optional_pooler(config: PretrainedConfig) -> bool:
     return inspect.isclass(model) and "add_pooling_layer" in inspect.signature(model.__init__).parameters
 
 
-def _is_safetensors(error: BaseException) -> bool:
+def _safetensors_error() -> type[Exception]:
     from safetensors import SafetensorError
 
-    return isinstance(error, SafetensorError)
+    return SafetensorError
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,7 +14,6 @@ import os
 import queue
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from sweeper.console import to_stderr
 from sweeper.crash import point
 from sweeper.ledger import Claim
 from sweeper.slot import Job, SlotState
@@ -83,13 +83,13 @@ def read_checkpoint(root: Path, claim: Claim, job: Job) -> Found | None:
             for path in _newest_first(folder)
         ]
     except OSError as error:
-        print(f"no checkpoint of {claim.name} can be read: {error}", file=sys.stderr, flush=True)
+        to_stderr(f"no checkpoint of {claim.name} can be read: {error}")
         return None
     for path, attempt in sorted(files, key=lambda file: (file[0].name[:13], file[1]), reverse=True):
         try:
             return Found(_read(path, job.identity()), attempt)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            print(f"checkpoint {path} is passed over: {error}", file=sys.stderr, flush=True)
+            to_stderr(f"checkpoint {path} is passed over: {error}")
     return None
 
 
@@ -178,7 +178,7 @@ class CheckpointWriter:
                 Exception
             ) as error:  # whatever it is, those who wait for this thread must not wait for ever
                 reason = getattr(error, "strerror", None) or error
-                print(f"no checkpoint of {claim.name}: {reason}", file=sys.stderr, flush=True)
+                to_stderr(f"no checkpoint of {claim.name}: {reason}")
             finally:
                 self._waiting.task_done()
 

@@ -13,10 +13,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, TextIO
 
 from sweeper.errors import SweeperError
 
@@ -83,13 +83,11 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Writes one JSON document to stdout."""
-        # An escape is the only way that a letter can take through a stream which cannot hold it.
-        escaped = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-        self.data(json.dumps(json_ready(value), ensure_ascii=escaped, indent=2, allow_nan=False))
+        self.data(json.dumps(json_ready(value), ensure_ascii=_escapes(sys.stdout), indent=2, allow_nan=False))
 
     def note(self, text: str, **fields: Any) -> None:
         """Says something on stderr; with ``json`` as ``{"note": …}`` and the fields, on one line."""
-        _stderr(_json_line({"note": text, **fields}) if self.json else text)
+        to_stderr(_json_line({"note": text, **fields}) if self.json else text)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
@@ -160,16 +158,16 @@ def explain(error: BaseException, as_json: bool) -> int:
     known = _known(error)
     if known is not None:
         if as_json:
-            _stderr(_json_line(known.to_json()))
+            to_stderr(_json_line(known.to_json()))
         else:
-            _stderr(f"error: {one_line(known)}")
+            to_stderr(f"error: {one_line(known)}")
         return known.exit_code
     trace = "".join(traceback.format_exception(error)).rstrip()
     message = f"{type(error).__name__}: {error} (this is a bug in Adapter Sweeper: please report it)"
     if as_json:
-        _stderr(_json_line({"error": {"message": message, "file": None, "line": None, "traceback": trace}}))
+        to_stderr(_json_line({"error": {"message": message, "file": None, "line": None, "traceback": trace}}))
     else:
-        _stderr(f"{trace}\nerror: {message}")
+        to_stderr(f"{trace}\nerror: {message}")
     return 1
 
 
@@ -195,15 +193,19 @@ def _known(error: BaseException) -> SweeperError | None:
 
 
 def _json_line(value: dict[str, Any]) -> str:
-    return json.dumps(json_ready(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(json_ready(value), ensure_ascii=_escapes(sys.stderr), allow_nan=False)
 
 
-def _stderr(text: str) -> None:
-    try:
+def _escapes(stream: TextIO) -> bool:
+    """Whether an escape is the only way that a letter of JSON can take through a stream."""
+    return (stream.encoding or "").lower() not in ("utf-8", "utf8")
+
+
+def to_stderr(text: str) -> None:
+    """Writes text and a line break to stderr, if that can be written: no worker ends for want of it."""
+    with suppress(OSError, ValueError):  # closed, read by nobody, or a log on a full disk
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):
-        pass  # nobody reads stderr: the exit code still says how it ended
 
 
 def open_streams() -> None:

@@ -143,6 +143,7 @@ def _check_between(study: Study, backbone_config: Any) -> None:
     default = Fixed(DEFAULTS["compacter"]["phm_dim"])
     factor_spec = study.search[factors] if factors is not None else default
     widths = space.ends(spec if spec is not None else Fixed(DEFAULTS["compacter"]["bottleneck_dim"]))
+    between: range = range(0)
     if isinstance(factor_spec, Range):
         between = range(int(factor_spec.low), int(factor_spec.high) + 1, int(factor_spec.step or 1))
         for each, width in itertools.product(between, widths):
@@ -155,7 +156,7 @@ def _check_between(study: Study, backbone_config: Any) -> None:
                     study.path,
                     _line_of(study, "compacter", "phm_dim", {str(factors): 0}),
                 ) from error
-    for factor in space.ends(factor_spec):
+    for factor in between or space.ends(factor_spec):
         if isinstance(spec, Range) and int(spec.step or 1) % int(str(factor)):
             raise UsageError(
                 f"phm_dim {factor} must divide every bottleneck_dim of a compacter; give the range "

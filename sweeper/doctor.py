@@ -147,6 +147,7 @@ def _store() -> Iterator[Finding]:
 
 def _tracking() -> Iterator[Finding]:
     from sweeper.home import Home
+    from sweeper.ledger.database import missing_driver
     from sweeper.tracking.address import check_uri, shown_uri
 
     uri = Home.from_environment().tracking_uri
@@ -157,6 +158,10 @@ def _tracking() -> Iterator[Finding]:
         yield Finding("tracking", "broken", str(error))
         return
     if urlsplit(uri).scheme not in {"http", "https"}:
+        lacks = missing_driver(uri)
+        if lacks is not None:
+            yield Finding("tracking", "broken", f"{where}: its driver cannot be loaded: {lacks}")
+            return
         yield Finding("tracking", "good", f"{where} (written directly; `sweeper ui` shows it)")
         return
     try:

@@ -44,7 +44,7 @@ def join_as_worker(
     ledger = open_ledger()
     name = study_name(ledger, name)
 
-    from sweeper.device import choose
+    from sweeper.device import choose, keep_freed_memory
     from sweeper.engine.coordinator import is_over
     from sweeper.home import Home
     from sweeper.owner import refuse_elsewhere
@@ -60,6 +60,7 @@ def join_as_worker(
     if is_over(session):
         out.note(_ended(session))
         return
+    keep_freed_memory()
     stop = threading.Event()
     hand_back_on_signals(stop)
     out.note(f"study {name}: reading the data and the backbone for {chosen}")

@@ -7,6 +7,7 @@ store's own tables: whoever reaches it, under whatever name, sees the same one.
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 
 from sweeper.errors import SweeperError, UsageError
 from sweeper.home import Home
@@ -63,9 +64,13 @@ def mark(home: Home, study: str, store: str) -> None:
         SweeperError: a folder cannot be written.
     """
     for folder in folders_of(home, study):
+        if _mark_of(folder) == store:  # it is read by workers that begin at this moment
+            continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / MARK).write_text(store, encoding="ascii")
+            beside = folder / f"{MARK}.{token_hex(4)}"
+            beside.write_text(store, encoding="ascii")
+            beside.replace(folder / MARK)
         except OSError as error:
             raise SweeperError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
 

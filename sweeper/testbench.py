@@ -225,6 +225,7 @@ class Bench:
         from sweeper.ledger.records import OUT_OF_MEMORY
         from sweeper.task import measure
         from sweeper.tasks import task_of
+        from sweeper.train import first_line
 
         study, ledger, params = self.session.study, self.session.ledger, claim.fixed_params or {}
         _, seed = parse_label(str(claim.label))
@@ -247,7 +248,7 @@ class Bench:
                 half=self.session.row.dtype == "bfloat16",
             )
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             if isinstance(error, FloatingPointError):
                 ledger.record_result(claim, Result("failed", reason=reason))
             elif is_out_of_memory(error):

@@ -7,7 +7,6 @@ whoever reads them may answer by setting ``stop`` on an event.
 from __future__ import annotations
 
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adapters.pack import Pack
+from sweeper.console import to_stderr
 from sweeper.data import TaskData
 from sweeper.device import is_lost, is_out_of_memory, release_memory, synchronize
 from sweeper.evaluate import Predicting, forward_head, predict_step
@@ -117,7 +117,7 @@ class _Training:
                         return
                     yield _failed(job, error)
                     if is_lost(error):
-                        yield Exhausted([], _reason(error), device_lost=True)
+                        yield Exhausted([], first_line(error), device_lost=True)
                         return
             if index not in self.slots:
                 return
@@ -178,7 +178,7 @@ class _Training:
                 if is_out_of_memory(error) or is_lost(error):
                     raise
                 # Of another device, say: the trial is none the worse for beginning again.
-                print(f"trial {job.number} begins again: {_reason(error)}", file=sys.stderr, flush=True)
+                to_stderr(f"trial {job.number} begins again: {first_line(error)}")
                 return self._started(index, replace(job, state=None))
         return slot
 
@@ -276,7 +276,7 @@ class _Training:
             release_memory()
         yield failed
         if is_lost(error):
-            yield Exhausted([], _reason(error), device_lost=True)
+            yield Exhausted([], first_line(error), device_lost=True)
 
     def _handed_back(self, slot: Slot) -> HandedBack:
         state = snapshot(slot)
@@ -291,7 +291,7 @@ class _Training:
         lost = is_lost(error)
         if not lost:
             release_memory()
-        yield Exhausted(jobs, _reason(error), lost)
+        yield Exhausted(jobs, first_line(error), lost)
 
     def _finished(self, slot: Slot, outcome: str, reason: str | None) -> Finished:
         """Take a trial out of its slot, with the weights that its metrics belong to."""
@@ -338,8 +338,9 @@ def _forget_frames(error: BaseException | None) -> None:
 
 def _failed(job: Job, error: Exception) -> Failed:
     text = "".join(traceback.format_exception(error))
-    return Failed(job, _reason(error), text, is_out_of_memory(error))
+    return Failed(job, first_line(error), text, is_out_of_memory(error))
 
 
-def _reason(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What was raised and the first line of why, which may be nothing."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

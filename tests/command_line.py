@@ -82,9 +82,9 @@ class CommandLine:
                 command, process.exitcode, *(file.read_text(encoding="utf-8") for file in said)
             )
 
-    def forked(self, *arguments: str | Path) -> Forked:
+    def forked(self, *arguments: str | Path, **environment: str) -> Forked:
         """Forks it and comes back; what it says is read from its pipes."""
-        return Forked(self._prepared(arguments), self.folder, self.variables())
+        return Forked(self._prepared(arguments), self.folder, {**self.variables(), **environment})
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Starts it and comes back; what it says is read from its pipes."""

@@ -71,8 +71,8 @@ class Columns:
                 lambda t: self._ours(t, slots=settings.pack, cached=True),
             ),
             "e2": (
-                f"as e, {settings.workers} processes of one thread each",
-                lambda t: self._ours(t, settings.pack, True, settings.workers),
+                f"this project, {settings.workers} processes of one thread and a pack of one, cached",
+                lambda t: self._ours(t, 1, True, settings.workers),
             ),
         }
 

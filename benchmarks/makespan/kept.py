@@ -27,7 +27,7 @@ _OPTIONS = (
     "space", "trials", "pack", "workers", "full", "pooling", "dtype", "rows", "validation_rows", "max_length",
     "threads", "seed",
 )  # fmt: skip
-_MEASURED = ("adapters", "sweeper", "benchmarks/makespan")
+_MEASURED = ("adapters", "sweeper", "benchmarks")
 
 
 class KeptError(Exception):

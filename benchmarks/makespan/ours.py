@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adapters.pack import Pack
+from benchmarks.common import cores
 from benchmarks.makespan.trials import Trial
 from benchmarks.material import Material, prepare_material
 from sweeper.backbone import fingerprint
@@ -32,7 +35,7 @@ def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
     """The data with the frozen states that its study's space needs.
 
     They are kept beside the study file, which is new in every round: building them, by whichever process
-    comes first, is counted.
+    comes first and with all cores, as workers do, is counted.
     """
     study, data = material.study, material.data
     bare = Layout.of(data, fingerprint(study.backbone), study.train.dtype, pack.hidden_size)
@@ -41,7 +44,19 @@ def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
     def say(progress: str) -> None:
         print(f"frozen states: {progress}", file=sys.stderr)
 
-    return FrozenCache(folder / "frozen", layout).attach(data, pack, say)
+    with threads(cores()):
+        return FrozenCache(folder / "frozen", layout).attach(data, pack, say)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads within."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Supply:

@@ -91,7 +91,6 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
         UnreachableError: the hub cannot be reached.
     """
     train = _read(study, "train", study.data.train, cache_dir)
-    label_names = _label_names(study, train) if task_of(study.task.kind).has_names else None
     splits: dict[str, Table] = {}
     fractions: dict[str, float] = {}
     for name, source in (("validation", study.data.validation), ("test", study.data.test)):
@@ -102,9 +101,10 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
     if fractions:
         train, drawn = _draw(study, train, fractions)
         splits |= drawn
+    label_names = _label_names(study, train) if task_of(study.task.kind).has_names else None
     if label_names is not None:
         for name, table in splits.items():
-            _check_labels(study, name, table, label_names)
+            _check_labels(study, name, table, label_names, name in fractions)
     if study.task.pooling != "next":  # there, texts become several
         check_evaluations(study, len(train))
     check_objective(study, {name: table.labels for name, table in splits.items()}, label_names)
@@ -187,14 +187,16 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _check_labels(study: Study, name: str, table: Table, label_names: tuple[str, ...]) -> None:
+def _check_labels(
+    study: Study, name: str, table: Table, label_names: tuple[str, ...], is_drawn: bool
+) -> None:
     known, kind = set(label_names), task_of(study.task.kind)
     for place, label in (
         (place, one) for place, own in enumerate(table.labels) for one in kind.names_in(own)
     ):
         if label not in known:
             listed = ", ".join(label_names[:20]) + (", …" if len(label_names) > 20 else "")
-            raise table.fault(
-                place,
-                f"the label {short(label)} of {name} does not occur in train, whose labels are {listed}",
-            )
+            why = f"does not occur in train, whose labels are {listed}"
+            if is_drawn:
+                why = "occurs in no row that is left in train: give its rows in a file, or another seed"
+            raise table.fault(place, f"the label {short(label)} of {name} {why}")

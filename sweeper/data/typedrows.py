@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.data.rows import Rows
-from sweeper.errors import UsageError
+from sweeper.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from sweeper.study import Source
@@ -55,13 +55,19 @@ def read_hub(
     name = "/".join(part for part in (source.hub, source.config, source.split) if part)
     try:
         with quiet(), _quiet_datasets():
-            data = datasets.load_dataset(
-                source.hub,
+            builder = datasets.load_dataset_builder(
+                f"hf://datasets/{source.hub}",  # a bare name could be a folder that happens to be here
                 source.config,
-                split=source.split,
                 revision=source.revision,
                 cache_dir=None if cache_dir is None else str(cache_dir / "datasets"),
             )
+            if builder.hash != source.revision:  # of a hub that is away, whatever was fetched last is taken
+                raise UnreachableError(
+                    f"the hub cannot be reached for the data set {name}@{source.revision}; what is kept "
+                    f"of it here is of the commit {builder.hash}"
+                )
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=source.split)
             names, values = tuple(data.features), _columns_of(data, columns)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         known = hub_error(error, f"data set {name}@{source.revision}")

@@ -78,7 +78,7 @@ def run_on_cluster(
         SweeperError: workers died again and again before any trial ended, or cannot begin on a node.
     """
     signals = Signals(session)
-    with signals.caught(), Showing(show) as showing:
+    with signals.caught(), Showing(show, interrupts=lambda: signals.count) as showing:
         begins = not is_over(session)
         while begins or (yield from others_end(session, signals, poll_seconds)):
             begins = False

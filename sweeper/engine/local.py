@@ -73,7 +73,7 @@ def run_workers(
         SweeperError: workers died again and again before any trial ended.
     """
     signals = Signals(session)
-    with signals.caught(), Showing(show) as showing:
+    with signals.caught(), Showing(show, interrupts=lambda: signals.count) as showing:
         options = options or WorkerOptions()
         begins = not is_over(session, options.confirm)
         while begins or (not options.confirm and (yield from others_end(session, signals, poll_seconds))):
@@ -112,12 +112,18 @@ def _backbone_bytes(session: Session) -> int:
 
 @dataclass
 class _Process:
-    """A worker process, and where its part of the log begins."""
+    """A worker process, where its part of the log begins, and how often its post was left in a row.
+
+    Args:
+        ended: how many trials had ended when it was started.
+    """
 
     post: Post
     process: subprocess.Popen[bytes] | ForkedWorker
     log: Path
     begins: int
+    deaths: int = 0
+    ended: int = 0
 
 
 @dataclass
@@ -128,10 +134,8 @@ class _Crew:
     options: WorkerOptions
     server: ForkServer | None = None
     workers: list[_Process] = field(default_factory=list)
-    _deaths: int = 0
-    _ended: int = 0
 
-    def start(self, post: Post) -> None:
+    def start(self, post: Post, deaths: int = 0, ended: int = 0) -> None:
         """Start a worker in a process group of its own: Ctrl-C in a terminal reaches only the coordinator."""
         threads = [] if post.threads is None else ["--threads", str(post.threads)]
         given = [self.session.name, "--device", post.device, *threads, *self.options.arguments()]
@@ -147,7 +151,7 @@ class _Crew:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self.workers.append(_Process(post, process, path, begins))
+            self.workers.append(_Process(post, process, path, begins, deaths, ended))
 
     def collect(self, restart: bool) -> None:
         """Look after workers that ended: done, wrong, or dead and to be started again.
@@ -166,19 +170,18 @@ class _Crew:
                 raise ERRORS[code](_last_error(worker))
             self.session.ledger.reap_dead(self.session.name, LOST if restart else "handed_back")
             if restart:
-                self._count_death(worker, code)
-                self.start(worker.post)
+                self._restart(worker, code)
 
-    def _count_death(self, worker: _Process, code: int) -> None:
+    def _restart(self, worker: _Process, code: int) -> None:
         ended = sum(view.state in ENDED for view in places_of(self.session, self.options.confirm))
-        self._deaths = 1 if ended > self._ended else self._deaths + 1
-        self._ended = ended
-        if self._deaths > RESTARTS:
+        deaths = 1 if ended > worker.ended else worker.deaths + 1
+        if deaths > RESTARTS:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             raise SweeperError(
-                f"the worker on {worker.post.device} ended {how}, {self._deaths} times in a row before any "
+                f"the worker on {worker.post.device} ended {how}, {deaths} times in a row before any "
                 f"trial ended: see {worker.log}"
             )
+        self.start(worker.post, deaths, ended)
 
     def hand_back(self) -> None:
         """Ask every worker to hand its trials back and end."""

@@ -17,10 +17,17 @@ class Showing:
 
     Args:
         show: draws what is not drawn yet; None draws nothing.
+        interrupts: how many signals have come: at one more, the end does not wait for what is being drawn.
     """
 
-    def __init__(self, show: Callable[[], object] | None, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        show: Callable[[], object] | None,
+        every_seconds: float = EVERY_SECONDS,
+        interrupts: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._show = show
+        self._interrupts = interrupts
         self._every_seconds = every_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="showing", daemon=True)
@@ -36,8 +43,12 @@ class Showing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._show is not None:
-            self._thread.join()
+        before = self._interrupts()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+            if self._interrupts() > before:
+                self.error = "it was interrupted while it drew"
+                return
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -73,7 +73,9 @@ def card(facts: Mapping[str, Any], code: str) -> str:
         code,
         "```",
         "",
-        "For a file of texts: `sweeper predict DIR FILE`, with DIR this folder. It needs the backbone below.",
+        "For a file of texts: `sweeper predict DIR FILE`, with DIR this folder. It needs the backbone below. "
+        "Where this folder or the backbone has moved, name both: `load_exported(DIR, backbone=BACKBONE)`, or "
+        "`sweeper predict DIR FILE --backbone BACKBONE`.",
         "",
         "## Result",
         "",

@@ -233,9 +233,13 @@ def _backbone(facts: HeadFacts, moved: Path | None) -> Any:
         source = Backbone(str(model), revision, None if path is None else Path(path), sites)
     if source.path is not None and not source.path.is_dir():
         if moved is not None:
-            raise UsageError("there is no such folder: --backbone names that of the backbone", source.path)
+            raise UsageError(
+                "there is no such folder: --backbone (in Python `backbone=`) names that of the backbone",
+                source.path,
+            )
         raise UsageError(
-            "the backbone is not there any more: say where it is with --backbone DIR", source.path
+            "the backbone is not there: say where it is with --backbone DIR (in Python `backbone=DIR`)",
+            source.path,
         )
     # A copy of a hub's model in a directory has another fingerprint, but no other way to be compared.
     if source.is_directory and str(facts.backbone["fingerprint"]).startswith("sha256:"):

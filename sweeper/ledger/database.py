@@ -306,6 +306,15 @@ def end_stalled_transactions(engine: Engine) -> None:
     engine.dispose()  # connections that were made before
 
 
+def missing_driver(url: str) -> str | None:
+    """Why the driver of a database cannot be loaded; None if it can."""
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (ImportError, exc.ArgumentError) as error:
+        return str(error)
+    return None
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         try:

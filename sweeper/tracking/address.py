@@ -41,6 +41,11 @@ def reachable(uri: str) -> Iterator[None]:
         yield
     except SweeperError:
         raise
+    except ImportError as error:
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI names {shown_uri(uri)}, a database whose driver cannot be loaded: {error}. "
+            "Install it"
+        ) from error
     except Exception as error:
         # A database below MLflow reports its failures by itself at times.
         origin = type(error).__module__.partition(".")[0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 from sweeper.available import cpu_cores
+from sweeper.console import to_stderr
 from sweeper.device import set_threads
 from sweeper.session import Session
 
@@ -35,7 +35,7 @@ def with_frozen_states(
     def say(progress: str) -> None:
         nonlocal said
         if progress != said and progress.endswith("0%"):
-            print(f"computing the frozen part of the backbone, {progress}", file=sys.stderr, flush=True)
+            to_stderr(f"computing the frozen part of the backbone, {progress}")
         said = progress
 
     threads = torch.get_num_threads()
@@ -47,7 +47,7 @@ def with_frozen_states(
         return data
     except OSError as error:
         reason = error.strerror or error
-        print(f"nothing of the frozen backbone is kept: {reason}", file=sys.stderr, flush=True)
+        to_stderr(f"nothing of the frozen backbone is kept: {reason}")
         return data
     finally:
         set_threads(threads)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,9 +13,11 @@ from sweeper.errors import UnreachableError
 from sweeper.ledger import Claim, Ledger, StudyGone
 from sweeper.pace import BEATS_A_LEASE
 
+BUSY_SECONDS = 1800.0
+
 
 class Heartbeat:
-    """Renews the leases of claims from a thread, as long as ``advance`` is called.
+    """Renews the leases of claims from a thread, as long as ``advance`` is called, or it is ``busy``.
 
     A worker that hangs does not call it, and loses its trials. Use it as a context manager.
 
@@ -30,6 +34,7 @@ class Heartbeat:
         self._steps: dict[str, tuple[int, int | None]] = {}
         self._lost: set[str] = set()
         self._advanced = 0
+        self._busy_until = 0.0
         self.control: str | None = None
         """What a user has said of the study, as of the last beat: ``paused``, ``stopped`` or None."""
         self._stop = threading.Event()
@@ -51,6 +56,19 @@ class Heartbeat:
     def advance(self) -> None:
         """Something was computed."""
         self._advanced += 1
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Keep the claims alive inside, though nothing is trained: a draw over many trials takes long.
+
+        For ``BUSY_SECONDS`` at most: what takes longer hangs.
+        """
+        self._busy_until = time.monotonic() + BUSY_SECONDS
+        try:
+            yield
+        finally:
+            self._busy_until = 0.0
+            self.advance()
 
     def add(self, claim: Claim) -> None:
         """Keep a claim alive from now on."""
@@ -84,7 +102,7 @@ class Heartbeat:
                     for token, claim in self._claims.items()
                     if token in self._steps
                 }
-            if advanced == seen or not claims:
+            if not claims or (advanced == seen and time.monotonic() > self._busy_until):
                 continue
             try:
                 gone = self._ledger.heartbeat(claims, steps)

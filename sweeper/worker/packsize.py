@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from sweeper.events import Stepped
@@ -67,11 +68,17 @@ class PackSize:
             self._judge(self._work / self._seconds)
 
     def shrink(self) -> bool:
-        """Half the size, since the device's memory did not do; False if it was 1."""
+        """Half the size, since the device's memory did not do; False if it was 1.
+
+        For this process: something else may have had the memory. What is remembered is forgotten, so that
+        the next worker measures again.
+        """
         if self.limit == 1:
             return False
-        self.limit = self._largest = max(1, self.limit // 2)
-        self._settle(self.limit)
+        self.limit = self._largest = self._settled = max(1, self.limit // 2)
+        if not self._fixed:
+            with suppress(OSError):
+                self._memory.unlink(missing_ok=True)
         return True
 
     def _judge(self, rate: float) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import threading
 import traceback
 from types import FrameType
 
+from sweeper.console import to_stderr
 from sweeper.device import keep_freed_memory, set_threads
 from sweeper.errors import SweeperError
 from sweeper.home import Home
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = Options(given.device, given.pack, given.cache_bytes, given.lease_seconds, given.confirm)
         work(session, options, stop)
     except SweeperError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        to_stderr(f"error: {error}")
         return error.exit_code
     except Exception:
         traceback.print_exc()

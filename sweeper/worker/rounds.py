@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 
 from adapters.config import shares_step
 from sweeper.asktell import Trials
 from sweeper.checkpoint import CheckpointWriter, drop_checkpoints
+from sweeper.console import to_stderr
 from sweeper.crash import point
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.events import Evaluated, Event, Exhausted, Failed, Finished, HandedBack, Progress, Stepped
@@ -108,7 +108,8 @@ class Rounds:
             return None
         while not self._stop.is_set():
             self._ledger.reap_dead(self._name)
-            claim = self._reserve()
+            with self._heartbeat.busy():
+                claim = self._reserve()
             if claim is None:
                 self._ask_again = time.monotonic() + POLL_SECONDS
                 return None
@@ -118,10 +119,10 @@ class Rounds:
                 return None
             self._heartbeat.add(claim)
             try:
-                begun = self._beginner.begin(claim)
+                with self._heartbeat.busy():
+                    begun = self._beginner.begin(claim)
             except LeaseLost:
                 begun = None
-            self._heartbeat.advance()
             if begun is not None:
                 if not shares_step(begun.job.adapter):
                     self._waiting = begun
@@ -215,8 +216,9 @@ class Rounds:
         elif isinstance(event, Evaluated):
             self._evaluated(event, claim)
         elif isinstance(event, HandedBack):
-            self._checkpoints.write(claim, event.job, event.state)
-            self._checkpoints.flush()
+            with self._heartbeat.busy():
+                self._checkpoints.write(claim, event.job, event.state)
+                self._checkpoints.flush()
             self._ledger.release(claim)
             self._drop(claim)
         else:
@@ -261,7 +263,10 @@ class Rounds:
         return decides(study.pruner, event.evaluation, study.name, number)
 
     def _is_pruned(self, place_id: int) -> bool:
-        """Whether the pruner ends a trial at the evaluation that was just recorded."""
+        """Whether the pruner ends a trial at the evaluation that was just recorded.
+
+        Another worker may have the place by now, with no evaluation yet: the next write says so.
+        """
         study, ledger, name = self._session.study, self._ledger, self._name
         numbers = ledger.numbers(name)
         others = Others(
@@ -270,11 +275,12 @@ class Rounds:
             {place for place, (_, state) in numbers.items() if state == "complete"},
         )
         if len(study.objectives) == 1:
-            direction = study.objective.direction
-            return should_prune(study.pruner, direction, ledger.curves(name), place_id, others)
+            curves, direction = ledger.curves(name), study.objective.direction
+            return place_id in curves and should_prune(study.pruner, direction, curves, place_id, others)
         keys = [f"objective/{each.metric}" for each in study.objectives]
         directions = [each.direction for each in study.objectives]
-        return should_prune(study.pruner, directions, ledger.points(name, keys), place_id, others)
+        points = ledger.points(name, keys)
+        return place_id in points and should_prune(study.pruner, directions, points, place_id, others)
 
     def _known_before(self, job: Job) -> dict[str, float]:
         """Those objectives of a trial that were known before it was trained."""
@@ -289,7 +295,7 @@ class Rounds:
 
         A device that failed took this worker with it: each of them is trained alone then, and fails alone.
         """
-        print(f"a pack of {len(event.jobs)} did not do: {event.reason}", file=sys.stderr, flush=True)
+        to_stderr(f"a pack of {len(event.jobs)} did not do: {event.reason}")
         if not event.device_lost:
             self._size.shrink()
         self._checkpoints.flush()
@@ -305,7 +311,7 @@ class Rounds:
     def _ended(self, event: Finished | Failed, claim: Claim) -> None:
         point("after_training")
         if isinstance(event, Failed):
-            print(f"trial {event.job.number} failed:\n{event.traceback_text}", file=sys.stderr, flush=True)
+            to_stderr(f"trial {event.job.number} failed:\n{event.traceback_text}")
             ended = self._ledger.fail(claim, OUT_OF_MEMORY if event.out_of_memory else RAISED, event.reason)
         else:
             result = self._result(event, claim)

@@ -160,6 +160,8 @@ def test_a_stream_that_holds_ascii_alone_gets_escapes(sweeper, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "gr\\" in done.stdout
     assert json.loads(done.stdout)[0]["folder"] == str(out)
+    done = sweeper("check", tmp_path / "größte.yaml", "--json", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2 and "größte.yaml" in str(json.loads(done.stderr))
 
 
 def test_check_says_what_would_run_and_leaves_no_trace(sweeper, tmp_path):

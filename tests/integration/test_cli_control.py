@@ -185,9 +185,15 @@ def test_deleting_asks_and_deletes_what_was_made(
     assert set(picture_of(films.home.tracking_uri)) == {"tags", "films", "trial-0000"}
 
 
-def test_deleting_goes_on_where_mlflow_does_not_answer(sweeper: InThisProcess, films: MadeStudy) -> None:
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "mysql://127.0.0.1/mlflow"])
+def test_deleting_goes_on_where_mlflow_does_not_answer(
+    sweeper: InThisProcess, films: MadeStudy, uri: str
+) -> None:
+    """A server that is away, or a database whose driver is not installed."""
     films.ledger.note_drawn("films", "1", "a")
-    done = sweeper("delete", "films", "--yes", "--json", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    if uri.startswith("mysql"):
+        assert "driver cannot be loaded" in refused(sweeper("sync", "films", MLFLOW_TRACKING_URI=uri))
+    done = sweeper("delete", "films", "--yes", "--json", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 0, done.stderr
     deleted = json.loads(done.stdout)
     assert (deleted["study"], deleted["trials"], deleted["in_mlflow"]) == ("films", 6, False)

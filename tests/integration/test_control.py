@@ -137,6 +137,22 @@ def test_a_heartbeat_carries_what_the_user_says(url: str) -> None:
         assert hears(heartbeat, "stopped")
 
 
+def test_a_claim_is_kept_while_its_worker_is_busy_and_no_longer(url: str) -> None:
+    """A draw over many trials takes longer than a lease, and advances nothing."""
+    ledger = new_ledger(url)
+    claim = ledger.reserve("one", this_worker("cpu"), 1.0)
+    assert claim is not None
+    with Heartbeat(ledger, 1.0) as heartbeat:
+        heartbeat.add(claim)
+        with heartbeat.busy():
+            time.sleep(2.5)
+            assert ledger.expire("one") == 0
+        deadline = time.monotonic() + 60
+        while not ledger.expire("one") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert time.monotonic() < deadline
+
+
 def test_enqueued_parameters_are_tried_next_and_the_rest_is_drawn(folder: Path) -> None:
     session = begin(folder, budget={"trials": 2}, pruner="none")
     trial, said = enqueue_trial(session.ledger, "tiny", ["bottleneck_dim=7", "activation=gelu"])

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from sweeper.check import check_study
 from sweeper.engine.coordinator import Ending, Moment
+from sweeper.engine.crew import WorkerOptions
 from sweeper.engine.forkserver import started
 from sweeper.engine.local import run_workers
 from sweeper.errors import SweeperError, UnreachableError, UsageError
@@ -588,6 +589,25 @@ def test_the_coordinator_starts_a_dead_worker_again_and_gives_up_in_the_end(
     assert not follow(session).interrupted
     [_, trial] = session.ledger.trials("tiny")
     assert (trial.state, trial.attempts) == ("complete", 3)
+
+
+def test_workers_that_die_once_each_end_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is reset takes all of them along, before any trial has ended."""
+    session = begin(folder, budget={"trials": 4}, train={"epochs": 40, "batch_size": 4})
+    monkeypatch.setattr("sweeper.engine.local.RESTARTS", 1)
+    killed: set[int] = set()
+
+    def kill_all_once(moment: Moment) -> None:
+        attempts = session.ledger.attempts("tiny")
+        running = {int(one.worker.split(":")[1]) for one in attempts if one.outcome == "running"}
+        if not killed and len(running) == 2:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+            killed.update(running)
+
+    assert not follow(session, kill_all_once, options=WorkerOptions(workers=2)).interrupted
+    assert len(killed) == 2 and session.row.ended_at is not None
+    check_agrees(session, 4)
 
 
 def test_what_a_dead_worker_left_of_a_study_that_has_ended_is_finished(folder: Path) -> None:

@@ -217,6 +217,13 @@ def test_a_directory_without_the_vocabulary_of_its_tokenizer(folder: Path) -> No
         load_tokenizer(at(folder))
 
 
+def test_a_tokenizer_of_a_later_version_is_refused(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "pre_tokenizer": {"type": "Unheard"}}))
+    with pytest.raises(UsageError, match="the backbone cannot be loaded: "):
+        load_tokenizer(at(folder))
+
+
 def test_quiet_puts_back_what_was_set() -> None:
     from transformers.utils import logging
 
@@ -235,6 +242,17 @@ def test_a_hub_model_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UnreachableError, match="cannot be reached") as caught:
         load_config(Backbone("nobody/nothing", "a" * 40, None))
     assert "nobody/nothing@" in caught.value.message
+
+
+def test_a_folder_with_the_name_of_a_hub_model_is_not_read_in_its_place(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers itself would take it, whatever the revision."""
+    shutil.copytree(folders["gpt2"], tmp_path / "gpt2")
+    monkeypatch.chdir(tmp_path)
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(UsageError, match="gpt2 is a name of the hub, and something here has it"):
+            load(Backbone("gpt2", "a" * 40, None))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +153,23 @@ def test_whatever_goes_wrong_nobody_waits_for_ever(
         writer.write(claim(), job(), state(1))
         writer.flush()
     assert "no checkpoint of trial-0007: no room" in capsys.readouterr().err
+
+
+def test_nobody_waits_for_ever_where_nothing_can_be_said_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log beside the checkpoints, on the same full disk."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "films").write_text("a file where the folder should be")
+    monkeypatch.setattr("sys.stderr", Full())
+    with CheckpointWriter(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.write(claim(), job(), state(step))
+        writer.flush()
 
 
 def test_a_state_that_does_not_fit_lets_the_trial_begin_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sweeper.data.rows import Rows
 from sweeper.data.sources import read_file
-from sweeper.errors import UsageError
+from sweeper.data.typedrows import read_hub
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.study import Source
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -158,3 +161,38 @@ def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
 def test_faults_name_the_line() -> None:
     rows = Rows("a", {"text": ["x", "y"]}, ("text",), Path("a.tsv"), [2, 7])
     assert str(rows.fault(1, "bad")) == "a.tsv:7: bad"
+
+
+def test_a_hub_data_set_of_another_commit_is_not_read_where_the_hub_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` itself takes what it fetched last, whatever its commit."""
+    import datasets.config
+    import huggingface_hub.constants
+    import pyarrow.parquet
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    file, there, other = tmp_path / "rows.parquet", "a" * 40, "b" * 40
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["fine", "dull"]}), file)
+    builder = datasets.load_dataset_builder("parquet", data_files=str(file), cache_dir=str(tmp_path / "made"))
+    builder.download_and_prepare()
+    # As it keeps a data set of the hub.
+    kept = tmp_path / "cache" / "datasets" / "nobody___films" / "default" / "0.0.0" / there
+    shutil.copytree(builder.cache_dir, kept)
+    (kept / "parquet-train.arrow").rename(kept / "films-train.arrow")
+    info = json.loads((kept / "dataset_info.json").read_text())
+    (kept / "dataset_info.json").write_text(json.dumps({**info, "dataset_name": "films"}))
+
+    def read(revision: str) -> Rows:
+        source = Source(hub="nobody/films", split="train", revision=revision)
+        return read_hub(source, None, tmp_path / "cache", tmp_path / "study.yaml", 7)
+
+    assert len(read(there)) == 2
+    with pytest.raises(UnreachableError, match=f"films/train@{other}; .* is of the commit {there}"):
+        read(other)
+    # A folder of that name is none of the hub's.
+    (tmp_path / "nobody" / "films").mkdir(parents=True)
+    (tmp_path / "nobody" / "films" / "train.csv").write_text("text\nlocal\n")
+    monkeypatch.chdir(tmp_path)
+    assert read(there).names == ("text",) and len(read(there)) == 2

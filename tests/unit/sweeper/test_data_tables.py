@@ -245,6 +245,31 @@ def test_labels_of_a_regression_are_finite_numbers(tmp_path: Path, backbone: Pat
     assert (caught.value.file, caught.value.line) == (str(tmp_path / "data/validation.tsv"), 3)
 
 
+def test_a_label_whose_only_row_is_drawn_is_refused(folder: Path) -> None:
+    """No row would be left to learn it from; which rows are drawn does not depend on their labels."""
+    rows = [{"sentence": f"text {n}", "label": ["common", *(["rare"] if n == rare else [])]}
+            for rare in [drawn_row(folder)] for n in range(40)]  # fmt: skip
+    put(folder, "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    error = refused(folder, **MANY)
+    assert "the label 'rare' of validation occurs in no row that is left in train" in error.message
+    assert "rare" in line_of(error)
+
+
+MANY: dict[str, Any] = {
+    "task": {"kind": "multi_label"},
+    "data": {"train": "data/train.jsonl", "validation": 0.2, "test": None},
+    "objective": {"metric": "f1_micro"},
+}
+
+
+def drawn_row(folder: Path) -> int:
+    """The first of forty rows that a fifth for validation takes."""
+    rows = [{"sentence": f"text {n}", "label": ["common", "other"]} for n in range(40)]
+    put(folder, "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    taken = tables_of(folder, **MANY).validation.texts[0][0]
+    return int(taken.split()[1])
+
+
 def test_more_evaluations_than_steps_are_refused(folder: Path) -> None:
     train = {"batch_size": 16, "evaluations_per_epoch": 6}
     tables_of(folder, train=train)

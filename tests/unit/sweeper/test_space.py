@@ -356,6 +356,18 @@ def test_a_compacter_that_its_factors_do_not_divide_is_refused_at_its_size() -> 
     assert refused.value.line == line_of(text, "bottleneck_dim")
 
 
+def test_a_width_between_the_ends_that_a_factor_between_its_ends_does_not_divide_is_refused() -> None:
+    """4 divides 12 and 24, and not 18; 2 and 6 divide all."""
+    text = replaced(
+        "bottleneck_dim: {from: 4, to: 256, log: true}",
+        "method: compacter\n  bottleneck_dim: {from: 12, to: 24, step: 6}\n"
+        "  phm_dim: {from: 2, to: 6, step: 2}",
+    )
+    with pytest.raises(UsageError, match="phm_dim 4 must divide every bottleneck_dim") as refused:
+        check_space(with_lines(text), BERT)
+    assert refused.value.line == line_of(text, "bottleneck_dim")
+
+
 @pytest.mark.parametrize(
     ("sizes", "factors", "wrong"),
     [
