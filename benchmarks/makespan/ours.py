@@ -9,20 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adapters.depth import enters
 from adapters.pack import Pack
 from benchmarks.common import cores
 from benchmarks.makespan.trials import Trial
 from benchmarks.material import Material, prepare_material
 from sweeper.backbone import fingerprint
 from sweeper.cache import FrozenCache, Layout, budget_bytes
-from sweeper.corners import depths
 from sweeper.data import TaskData
 from sweeper.device import keep_freed_memory, peak_memory_bytes
 from sweeper.events import Event, Exhausted, Failed, Finished
@@ -31,15 +32,16 @@ from sweeper.study import load_study
 from sweeper.train import train
 
 
-def with_caches(material: Material, pack: Pack, folder: Path) -> TaskData:
-    """The data with the frozen states that its study's space needs.
+def with_caches(material: Material, pack: Pack, folder: Path, trials: Sequence[Trial]) -> TaskData:
+    """The data with the frozen states that the trials need.
 
     They are kept beside the study file, which is new in every round: building them, by whichever process
     comes first and with all cores, as workers do, is counted.
     """
     study, data = material.study, material.data
     bare = Layout.of(data, fingerprint(study.backbone), study.train.dtype, pack.hidden_size)
-    layout = bare.within(budget_bytes(None, folder, bare), depths(study, pack.backbone.config))
+    reads = Counter(enters(trial.adapter, pack.backbone.config) for trial in trials)
+    layout = bare.within(budget_bytes(None, folder, bare), reads)
 
     def say(progress: str) -> None:
         print(f"frozen states: {progress}", file=sys.stderr)
@@ -106,7 +108,7 @@ def main() -> None:
     trials = [Trial.from_dict(values) for values in json.loads(settings.trials.read_text(encoding="utf-8"))]
     material = prepare_material(load_study(settings.study), settings.device, settings.study.parent)
     pack = Pack(material.load_backbone(material.study.train.dtype), slots=settings.slots)
-    data = with_caches(material, pack, settings.study.parent) if settings.cached else material.data
+    data = with_caches(material, pack, settings.study.parent, trials) if settings.cached else material.data
     supply = Supply(trials, settings.claims)
     for event in train(pack, data, material.problem, supply, device=settings.device):
         told = answer(event)

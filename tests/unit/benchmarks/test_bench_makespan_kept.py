@@ -14,7 +14,7 @@ from benchmarks.makespan import kept as keeping
 from benchmarks.makespan.columns import Columns, Results
 from benchmarks.makespan.kept import Kept, KeptError
 from benchmarks.makespan.trials import Trial
-from tests.tiny_folder import make_data
+from tests.tiny_folder import make_backbone, make_data
 
 ABOUT = {"--trials": 3, "the processor": "one", "torch": "2.0"}
 HUB = {"adapters": "1.3.0", "torch": "2.0"}
@@ -157,3 +157,17 @@ def test_a_folder_that_cannot_be_made_is_refused(
     with pytest.raises(SystemExit, match="2"):
         makespan.main(command)
     assert f"--folder {tmp_path / 'kept'}: File exists" in capsys.readouterr().err
+
+
+def test_the_trials_are_shared_out_and_trained(tmp_path: Path) -> None:
+    """For real: two processes, and what both read cached by the one that comes first."""
+    make_data(tmp_path)
+    backbone = make_backbone(tmp_path / "backbone")
+    config = BertConfig.from_pretrained(backbone, hidden_size=256, intermediate_size=8)
+    BertModel(config, add_pooling_layer=False).save_pretrained(backbone)
+    listed = f"--data {tmp_path} --model {backbone} --folder {tmp_path / 'kept'} --space all --rounds 1"
+    options = "--rows 20 --validation-rows 10 --trials 3 --columns e2 --threads 1 --workers 2"
+    assert makespan.main([*listed.split(), *options.split()]) == 0
+    kept = json.loads((tmp_path / "kept" / "round-1-e2.json").read_text())["results"]
+    assert sorted(kept["accuracies"]) == ["0", "1", "2"]
+    assert all(0 <= accuracy <= 1 for accuracy in kept["accuracies"].values())
