@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna.visualization
 import pytest
 from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
@@ -149,6 +150,27 @@ def test_no_trial_past_a_limit_is_trained_and_the_sampler_is_told(folder: Path, 
     past = [trial for trial in told if excess(trial.params) > 0]
     assert past and all(trial.state is TrialState.PRUNED and trial.value is None for trial in past)
     assert all(trial.constraints == {"flops_per_token": excess(trial.params)} for trial in told)
+
+
+def test_every_plot_of_optuna_is_drawn_from_the_store(folder: Path) -> None:
+    """With trials that are complete, pruned, refused and failed, and none of ours in between."""
+    session = begin(
+        folder,
+        search=SMALL | {"bottleneck_dim": [2, 32], "learning_rate": {"from": 1e-3, "to": 1e-2}},
+        limits={"flops_per_token": LIMIT},
+        budget={"trials": 6},
+        train={"epochs": 2},
+        pruner={"name": "successive_halving", "minimum": 1},
+    )
+    run(session)
+    study = optuna.load_study(study_name="tiny", storage=session.home.store_url)
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL} <= {one.state for one in study.trials}
+    plots = [name for name in optuna.visualization.__all__ if name.startswith("plot_")]
+    of_several = {"plot_pareto_front", "plot_hypervolume_history", "plot_terminator_improvement"}
+    assert len(plots) >= 10
+    for name in sorted(set(plots) - of_several):
+        assert getattr(optuna.visualization, name)(study).data, name
 
 
 @pytest.mark.parametrize(
