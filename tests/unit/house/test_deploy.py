@@ -164,7 +164,8 @@ def test_the_environment_of_a_worker_is_a_home_on_the_server() -> None:
         assert home.store_url == "postgresql://sweeper@database/sweeper"
         assert home.artifacts == Path("/artifacts")
         mounted = {volume.split(":")[1] for volume in services[name]["volumes"]}
-        assert mounted == {"/studies", "/artifacts", "/var/lib/sweeper/sweeps/cache"}
+        sweeps = "/var/lib/sweeper/sweeps"
+        assert mounted == {"/studies", "/artifacts", f"{sweeps}/cache", f"{sweeps}/logs"}
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     assert "profiles" not in services["worker"]
 

@@ -148,7 +148,9 @@ def test_a_head_that_leaves_out_what_is_null_is_read(exported, tmp_path):
 
 
 def test_a_backbone_named_where_none_is_says_so(exported, tmp_path):
-    with pytest.raises(UsageError, match="there is no such folder: --backbone names"):
+    with pytest.raises(
+        UsageError, match=r"there is no such folder: --backbone \(in Python `backbone=`\) names"
+    ):
         load_exported(exported[2], backbone=tmp_path / "nope")
 
 
