@@ -39,15 +39,13 @@ def flops_per_token(adapter: AdapterConfig | None, backbone_config: Any) -> int:
     forward = 2 * len(passed) * a_layer
     if adapter is None:
         return forward
+    places = places_in(adapter, shape)
     multiplied = parameters_in(adapter, shape)
     if adapter.method == "compacter":
-        multiplied = len(places_in(adapter, shape)) * module_parameters(
-            shape.hidden_size, adapter.bottleneck_dim
-        )
+        multiplied = len(places) * module_parameters(shape.hidden_size, adapter.bottleneck_dim)
     own = 6 * multiplied + 4 * frozen_parameters_in(adapter, shape)
     if adapter.method == "prompt":  # its vectors are read by the first layer
         return forward + 2 * len(passed) * a_layer + own
-    places = places_in(adapter, shape)
     if not places:  # a ladder reads the backbone and feeds nothing back
         return forward + own
     own = own * len(passed) // shape.num_hidden_layers  # ALBERT passes each about equally often

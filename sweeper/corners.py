@@ -86,22 +86,12 @@ def check_space(study: Study, backbone_config: Any) -> None:
     smallest, _ = extremes(study, backbone_config)
     limit = study.limits.trainable_parameters
     if limit is not None and smallest > limit:
-        raise UsageError(
-            f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has {smallest}; "
-            f"{_ALLOW}",
-            study.path,
-            study.line("limits", "trainable_parameters"),
-        )
+        raise _past(study, "trainable_parameters", f"the smallest adapter of the space has {smallest}")
     most = study.limits.flops_per_token
     if most is not None:
         cheapest = min(flops_per_token(config, backbone_config) for _, config in _located(study))
         if cheapest > most:
-            raise UsageError(
-                f"limits.flops_per_token is {most}, but the cheapest adapter of the space costs {cheapest}; "
-                f"{_ALLOW}",
-                study.path,
-                study.line("limits", "flops_per_token"),
-            )
+            raise _past(study, "flops_per_token", f"the cheapest adapter of the space costs {cheapest}")
 
 
 def check_head(limits: Limits) -> None:
@@ -115,12 +105,8 @@ def check_head(limits: Limits) -> None:
     if limit is not None:
         smallest, _ = extremes(study, limits.backbone_config)
         if smallest + head > limit:
-            raise UsageError(
-                f"limits.trainable_parameters is {limit}, but the smallest adapter of the space has "
-                f"{smallest} and the head {head}; {_ALLOW}",
-                study.path,
-                study.line("limits", "trainable_parameters"),
-            )
+            has = f"the smallest adapter of the space has {smallest} and the head {head}"
+            raise _past(study, "trainable_parameters", has)
     given = study.limits.given
     if len(given) > 1 and not any(limits.within(config) for config in every(study)):
         raise UsageError(
@@ -129,6 +115,12 @@ def check_head(limits: Limits) -> None:
             study.path,
             study.line("limits"),
         )
+
+
+def _past(study: Study, name: str, least: str) -> UsageError:
+    """That a limit is below the least that the space has."""
+    message = f"limits.{name} is {study.limits.given[name]}, but {least}; {_ALLOW}"
+    return UsageError(message, study.path, study.line("limits", name))
 
 
 def _check_between(study: Study, backbone_config: Any) -> None:

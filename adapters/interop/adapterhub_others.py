@@ -30,6 +30,7 @@ from adapters.interop.common import (
     number,
     put,
     refuse_rest,
+    refuse_without_key_width,
     same,
     whole,
     without,
@@ -161,8 +162,7 @@ def prefix_in(folder: Folder, shape: Shape, names: HubNames, name: str) -> Read:
         layers="all" if len(layers) == shape.num_hidden_layers else tuple(layers),
     )
     vectors = _flat(folder, config.prefix_length, names, name)
-    if not shape.key_width:
-        raise AdapterError(f"it does not say how wide keys are (shape): give the backbone ({_WHOSE})")
+    refuse_without_key_width(shape, _WHOSE)
     width = 2 * len(layers) * shape.key_width
     if vectors.numel() != config.prefix_length * width:
         raise AdapterError(

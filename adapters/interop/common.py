@@ -132,6 +132,12 @@ def shape_from(folder: Folder, method: str, backbone: Any, named: object) -> Sha
     return None if config is None else shape_of(method, config)
 
 
+def refuse_without_key_width(shape: Shape, whose: str) -> None:
+    """Refuse a prefix where nobody says how wide keys are. Raises AdapterError."""
+    if not shape.key_width:
+        raise AdapterError(f"it does not say how wide keys are (shape): give the backbone ({whose})")
+
+
 def config_from(backbone: Any, named: object) -> Any:
     """The configuration of a backbone; None if nobody says. Arguments as for `shape_from`."""
     if backbone is not None:

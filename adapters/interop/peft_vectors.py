@@ -22,7 +22,7 @@ from adapters.architectures import architecture_of, layer_indices
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterError
 from adapters.fields import AFTER_PREFIX, FROM_START
-from adapters.interop.common import Folder, config_from, refuse_rest
+from adapters.interop.common import Folder, config_from, refuse_rest, refuse_without_key_width
 from adapters.interop.naming import Names
 from adapters.interop.rotary import turned
 from adapters.prefix import Prefix
@@ -83,8 +83,7 @@ def vectors_in(
         refuse_rest(values, _ANY, {"num_transformer_submodules": 1}, "PEFT")
         return AdapterConfig(method="prompt", prompt_length=length), {"soft_prompt.vectors": vectors}
     refuse_rest(values, _ANY, {"num_transformer_submodules": 1}, "PEFT")
-    if not shape.key_width:
-        raise AdapterError("it does not say how wide keys are (shape): give the backbone (PEFT)")
+    refuse_without_key_width(shape, "PEFT")
     if vectors.shape[1] != 2 * shape.num_hidden_layers * shape.key_width:
         raise AdapterError(
             f"its vectors are {vectors.shape[1]} wide; keys and values of {shape.num_hidden_layers} layers "

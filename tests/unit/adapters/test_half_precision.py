@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -12,18 +10,7 @@ from adapters.bottleneck import Bottleneck
 from adapters.frozen import Frozen
 from adapters.fuse import Fuse
 from adapters.ia3 import IA3
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def drawn(module: Any, seed: int = 0) -> Any:
-    """The module, its parameters drawn anew."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=0.1, generator=generator(seed))
-    return module
+from tests.unit.adapters.test_lowrank import drawn, generator
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
