@@ -80,10 +80,15 @@ def progress(connection: Connection, study: str) -> dict[str, int]:
 
 
 def note(connection: Connection, place_id: int, measured: Mapping[str, float]) -> None:
-    """Add what was measured of a result afterwards; what is there already stays."""
+    """Add what was measured of a result afterwards; what is there already stays.
+
+    Of a result that was deleted with its study there is nothing to add to.
+    """
     there = connection.execute(
         select(results.c.metrics).where(results.c.place_id == place_id).with_for_update()
-    ).scalar_one()
+    ).scalar()
+    if there is None:
+        return
     connection.execute(
         update(results).where(results.c.place_id == place_id).values(metrics={**measured, **there})
     )

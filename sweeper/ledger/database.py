@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -32,6 +32,8 @@ from sweeper.ledger.schema import VERSION, VERSION_TABLE
 
 BUSY_SECONDS = 30.0
 """How long a statement on SQLite waits for other processes."""
+STALLED_SECONDS = 10.0
+"""How long a transaction on PostgreSQL may wait for its process. Transactions take milliseconds."""
 WRITES = "sweeper_writes"
 """The option of a connection whose transactions write."""
 _LIVENESS = {
@@ -291,17 +293,27 @@ def server_options(url: URL) -> dict[str, Any]:
 def end_stalled_transactions(engine: Engine) -> None:
     """Let PostgreSQL end a transaction whose process stands still: its locks keep all others from a row.
 
-    Transactions take milliseconds: one that waits for 10 seconds is of a process that was stopped. Set by a
-    statement of each connection, and not by an option of its start, which poolers in between would refuse.
+    Set by a statement of each connection, and not by an option of its start, which poolers in between would
+    refuse. The server counts only between statements: a driver that sends many as one pipeline, as psycopg
+    does for many rows, must not stand still in the midst of it. So an insert of many rows is one statement,
+    and whatever else has many is sent one by one.
     """
     if engine.dialect.name != "postgresql":
         return
+    engine.dialect.use_insertmanyvalues_wo_returning = True
+    engine.dialect.supports_sane_multi_rowcount = False  # a cursor counts the rows of its last statement
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET idle_in_transaction_session_timeout = 10000")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(STALLED_SECONDS * 1000)}")
         connection.commit()
+
+    @event.listens_for(engine, "do_executemany")
+    def send_one_by_one(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> bool:
+        for row in rows:
+            cursor.execute(statement, row)
+        return True  # nothing is left to do
 
     engine.dispose()  # connections that were made before
 

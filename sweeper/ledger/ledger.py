@@ -143,7 +143,7 @@ class Ledger:
         return self._database.read(studyrows.has_unfinished, name)
 
     def past_limits_in_a_row(self, name: str) -> int:
-        """How many configurations past the limits were drawn since the last one that was not."""
+        """How many configurations past the limits were drawn since one that was not. Raises StudyGone."""
         return self._database.read(studyrows.past_limits_in_a_row, name)
 
     # What a user says of it
@@ -317,8 +317,11 @@ class Ledger:
         return self._database.read(trialview.trials, name)
 
     def trial(self, name: str, place_id: int) -> TrialView:
-        """One place of a study."""
-        return self._database.read(trialview.trials, name, place_id)[0]
+        """One place of a study. Raises StudyGone if it went with its study."""
+        views = self._database.read(trialview.trials, name, place_id)
+        if not views:
+            raise StudyGone(name)
+        return views[0]
 
     def best(self, name: str, count: int | None = 1) -> list[TrialView]:
         """The best complete trials of the search, best first; of equals the smaller one, then the earlier.

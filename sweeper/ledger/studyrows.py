@@ -124,8 +124,14 @@ def next_position(connection: Connection, study: str) -> int:
 
 
 def _lock(connection: Connection, study: str) -> None:
-    """Nobody else changes a study's row, or adds a place to it, before this transaction ends."""
-    connection.execute(select(studies.c.name).where(studies.c.name == study).with_for_update())
+    """Nobody else changes a study's row, or adds a place to it, before this transaction ends.
+
+    Raises:
+        StudyGone: the store has no such study.
+    """
+    row = select(studies.c.name).where(studies.c.name == study).with_for_update()
+    if connection.execute(row).first() is None:
+        raise StudyGone(study)
 
 
 def beyond_budget(connection: Connection, study: str) -> int:
@@ -222,10 +228,12 @@ def _all_done(connection: Connection, name: str, spec: Mapping[str, Any]) -> str
 
 
 def past_limits_in_a_row(connection: Connection, name: str) -> int:
-    """How many configurations past the limits were drawn since the last one that was not."""
-    return connection.execute(
-        select(studies.c.past_limits_in_a_row).where(studies.c.name == name)
-    ).scalar_one()
+    """How many configurations past the limits were drawn since one that was not. Raises StudyGone."""
+    counted = select(studies.c.past_limits_in_a_row).where(studies.c.name == name)
+    in_a_row = connection.execute(counted).scalar()
+    if in_a_row is None:
+        raise StudyGone(name)
+    return in_a_row
 
 
 def hold_sender(connection: Connection, name: str, sender: str, seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Barrier, Thread
 
@@ -321,6 +322,40 @@ def test_a_study_whose_trials_run_is_not_deleted(url: str) -> None:
     assert ledger.close_study("one") == 0
     assert ledger.reserve("one", ME) is None
     assert ledger.study("one").ended_because == "its user stopped it"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.enqueue("one", {}),
+        lambda ledger: ledger.set_budget("one", 3),
+        lambda ledger: ledger.confirm("one", [("confirm", "confirm-0", {})]),
+        lambda ledger: ledger.end_over_budget("one", "because"),
+        lambda ledger: ledger.end_if_done("one"),
+        lambda ledger: ledger.past_limits_in_a_row("one"),
+        lambda ledger: ledger.close_study("one"),
+        lambda ledger: ledger.control("one"),
+        lambda ledger: ledger.status("one"),
+        lambda ledger: ledger.trial("one", 1),
+        lambda ledger: ledger.best("one"),
+    ],
+)
+def test_whoever_is_about_to_do_something_to_a_study_is_told_that_it_was_deleted(
+    url: str, call: Callable[[Ledger], object]
+) -> None:
+    ledger = new_ledger(url)
+    assert ledger.delete_study("one") == 0
+    with pytest.raises(StudyGone, match="no study 'one', or no longer"):
+        call(ledger)
+
+
+def test_what_is_measured_of_a_result_that_was_deleted_is_dropped(url: str) -> None:
+    ledger = new_ledger(url, trials=1)
+    complete(ledger, 0, 0.5)
+    [view] = ledger.trials("one")
+    assert ledger.delete_study("one") == 0
+    ledger.note_measured(view.place_id, {"test_accuracy": 0.5})
+    assert ledger.studies() == []
 
 
 def test_deleting_takes_all_of_one_study_and_nothing_of_another(url: str) -> None:

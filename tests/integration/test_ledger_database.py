@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select, text
+from psycopg.adapt import Dumper
+from sqlalchemy import Connection, Executable, column, insert, select, table, text
 
 from sweeper import check, doctor
 from sweeper.errors import SweeperError, UnreachableError, UsageError
@@ -174,6 +178,70 @@ def test_who_is_alone_stays_it_longer_than_a_transaction_may_stand_still(postgre
         assert connection.execute(holder).scalars().all() == ["idle"]
         taken = text("SELECT pg_try_advisory_lock(:key)")
         assert connection.execute(taken, {"key": database_module._LOCK}).scalar_one() is False
+
+
+class Stuck:
+    """A value that is not sent before ``goes_on``: a process that stands still in the midst of many rows."""
+
+    goes_on: threading.Event
+
+
+class StuckDumper(Dumper):
+    def dump(self, value: Any) -> bytes:
+        value.goes_on.wait(60)
+        return b"0.5"
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        text("UPDATE sent SET value = :value WHERE name = :name"),
+        insert(table("sent", column("name"), column("value"))),
+    ],
+    ids=["update", "insert"],
+)
+def test_who_stands_still_in_the_midst_of_many_rows_keeps_nobody_from_them(
+    postgresql: Path, monkeypatch: pytest.MonkeyPatch, many: Executable
+) -> None:
+    """To the server a pipeline of psycopg is no idle transaction: its locks would be held for ever."""
+    monkeypatch.setattr(database_module, "STALLED_SECONDS", 0.2)
+    url = postgresql_url(postgresql)
+    ledger = new_ledger(url)
+    with ledger.database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE sent (name text, value double precision)"))
+        connection.execute(text("INSERT INTO sent VALUES ('one', 0)"))
+    stuck, reached = Stuck(), threading.Event()
+    stuck.goes_on = threading.Event()
+
+    def stall(connection: Connection) -> None:
+        connection.execute(text("SELECT name FROM sent FOR UPDATE"))
+        connection.connection.dbapi_connection.adapters.register_dumper(Stuck, StuckDumper)
+        reached.set()
+        connection.execute(many, [{"name": "one", "value": value} for value in (0.25, stuck, 0.75)])
+
+    stalled = threading.Thread(target=lambda: caught.append(_raised(lambda: ledger.database.write(stall))))
+    caught: list[BaseException | None] = []
+    stalled.start()
+    try:
+        assert reached.wait(60), caught
+        other = Database(url)
+        with other.engine.begin() as connection:
+            connection.execute(text("SET lock_timeout = 30000"))
+            assert connection.execute(text("SELECT value FROM sent FOR UPDATE")).scalars().all() == [0.0]
+    finally:
+        stuck.goes_on.set()
+        stalled.join()
+    assert [type(error) for error in caught] == [UnreachableError]
+    with other.engine.connect() as connection:
+        assert connection.execute(text("SELECT value FROM sent")).scalars().all() == [0.0]
+
+
+def _raised(call: Callable[[], object]) -> BaseException | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
 
 
 @pytest.mark.parametrize("name", ["two words", "größe", "what?now", "100%25", "a#b@c&d=e"])

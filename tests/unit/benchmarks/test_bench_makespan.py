@@ -11,6 +11,7 @@ import pytest
 from transformers import BertConfig
 
 from adapters.config import AdapterConfig
+from adapters.depth import EMBEDDED, enters
 from adapters.pack import Pack
 from benchmarks.makespan.columns import Results
 from benchmarks.makespan.ours import Supply, with_caches
@@ -99,11 +100,15 @@ def test_processes_share_the_trials(tmp_path: Path, settings: argparse.Namespace
 
 
 def test_what_lies_below_the_adapters_is_kept(
-    tmp_path: Path, make_material: Callable[[str], Material]
+    tmp_path: Path, settings: argparse.Namespace, make_material: Callable[[str], Material]
 ) -> None:
     material = make_material("bert")
-    data = with_caches(material, Pack(material.load_backbone("float32")), tmp_path)
-    assert data.train.frozen and data.train.frozen.keys() == data.validation.frozen.keys()
+    pack = Pack(material.load_backbone("float32"))
+    narrow = {**SPACES["quickstart"], "bottleneck_dim": [4, 8]}
+    trials = draw(write_study(tmp_path, settings, search=narrow), 5, pack.backbone.config)
+    data = with_caches(material, pack, tmp_path, trials)
+    read = {depth for trial in trials for depth in enters(trial.adapter, pack.backbone.config)}
+    assert data.train.frozen.keys() == data.validation.frozen.keys() == read - {EMBEDDED}
 
 
 def test_rounds_are_compared_pair_by_pair() -> None:
