@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy import event
+
 from sweeper.errors import UsageError
 from sweeper.front import values_of
 from sweeper.home import Home
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 PLACE, ATTEMPT, HIDDEN, PAST_LIMITS = "place", "attempt", "hidden", "past_limits"
 """User attributes of a trial: whose it is, and why it counts for nothing."""
+NOT_FOUND = "Record does not exist"
+"""What Optuna's storage says where a study or a trial is not there; its error is a KeyError."""
 WARM = "warm_start"
 """A user attribute of a study: what it took over from earlier ones."""
 
@@ -91,7 +95,7 @@ def warm_notes(home: Home, study: Study) -> list[str]:
     """What a study took over from earlier ones, and what it left: a sentence for each of them."""
     import optuna
 
-    with optuna_errors(home):
+    with optuna_errors(home, study.name):
         storage = _storage(home, create=False)
         attributes = optuna.load_study(study_name=study.name, storage=storage).user_attrs
     return list(attributes.get(WARM, {}).get("notes", ()))
@@ -126,11 +130,17 @@ class Trials:
         def load() -> tuple[optuna.Study, list[FrozenTrial]]:
             sampler = sampler_of(study, study.seed, 0)
             storage = _storage(home, create=False)
+            event.listen(storage.engine, "handle_error", self._count_failure)
             own = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler)
             return own, frozen(study, own.user_attrs.get(WARM, {}).get("trials", ()))
 
+        self._failures = 0
         own, self._earlier = self._patiently(load)
         self._optuna = _with_earlier_trials(own, self._earlier)
+
+    def _count_failure(self, context: object) -> None:
+        """A statement or a commit of Optuna failed; whether it went through is not known."""
+        self._failures += 1
 
     @property
     def _storage(self) -> BaseStorage:
@@ -140,7 +150,7 @@ class Trials:
         """Call once, or again while the store's server is away: whatever was done is found."""
         from optuna.exceptions import StorageInternalError
 
-        with optuna_errors(self._home):
+        with optuna_errors(self._home, self._study.name):
             return self._database.patiently(call, StorageInternalError)
 
     def create(self, claim: Claim) -> tuple[int, int]:
@@ -164,7 +174,10 @@ class Trials:
             trial_id = there[0]._trial_id
             self._storage.set_trial_user_attr(trial_id, ATTEMPT, claim.attempt)
         else:
+            failures = self._failures
             trial_id = self._storage.create_new_trial(self._optuna._study_id, _template(claim))
+            if self._failures > failures:  # Optuna tried again by itself: there may be two now
+                return self._create(claim, self._running())
         return self._storage.get_trial_number_from_id(trial_id), trial_id
 
     def fill_in(self, number: int, trial_id: int) -> Params:
@@ -337,17 +350,29 @@ def _storage(home: Home, create: bool, any_version: bool = False) -> optuna.stor
 
 
 @contextmanager
-def optuna_errors(home: Home) -> Iterator[None]:
+def optuna_errors(home: Home, study: str | None = None) -> Iterator[None]:
     """Failures of Optuna's storage as sentences, and no lines of its log for what is expected.
+
+    Args:
+        study: the name of one that is to be there.
 
     Raises:
         UnreachableError: the storage fails.
+        UsageError: it has no such study, or no longer: a deletion takes it away before ours.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with store_errors(home.store_url, optuna.exceptions.StorageInternalError):
-        yield
+    try:
+        with store_errors(home.store_url, optuna.exceptions.StorageInternalError):
+            yield
+    except KeyError as error:
+        if study is None or NOT_FOUND not in str(error):
+            raise
+        raise UsageError(
+            f"the trials of the study {study} are gone from Optuna's tables: somebody deletes it, or was "
+            f"interrupted while they did. `sweeper delete {study}` takes away what is left"
+        ) from error
 
 
 __all__ = ["Trials", "create_optuna_study", "delete_optuna_study", "optuna_errors"]

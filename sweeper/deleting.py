@@ -6,6 +6,7 @@ The ledger's rows go last: whatever interrupts it, the study is still there to b
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,23 +69,13 @@ def delete_study(ledger: Ledger, home: Home, name: str) -> Deleted:
     ledger.reap_dead(name, "handed_back")
     _refuse_if_running(ledger, name, ledger.close_study(name))
     deleted = Deleted(name, sum(view.kind == "search" for view in ledger.trials(name)))
-    in_mlflow = _delete_drawn(ledger, home, name, deleted.notes)
-    store = ledger.store_id()
-    for folder in folders_of(home, name):
-        others = why_not_ours(folder, home, store)
-        if others is None:
-            _delete_folder(home, folder, deleted)
-        elif folder.exists():
-            deleted.notes.append(f"{folder} is left: it {others}")
-        elif folder == home.artifacts / name and any(view.files for view in ledger.trials(name)):
-            deleted.notes.append(
-                f"the weights are left where they are: there is no {folder} on this machine; they are in the "
-                f"folder {name} of SWEEPER_ARTIFACTS on the machines that trained it"
-            )
-    with alone(home):
-        _refuse_if_running(ledger, name, ledger.close_study(name))
-        delete_optuna_study(home, name)
-        _refuse_if_running(ledger, name, ledger.delete_study(name))
+    with ExitStack() as undrawn:  # until the last row is gone, or somebody would draw it anew
+        in_mlflow = _delete_drawn(ledger, home, name, deleted.notes, undrawn)
+        _delete_folders(ledger, home, deleted)
+        with alone(home):
+            _refuse_if_running(ledger, name, ledger.close_study(name))
+            delete_optuna_study(home, name)
+            _refuse_if_running(ledger, name, ledger.delete_study(name))
     return Deleted(name, deleted.trials, deleted.folders, in_mlflow, deleted.notes)
 
 
@@ -105,16 +96,29 @@ def _refuse_if_running(ledger: Ledger, name: str, count: int) -> None:
     raise UsageError(f"the study {name} cannot be deleted: {what}. Stop it first: `sweeper stop {name}`")
 
 
-def _delete_drawn(ledger: Ledger, home: Home, name: str, notes: list[str]) -> bool:
-    if ledger.study(name).experiment_id is None:
-        return False  # never drawn: looking would make MLflow's tables
+def _delete_drawn(ledger: Ledger, home: Home, name: str, notes: list[str], undrawn: ExitStack) -> bool:
     from sweeper.tracking import Tracker
 
     try:
-        return Tracker(home, name, ledger).delete()
+        return undrawn.enter_context(Tracker(home, name, ledger).deleted())
     except (UnreachableError, UsageError) as error:
         notes.append(f"the experiment {name} in MLflow is left there: {error}")
         return False
+
+
+def _delete_folders(ledger: Ledger, home: Home, deleted: Deleted) -> None:
+    name, store = deleted.study, ledger.store_id()
+    for folder in folders_of(home, name):
+        others = why_not_ours(folder, home, store)
+        if others is None:
+            _delete_folder(home, folder, deleted)
+        elif folder.exists():
+            deleted.notes.append(f"{folder} is left: it {others}")
+        elif folder == home.artifacts / name and any(view.files for view in ledger.trials(name)):
+            deleted.notes.append(
+                f"the weights are left where they are: there is no {folder} on this machine; they are in the "
+                f"folder {name} of SWEEPER_ARTIFACTS on the machines that trained it"
+            )
 
 
 def _delete_folder(home: Home, folder: Path, deleted: Deleted) -> None:

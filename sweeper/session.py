@@ -9,7 +9,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +88,13 @@ def open_study(study: Study, home: Home) -> Session:
     if there is not None:
         check_unchanged(there, study)
     facts = _Facts.of(study, home)
-    with alone(home):
+    with alone(home) as check_alone:
         ledger.create()
         store = ledger.store_id()
         refuse_others(home, study.name, store)
         there = ledger.find_study(study.name)
         if there is None:
-            _begin(ledger, home, study, facts, store)
+            _begin(ledger, home, study, facts, store, check_alone)
         else:
             _go_on(ledger, home, there, study, facts)
             mark(home, study.name, store)
@@ -275,7 +275,9 @@ def _shown(value: Any) -> str:
     return "absent" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) -> None:
+def _begin(
+    ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str, check_alone: Callable[[], None]
+) -> None:
     """Write down a new study: Optuna's first, so that whoever finds ours finds both."""
     from sweeper.asktell import create_optuna_study
     from sweeper.backbone import load_backbone, parameter_count
@@ -291,6 +293,7 @@ def _begin(ledger: Ledger, home: Home, study: Study, facts: _Facts, store: str) 
     parameters = parameter_count(load_backbone(study.backbone, language_head=language_head))
     warm = take(ledger, facts.limits).to_dict() if study.warm_start else None
     keep_frozen(study, home.artifacts)
+    check_alone()  # that took a while: somebody else may have begun the study, if the lock was lost
     create_optuna_study(home, study, warm)
     mark(home, study.name, store)  # before anybody can join it
     ledger.add_study(
@@ -343,14 +346,18 @@ def _dtype(study: Study) -> str:
 
 
 @contextmanager
-def alone(home: Home) -> Iterator[None]:
-    """One process at a time makes schemas and studies: Alembic and Optuna cannot do it in two at once."""
+def alone(home: Home) -> Iterator[Callable[[], None]]:
+    """One process at a time makes schemas and studies: Alembic and Optuna cannot do it in two at once.
+
+    Yields:
+        what raises an UnreachableError once that is no longer so.
+    """
     from sweeper.ledger.database import Database
 
     file = store_file(home.store_url)
     if file is None:
-        with Database(home.store_url).alone():
-            yield
+        with Database(home.store_url).alone() as check_held:
+            yield check_held
         return
     from filelock import FileLock
 
@@ -361,6 +368,6 @@ def alone(home: Home) -> Iterator[None]:
     except OSError as error:
         raise SweeperError(f"the folder of the store cannot be written: {error}") from error
     try:
-        yield
+        yield lambda: None  # a lock on a file is held until the process ends
     finally:
         lock.release()

@@ -17,6 +17,7 @@ from sweeper.errors import SweeperError
 from sweeper.finalists import FULL, LATENCY, label_of, parse_label
 from sweeper.ledger.confirmation import CONFIRM
 from sweeper.ledger.confirmation import FULL as FULL_PLACE
+from sweeper.ledger.records import LeaseLost
 from sweeper.pace import idle_seconds
 from sweeper.terminal import duration, number
 
@@ -186,7 +187,7 @@ class Bench:
         self._run_all(out)
 
     def _run_all(self, out: Output) -> None:
-        from sweeper.ledger import LeaseLost, this_worker
+        from sweeper.ledger import this_worker
         from sweeper.worker.heartbeat import Heartbeat
 
         ledger, name = self.session.ledger, self.session.name
@@ -206,6 +207,10 @@ class Bench:
                 heartbeat.add(claim)
                 try:
                     self._run(claim, _advancing(out, claim, heartbeat))
+                except LeaseLost:
+                    # Another confirm has it, since this one stood still; or its failure was recorded, and the
+                    # confirmation of that was lost.
+                    continue
                 except BaseException:
                     with suppress(LeaseLost):
                         ledger.release(claim)
@@ -279,6 +284,8 @@ def _advancing(out: Output, claim: Claim, heartbeat: Heartbeat) -> Callable[[int
 
     def advance(done: int, total: int) -> None:
         nonlocal told
+        if heartbeat.is_lost(claim):
+            raise LeaseLost(f"{claim.name} was taken from this process, which stood still")
         heartbeat.advance()
         heartbeat.step(claim, done, total)
         now = time.monotonic()

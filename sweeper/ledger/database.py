@@ -124,6 +124,16 @@ class Database:
         self._checked = False
         self._checking = threading.Lock()
 
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Be patient for so many seconds inside, at least."""
+        before = self.patience_seconds
+        self.patience_seconds = max(before, seconds)
+        try:
+            yield
+        finally:
+            self.patience_seconds = before
+
     @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
@@ -229,8 +239,12 @@ class Database:
         return isinstance(error, (exc.OperationalError, exc.InterfaceError))
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the one lock of a server under which schemas and studies are made."""
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """Hold the one lock of a server under which schemas and studies are made.
+
+        Yields:
+            what raises an UnreachableError once the lock was lost with its connection.
+        """
         try:
             connection = self.engine.connect()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
@@ -242,8 +256,16 @@ class Database:
             connection.commit()
         except exc.DBAPIError as error:
             raise self.unreachable(error) from error
+
+        def check_held() -> None:
+            try:
+                connection.execute(text("SELECT 1"))
+                connection.commit()
+            except exc.DBAPIError as error:
+                raise self.unreachable(error) from error
+
         try:
-            yield
+            yield check_held
         finally:
             # The lock goes with the connection, which must not go back to the pool.
             connection.invalidate()

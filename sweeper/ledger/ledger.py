@@ -42,6 +42,8 @@ from sweeper.ledger.records import (
 from sweeper.ledger.schema import VERSION
 
 LEASE_SECONDS = 60.0
+CONFIRMED_SECONDS = 10.0
+"""How long what must not be done twice is repeated under its token, where its commit was not confirmed."""
 
 
 class Ledger:
@@ -123,12 +125,13 @@ class Ledger:
         """
         return self._database.write(studyrows.add_places, name, trials, first_params, references, points)
 
-    def end_over_budget(self, name: str, because: str) -> bool:
+    def end_over_budget(self, name: str, because: str, text: str | None = None) -> bool:
         """End a study whose budget is used up; returns whether it ended now.
 
-        Not while it is paused, or a reference, or what was enqueued or is a retry, waits or runs.
+        Not while it is paused, or a reference, or what was enqueued or is a retry, waits or runs; nor if the
+        study has another file than that of ``text``, by which somebody found its budget used up.
         """
-        return self._database.write(studyrows.end_over_budget, name, because)
+        return self._database.write(studyrows.end_over_budget, name, because, text)
 
     def end_if_done(self, name: str) -> bool:
         """End a study whose places all have results.
@@ -165,8 +168,13 @@ class Ledger:
         return self._database.write(control.resume, name)
 
     def enqueue(self, name: str, params: Mapping[str, Any]) -> int:
-        """Add a place with some parameters fixed, beside the budget and before it; returns its id."""
-        return self._database.write(control.enqueue, name, params, places.new_token())
+        """Add a place with some parameters fixed, beside the budget and before it; returns its id.
+
+        Where a connection is lost before its commit is confirmed, the call is repeated: who was told to do so
+        would add another one.
+        """
+        with self._database.patient(CONFIRMED_SECONDS):
+            return self._database.write(control.enqueue, name, params, places.new_token())
 
     def retry(self, name: str, place_ids: Sequence[int]) -> dict[int, int]:
         """Add a place for each that failed or was cancelled and has no retry yet; the new ones by the old."""

@@ -374,5 +374,7 @@ def mark_place_shown(connection: Connection, place_id: int, version: int) -> Non
 def hide_all(connection: Connection, study: str) -> None:
     """Forget what MLflow shows, so that all of it is drawn anew."""
     own = select(places.c.id).where(places.c.study == study)
+    # In the order of a heartbeat, and places before metrics, so that no two wait for each other.
+    connection.execute(own.order_by(places.c.id).with_for_update())
     connection.execute(update(metrics).where(metrics.c.place_id.in_(own)).values(shown=False))
     connection.execute(update(places).where(places.c.study == study).values(shown=0, run_id=None))

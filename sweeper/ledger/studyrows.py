@@ -152,8 +152,11 @@ def end(connection: Connection, name: str, because: str) -> bool:
     return row is not None
 
 
-def end_over_budget(connection: Connection, name: str, because: str) -> bool:
+def end_over_budget(connection: Connection, name: str, because: str, text: str | None = None) -> bool:
     """End a study whose budget is used up, unless it is paused, or a place beside the budget waits or runs.
+
+    Args:
+        text: of the study file whose budget that is: nothing ends if it has grown since; None: any.
 
     Returns:
         whether it ended now.
@@ -164,7 +167,10 @@ def end_over_budget(connection: Connection, name: str, because: str) -> bool:
     )
     # The end of one that is paused would take the pause away, and trials that had begun would go on.
     may_end = select(studies.c.name).where(
-        studies.c.name == name, studies.c.control.is_distinct_from(PAUSED), ~going.exists()
+        studies.c.name == name,
+        studies.c.control.is_distinct_from(PAUSED),
+        *(() if text is None else (studies.c.text == text,)),
+        ~going.exists(),
     )
     return connection.execute(may_end).first() is not None and end(connection, name, because)
 

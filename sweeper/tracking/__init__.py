@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SENDER_SECONDS = 15.0
 """How long others wait for a process that was killed while it drew."""
+DELETING_SECONDS = 600.0
+"""How long others wait for a process that deletes the study."""
 _DISPLACED = "MLflow is being drawn by another process: try again"
 _AT_ONCE = 1000  # the most that MLflow takes in one call, and gives in one page
 _PARAMS_AT_ONCE = 100
@@ -100,17 +102,26 @@ class Tracker:
             self._drawing = Drawing(board, self._home, self._name, self._ledger, self._keep)
         return self._drawing.draw()
 
-    def delete(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> bool:
-        """Put what MLflow has of the study into its bin; False if it has nothing.
+    @contextmanager
+    def deleted(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> Iterator[bool]:
+        """Put what MLflow has of the study into its bin. Inside, nobody draws it anew.
+
+        Yields:
+            whether it had something.
 
         Raises:
             UnreachableError: MLflow cannot be used now, or another process goes on drawing.
             UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
         """
-        with self._turn(wait_seconds) as mine, reachable(self._home.tracking_uri):
+        with self._turn(wait_seconds) as mine:
             if not mine:
                 raise UnreachableError(_DISPLACED)
-            return drop_study(Board(self._home), self._ledger.study(self._name), self._keep)
+            row, had = self._ledger.study(self._name), False
+            if row.experiment_id is not None:  # never drawn: looking would make MLflow's tables
+                with reachable(self._home.tracking_uri):
+                    had = drop_study(Board(self._home), row, self._keep)
+            self._ledger.hold_sender(self._name, self._sender, DELETING_SECONDS)
+            yield had
 
     @contextmanager
     def _turn(self, wait_seconds: float) -> Iterator[bool]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sweeper.asktell import Trials
 from sweeper.budget import Terminator, why_over
 from sweeper.session import Session
+from sweeper.study import Study
 
 PAST_LIMITS_IN_A_ROW = 100
 """So many configurations past the limits, one after the other, end a study."""
@@ -17,7 +18,7 @@ class Ending:
     """Looks at the budget of a study before each trial.
 
     Args:
-        session: the study, as it was when the worker began; its budget is read anew each time.
+        session: the study, as it was when the worker began.
         trials: its trials in Optuna.
     """
 
@@ -27,10 +28,13 @@ class Ending:
     _judged: int = field(default=0, init=False)
     _said: str | None = field(default=None, init=False)
 
-    def why(self) -> str | None:
-        """Why no further trial of the budget may begin, as a sentence; None if one may."""
+    def why(self, study: Study) -> str | None:
+        """Why no further trial of the budget may begin, as a sentence; None if one may.
+
+        Args:
+            study: as the store has it now: its budget may have grown.
+        """
         ledger, name = self.session.ledger, self.session.name
-        study = self.session.current()
         budget = study.budget
         if budget.hours is not None and ledger.hours_used(name) >= budget.hours:
             return f"the {budget.hours:g}-hour budget is used up"

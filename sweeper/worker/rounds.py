@@ -183,10 +183,11 @@ class Rounds:
         if self._confirm:  # the study's budget is for the study
             self._session.check_there()
             return ledger.reserve(*who, CONFIRM)
-        why = self._ending.why()
+        study = self._session.current()
+        why = self._ending.why(study)
         claim = ledger.reserve(*who, beside_budget=why is not None)
         if claim is None and why is not None:
-            ledger.end_over_budget(self._name, why)
+            ledger.end_over_budget(self._name, why, study.text)
         return claim
 
     def handle(self, event: Event) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import statistics
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from sweeper.figures.front import front
 from sweeper.finalists import label_of, preferred, verdict
 from sweeper.finetune import RATES
 from sweeper.home import Home
-from sweeper.ledger import Attached, Claim, Ledger, Result, TrialView, WorkerIdentity, this_worker
+from sweeper.ledger import Attached, Claim, Ledger, Result, TrialView, WorkerIdentity, failing, this_worker
 from sweeper.ledger.confirmation import FULL
 from sweeper.results import read_results
 from sweeper.session import Session, open_study
@@ -251,6 +252,26 @@ def test_the_rate_of_full_fine_tuning_is_chosen_when_all_rates_are_through(
     assert views["confirm-full-rate0"].keys() == {"learning_rate", "warmup"}
     assert [views[label_of("full", seed)]["learning_rate"] for seed in (1, 2)] == [RATES[2]] * 2
     assert "waiting for what another confirm of this study fine-tunes" in capsys.readouterr().err
+
+
+def test_what_another_confirm_took_over_meanwhile_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = searched(tmp_path, monkeypatch, budget={"trials": 1}, train={"epochs": 1})
+    ledger, bench = session.ledger, Bench.of(session, "cpu")
+    run, taken = bench._run, []
+
+    def stands_still(claim: Claim, advance: Callable[[int, int], None]) -> None:
+        if not taken:
+            ledger.database.write(failing.lose, claim.place_id, claim.token, "handed_back")
+            taken.append(claim.label)
+        run(claim, advance)
+
+    monkeypatch.setattr(bench, "_run", stands_still)
+    bench.fine_tune(Output(), seeds=1)
+    views = [view for view in ledger.confirmations("tiny") if view.kind == FULL]
+    assert [view.state for view in views] == ["complete"] * 4
+    assert [view.attempts for view in views if view.label in taken] == [2]
 
 
 def test_what_was_a_finalist_before_is_compared_with_those_of_now(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 
 import sweeper.slot
-from sweeper.asktell import Trials, create_optuna_study
+from sweeper.asktell import Trials, create_optuna_study, delete_optuna_study, warm_notes
 from sweeper.console import Output
 from sweeper.control import enqueue_trial, retry_trials
 from sweeper.deleting import delete_study
@@ -24,10 +25,12 @@ from sweeper.ledger import Ledger, StudyGone, this_worker
 from sweeper.session import join_study, open_study, prepare_store
 from sweeper.space import distributions
 from sweeper.study import load_study
+from sweeper.tracking import Tracker
 from sweeper.worker import Options, work
 from sweeper.worker.heartbeat import Heartbeat
 from tests.agreement import check_agrees, optuna_trials
 from tests.integration.test_worker import begin, folder, home_of, parts, run
+from tests.lost_commits import lost_confirmation
 from tests.stores import new_ledger, sqlite_url
 from tests.tiny_folder import make_data, write_study
 
@@ -344,6 +347,54 @@ def test_a_deleted_study_leaves_nothing_and_can_be_begun_anew(folder: Path) -> N
     assert [[view.to_json()[key] for key in same] for view in trials_of(again)] == [
         [trial[key] for key in same] for trial in before
     ]
+
+
+def test_nobody_draws_a_study_that_is_being_deleted(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 1})
+    run(session)
+    home, others = session.home, Tracker(session.home, "tiny", session.ledger)
+    others.show()
+    with Tracker(home, "tiny", session.ledger).deleted() as had:
+        assert had and others.show(wait_seconds=0.0) == 0
+        assert session.ledger.delete_study("tiny") == 0
+    client = MlflowClient(tracking_uri=home.tracking_uri)
+    assert client.get_experiment_by_name("tiny") is None
+    again = begin(folder, study="again", budget={"trials": 1})
+    run(again)
+    # One that cannot be deleted now can be drawn as before.
+    with Tracker(home, "again", again.ledger).deleted() as had:
+        assert not had and Tracker(home, "again", again.ledger).show(wait_seconds=0.0) == 0
+    Tracker(home, "again", again.ledger).show(wait_seconds=0.0)
+    assert client.get_experiment_by_name("again") is not None
+
+
+def test_a_study_whose_deletion_was_interrupted_says_how_to_go_on(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 1})
+    trials = Trials(session.home, session.study)
+    claim = session.ledger.reserve("tiny", this_worker("cpu"))
+    delete_optuna_study(session.home, "tiny")
+    said = "are gone from Optuna's tables: .* `sweeper delete tiny` takes away what is left"
+    for call in (
+        lambda: Trials(session.home, session.study),
+        lambda: warm_notes(session.home, session.study),
+        lambda: trials.create(claim),
+        lambda: work(session, Options("cpu"), threading.Event()),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call()
+    session.ledger.release(claim)
+    assert delete_study(session.ledger, session.home, "tiny").trials == 1
+
+
+def test_a_trial_whose_commit_was_not_confirmed_is_made_once(folder: Path) -> None:
+    session = begin(folder, budget={"trials": 1})
+    trials = Trials(session.home, session.study)
+    claim = session.ledger.reserve("tiny", this_worker("cpu"))
+    with lost_confirmation(trials._storage._backend.engine) as lost:
+        number, _ = trials.create(claim)
+    assert lost and number == 0
+    states = [(trial.number, trial.state.name) for trial in optuna_trials(session)]
+    assert states in ([(0, "RUNNING")], [(0, "RUNNING"), (1, "FAIL")])
 
 
 def test_two_stores_do_not_write_over_the_files_of_each_other(folder: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
+from sqlalchemy import text, update
 
 from sweeper.errors import UsageError
 from sweeper.ledger import Ledger, Result, StudyGone, this_worker
 from sweeper.ledger import control as statements
+from sweeper.ledger.schema import places
 from tests.integration.test_ledger import ELSEWHERE, ME, attach, complete, reserve, states
-from tests.stores import new_ledger, new_study
+from tests.lost_commits import lost_confirmation
+from tests.stores import new_ledger, new_study, postgresql_url
 
 
 def fail(ledger: Ledger, number: int) -> int:
@@ -258,20 +262,69 @@ def test_an_enqueued_trial_does_not_reopen_a_study_that_was_stopped(url: str) ->
 
 def test_enqueueing_is_done_once_where_its_commit_was_not_confirmed(url: str) -> None:
     ledger = new_ledger(url)
-    places = {
+    made = {
         ledger.database.write(statements.enqueue, "one", {"bottleneck_dim": 64}, "request") for _ in range(2)
     }
-    assert len(places) == 1 and len(states(ledger)) == 4
+    assert len(made) == 1 and len(states(ledger)) == 4
+
+
+def test_who_enqueues_by_hand_does_not_have_to_do_it_again(url: str) -> None:
+    ledger = new_ledger(url)
+    before = {view.place_id for view in ledger.trials("one")}
+    with lost_confirmation(ledger.database.engine) as lost:
+        place = ledger.enqueue("one", {"bottleneck_dim": 64})
+    assert lost and ledger.database.patience_seconds == 0.0
+    assert {view.place_id for view in ledger.trials("one")} - before == {place}
+
+
+def test_a_budget_that_grew_meanwhile_is_not_found_used_up(url: str) -> None:
+    ledger = new_ledger(url)
+    before = ledger.study("one")
+    grown = {**before.spec, "budget": {**before.spec["budget"], "hours": 9}}
+    ledger.replace_spec("one", grown, before.path, "another text")
+    assert not ledger.end_over_budget("one", "the 1-hour budget is used up", before.text)
+    assert ledger.study("one").ended_at is None
+    assert ledger.end_over_budget("one", "the 9-hour budget is used up", "another text")
+
+
+def test_who_draws_all_anew_does_not_wait_for_a_heartbeat_that_waits_for_it(postgresql: Path) -> None:
+    """Both lock the places of a study: in one order, whatever the order is in which the table has them."""
+    ledger = new_ledger(postgresql_url(postgresql))
+    first, second = sorted(view.place_id for view in ledger.trials("one"))[:2]
+    moved = update(places).values(version=places.c.version + 1)
+    other = Ledger(ledger.database.url.render_as_string(hide_password=False))
+    waits = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = :on")
+    raised: list[BaseException] = []
+
+    def hide() -> None:
+        try:
+            other.hide_all("one")
+        except Exception as error:
+            raised.append(error)
+
+    hiding = Thread(target=hide)
+    with ledger.database.engine.connect() as watching, ledger.database.engine.connect() as beating:
+        beating.execute(moved.where(places.c.id == first))  # behind the second, as the table has them
+        beating.commit()
+        beating.execute(moved.where(places.c.id == first))
+        hiding.start()
+        while watching.execute(waits, {"on": "transactionid"}).first() is None:
+            watching.rollback()
+            time.sleep(0.01)
+        beating.execute(moved.where(places.c.id == second))
+        beating.commit()
+    hiding.join()
+    assert raised == []
 
 
 def test_many_enqueue_at_once_and_each_has_its_place(url: str) -> None:
     new_ledger(url, trials=1).close()
-    barrier, places = Barrier(6), []
+    barrier, made = Barrier(6), []
 
     def enqueue(number: int) -> None:
         ledger = Ledger(url)
         barrier.wait()
-        places.extend(ledger.enqueue("one", {"bottleneck_dim": number}) for _ in range(3))
+        made.extend(ledger.enqueue("one", {"bottleneck_dim": number}) for _ in range(3))
         ledger.close()
 
     threads = [Thread(target=enqueue, args=(number,)) for number in range(6)]
@@ -280,7 +333,7 @@ def test_many_enqueue_at_once_and_each_has_its_place(url: str) -> None:
     for thread in threads:
         thread.join()
     positions = [view.position for view in Ledger(url).trials("one")]
-    assert len(set(places)) == 18 and sorted(positions) == list(range(19))
+    assert len(set(made)) == 18 and sorted(positions) == list(range(19))
 
 
 def test_a_retry_has_the_same_parameters_and_a_link(url: str) -> None:

@@ -180,6 +180,22 @@ def test_who_is_alone_stays_it_longer_than_a_transaction_may_stand_still(postgre
         assert connection.execute(taken, {"key": database_module._LOCK}).scalar_one() is False
 
 
+def test_who_is_no_longer_alone_is_told(postgresql: Path) -> None:
+    database = Database(postgresql_url(postgresql))
+    end = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with database.alone() as check_held:
+        check_held()
+        with Database(database.url).engine.connect() as connection:
+            assert connection.execute(end).scalars().all() == [True]
+        with pytest.raises(UnreachableError, match="run the same command again"):
+            check_held()
+    with database.alone() as check_held:
+        check_held()
+
+
 class Stuck:
     """A value that is not sent before ``goes_on``: a process that stands still in the midst of many rows."""
 
