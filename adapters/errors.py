@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""The one error of this package, and how its messages show values."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ class AdapterError(ValueError):
 def one_of(wrong: object, known: Iterable[str]) -> str:
     """The end of an error message that lists what is known, the nearest first if anything is near."""
     names = list(known)
-    near = difflib.get_close_matches(str(wrong), names, n=1)
+    near = difflib.get_close_matches(short(wrong), names, n=1)
     listed = ", ".join(names)
     return f"did you mean {near[0]!r}? Known: {listed}" if near else f"known: {listed}"
+
+
+def written(value: object) -> str:
+    """A value as Python writes it, whatever a file held: it is for a message."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; lists in lists in lists
+        return "a huge value"
+
+
+def short(value: object) -> str:
+    """The beginning of a value as text, short enough for a message."""
+    return (value if isinstance(value, str) else written(value))[:60]

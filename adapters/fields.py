@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adapters.errors import AdapterError, one_of
+from adapters.errors import AdapterError, one_of, short, written
 from adapters.placements import checked_placement
 
 REQUIRED: Any = object()
@@ -144,10 +144,7 @@ def checked(field: str, value: object) -> Any:
 
 def shown(value: object) -> str:
     """A value and its type, short enough for a message."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        text = "a huge value"
+    text = written(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
@@ -176,7 +173,7 @@ def checked_targets(value: object) -> str:
     chosen = list(names)
     for name in chosen:
         if not isinstance(name, str) or name not in LINEARS:
-            known = one_of(str(name)[:60], (*TARGET_SETS, *LINEARS))
+            known = one_of(short(name), (*TARGET_SETS, *LINEARS))
             raise AdapterError(f"unknown target {shown(name)}; {known}; join several by '+'", "targets")
     if not chosen:
         raise AdapterError("targets is an empty list; name at least one linear", "targets")

@@ -35,7 +35,7 @@ from adapters.shape import Shape, is_measured, measuring, with_measured
 FORMAT = "adapter-sweeper/1"
 
 _KEYS = ("format", "config", "model_type", "hidden_size", "layers")
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class _Header(NamedTuple):
@@ -239,7 +239,7 @@ def _check_dtypes(tensors: dict[str, Tensor]) -> None:
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if not tensors:
         return  # a head alone
-    if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
+    if len(dtypes) != 1 or not dtypes <= set(FLOATING):
         listed = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise AdapterError(f"its tensors are of {listed}; they must be of one floating dtype")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from adapters.errors import AdapterError, one_of
+from adapters.errors import AdapterError, one_of, short
 
 Sublayer = Literal["attention", "ffn"]
 Wiring = Literal["after", "parallel", "norm_inside"]
@@ -59,7 +59,7 @@ def checked_placement(value: object) -> str:
     elif isinstance(value, (list, tuple)):
         pairs = list(value)
     else:
-        message = f"placement is {str(value)[:60]} ({type(value).__name__}); {one_of('', PLACEMENTS)}{_OR}"
+        message = f"placement is {short(value)} ({type(value).__name__}); {one_of('', PLACEMENTS)}{_OR}"
         raise AdapterError(message, _F)
     if not pairs:
         raise AdapterError(f"placement is an empty list; {one_of('', PLACEMENTS)}{_OR}", _F)
@@ -81,7 +81,7 @@ _OR = ", or (sublayer, wiring) pairs such as attention:after+ffn:parallel"
 def _checked_pair(pair: object) -> tuple[str, str]:
     texts = list(pair) if isinstance(pair, (list, tuple)) else []
     if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-        raise AdapterError(f"placement holds {str(pair)[:60]!r}, which is no pair of sublayer and wiring", _F)
+        raise AdapterError(f"placement holds {short(pair)!r}, which is no pair of sublayer and wiring", _F)
     sublayer, wiring = (text.strip() for text in texts)
     if sublayer not in SUBLAYERS:
         raise AdapterError(f"unknown sublayer {sublayer[:60]!r}; {one_of(sublayer[:60], SUBLAYERS)}", _F)

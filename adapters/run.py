@@ -121,7 +121,12 @@ def prompted(
         types = token_type_ids.new_zeros(longer.tokens)
         types[own] = token_type_ids
     table = model.base_model.get_input_embeddings()
-    put = table.register_forward_hook(lambda _, ids, words: flat_vectors(prompt, words, longer.lengths))
+
+    def put_vectors(_: object, ids: object, words: Tensor) -> Tensor:
+        put.remove()  # a family may look its token types up in the same table
+        return flat_vectors(prompt, words, longer.lengths)
+
+    put = table.register_forward_hook(put_vectors)
     try:
         embedded = embed(model, ids, types, longer)
     finally:

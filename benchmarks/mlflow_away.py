@@ -32,7 +32,6 @@ from benchmarks.material import draw_rows, write_study
 from sweeper.control import stop_study
 from sweeper.errors import NothingSucceededError
 from sweeper.home import Home
-from sweeper.ledger.outcomes import OBJECTIVE
 from sweeper.session import Session, open_study
 from tests.faults.outages import compared
 from tests.faults.servers import Proxy, mlflow_behind_proxy
@@ -204,7 +203,7 @@ def intervals_of(session: Session, used: Sampled) -> list[Interval]:
     """The times between evaluations of a trial that lie within what was sampled, by the ledger's clock."""
     found = []
     for view in session.ledger.trials(session.name):
-        rows = [row for row in session.ledger.metric_rows(view.place_id) if row.key == OBJECTIVE]
+        rows = [row for row in session.ledger.metric_rows(view.place_id) if row.key == "objective"]
         times = [row.time for row in rows]
         cpu = used.at(times)
         found += [

@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import event
-
 from sweeper.errors import UsageError
 from sweeper.front import values_of
 from sweeper.home import Home
@@ -21,6 +19,7 @@ from sweeper.ledger.database import (
     BUSY_SECONDS,
     Database,
     end_stalled_transactions,
+    failures,
     parse_url,
     server_options,
     store_errors,
@@ -130,17 +129,12 @@ class Trials:
         def load() -> tuple[optuna.Study, list[FrozenTrial]]:
             sampler = sampler_of(study, study.seed, 0)
             storage = _storage(home, create=False)
-            event.listen(storage.engine, "handle_error", self._count_failure)
+            self._failures = failures(storage.engine)
             own = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler)
             return own, frozen(study, own.user_attrs.get(WARM, {}).get("trials", ()))
 
-        self._failures = 0
         own, self._earlier = self._patiently(load)
         self._optuna = _with_earlier_trials(own, self._earlier)
-
-    def _count_failure(self, context: object) -> None:
-        """A statement or a commit of Optuna failed; whether it went through is not known."""
-        self._failures += 1
 
     @property
     def _storage(self) -> BaseStorage:
@@ -174,9 +168,9 @@ class Trials:
             trial_id = there[0]._trial_id
             self._storage.set_trial_user_attr(trial_id, ATTEMPT, claim.attempt)
         else:
-            failures = self._failures
+            before = self._failures()
             trial_id = self._storage.create_new_trial(self._optuna._study_id, _template(claim))
-            if self._failures > failures:  # Optuna tried again by itself: there may be two now
+            if self._failures() > before:  # Optuna tried again by itself: there may be two now
                 return self._create(claim, self._running())
         return self._storage.get_trial_number_from_id(trial_id), trial_id
 

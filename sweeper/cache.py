@@ -253,13 +253,14 @@ def frozen_batches(
         the tokens of a batch, int64 ``[tokens]``, their states, and the share of batches that are done.
     """
     device = next(pack.backbone.parameters()).device
-    batches = evaluation_batches(split.lengths, EVALUATION_TOKENS)
+    lengths = split.lengths
+    batches = evaluation_batches(lengths, EVALUATION_TOKENS)
     bare = replace(split, frozen={})
     for done, indices in enumerate(batches, start=1):
         batch = gather(bare, indices, device, (EMBEDDED,))
         assert isinstance(batch, FlatBatch)
-        lengths = split.lengths[indices]
-        rows = torch.repeat_interleave(split.offsets[indices], lengths) + batch.sequences.positions
+        first = torch.repeat_interleave(split.offsets[indices], lengths[indices])
+        rows = first + batch.sequences.positions
         yield rows, pack.frozen_states(batch, depths), done / len(batches)
 
 

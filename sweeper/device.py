@@ -54,7 +54,8 @@ def describe(device: str) -> str:
 def supports(dtype: str, device: str) -> bool:
     """Whether a device can compute in a dtype at all."""
     if device.startswith("cuda") and dtype == "bfloat16":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it is asked of the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return dtype in DTYPES
 
 
@@ -103,13 +104,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of a device, or of the machine, did not do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # On the CPU torch raises a plain RuntimeError; on CUDA, where its allocator was not asked (for streams,
+    # kernels, pinned memory), one that other failures of the device have, too.
+    said = "out of memory" if isinstance(error, torch.AcceleratorError) else "can't allocate memory"
+    return isinstance(error, RuntimeError) and said in str(error)
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether a CUDA device failed in a way that only a new process mends."""
-    return isinstance(error, torch.AcceleratorError)
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
 def keep_freed_memory() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from adapters.adapter import Adapter
 from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, short
 from adapters.files import adapter_of
 from adapters.interop.adapterhub_bottleneck import bottleneck_in, bottleneck_out
 from adapters.interop.adapterhub_others import lora_in, lora_out, prefix_in, prefix_out
@@ -106,7 +106,7 @@ def from_adapterhub(path: Path, backbone: Any = None) -> Adapter:
     kind = found.config.get("architecture")
     method = _ARCHITECTURES.get(kind) if kind is None or isinstance(kind, str) else None
     if method is None:
-        shown = str(kind)[:60]
+        shown = short(kind)
         raise AdapterError(
             f"its architecture is {shown!r} (AdapterHub); read are bottlenecks, lora and prefix_tuning"
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 from adapters.architectures import architecture_of, layer_indices
 from adapters.config import AdapterConfig
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, short
 from adapters.interop.common import number, refuse_rest, without
 from adapters.placements import wirings_of
 from adapters.shape import Shape
@@ -74,7 +74,7 @@ def activation_here(name: object) -> str:
     """What one of their activations is called here; AdapterError if nothing here computes the same."""
     found = _ALIASES.get(name.lower()) if isinstance(name, str) else None
     if found is None:
-        raise AdapterError(f"its activation is {str(name)[:60]!r}, which no activation here computes")
+        raise AdapterError(f"its activation is {short(name)!r}, which no activation here computes")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from adapters.adapter import Adapter
 from adapters.architectures import ARCHITECTURES
 from adapters.bottleneck import activation_of
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, short
 from adapters.interop.adapterhub import check_name, envelope, read_envelope
 from adapters.interop.adapterhub_bottleneck import activation_here
 from adapters.interop.common import as_json, as_safetensors, read_tensors
@@ -70,7 +70,7 @@ def hub_head_in(path: Path) -> Head | None:
     kind = values.get("head_type")
     if kind not in (*_POOLED, "tagging"):
         raise AdapterError(
-            f"its head is of the type {str(kind)[:60]!r} (AdapterHub); heads here are of "
+            f"its head is of the type {short(kind)!r} (AdapterHub); heads here are of "
             f"{', '.join((*_POOLED, 'tagging'))}; load the adapter without it"
         )
     count, activation = values.get("layers"), values.get("activation_function")

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from adapters.adapter import Adapter
 from adapters.architectures import architecture_of
 from adapters.config import AdapterConfig
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, short
 from adapters.files import sizes_in
 from adapters.shape import Shape, is_measured, shape_of, with_measured
 
@@ -208,11 +208,10 @@ def refuse_rest(
     for key, value in values.items():
         if key in plain:
             if value != plain[key]:
-                shown = str(value)[:60]
-                raise AdapterError(f"it sets {key} to {shown!r} ({whose}): there is no such adapter here")
+                set_to = f"it sets {key} to {short(value)!r} ({whose})"
+                raise AdapterError(f"{set_to}: there is no such adapter here")
         elif key not in known and value not in (None, False, 0, "none", [], {}):
-            shown = str(value)[:60]
-            raise AdapterError(f"it sets {key[:60]} to {shown!r} ({whose}), which means nothing here")
+            raise AdapterError(f"it sets {key[:60]} to {short(value)!r} ({whose}), which means nothing here")
 
 
 def number(values: Mapping[str, Any], key: str, whose: str) -> float:
@@ -220,7 +219,7 @@ def number(values: Mapping[str, Any], key: str, whose: str) -> float:
     value = values.get(key)
     # A whole number beyond all floats is above this one, too.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MOST:
-        raise AdapterError(f"its {key} is {str(value)[:60]!r}, not a number ({whose})")
+        raise AdapterError(f"its {key} is {short(value)!r}, not a number ({whose})")
     return float(value)
 
 
@@ -228,7 +227,7 @@ def whole(values: Mapping[str, Any], key: str, whose: str) -> int:
     """A whole number from 1 to a million of a foreign configuration; AdapterError if it is none."""
     value = values.get(key)
     if type(value) is not int or not 1 <= value <= 1_000_000:
-        raise AdapterError(f"its {key} is {str(value)[:60]!r}, not a whole number from 1 ({whose})")
+        raise AdapterError(f"its {key} is {short(value)!r}, not a whole number from 1 ({whose})")
     return value
 
 
@@ -236,7 +235,7 @@ def without(values: Mapping[str, Any], layers: int) -> list[int]:
     """The layers that are not in the `leave_out` of an AdapterHub configuration."""
     left_out = values.get("leave_out") or []
     if not isinstance(left_out, list) or not all(type(layer) is int for layer in left_out):
-        raise AdapterError(f"its leave_out is {str(left_out)[:60]!r}, not a list of layers (AdapterHub)")
+        raise AdapterError(f"its leave_out is {short(left_out)!r}, not a list of layers (AdapterHub)")
     used = [layer for layer in range(layers) if layer not in left_out]
     if not used:
         raise AdapterError("its leave_out names every layer (AdapterHub)")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters.errors import AdapterError
+from adapters.files import FLOATING
 
 Layer = tuple[Tensor, Tensor | None]
 POOLINGS = ("cls", "mean", "last", "pooler", "tokens")
@@ -44,7 +45,7 @@ class Head:
         outputs = None
         for weight, bias in self.layers:
             given = [weight, *([] if bias is None else [bias])]
-            if not all(own.is_floating_point() and torch.isfinite(own).all() for own in given):
+            if not all(own.dtype in FLOATING and torch.isfinite(own).all() for own in given):
                 raise AdapterError("the weights of a head are floating, and finite: these are not")
             fits = weight.ndim == 2 and (outputs is None or weight.shape[1] == outputs)
             outputs = weight.shape[0] if weight.ndim == 2 else None

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from adapters.adapter import Adapter
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, short
 from adapters.files import adapter_of
 from adapters.interop.common import (
     CONFIG,
@@ -108,7 +108,7 @@ def read(path: Path) -> Folder:
     kind = config.get("peft_type")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise AdapterError(
-            f"its peft_type is {str(kind)[:60]!r}; this library has an equal of {', '.join(_TYPES)}"
+            f"its peft_type is {short(kind)!r}; this library has an equal of {', '.join(_TYPES)}"
         )
     tensors, metadata = read_tensors(path / WEIGHTS, "adapter_model.bin")
     return Folder(path, config, tensors, metadata)

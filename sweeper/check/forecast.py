@@ -85,7 +85,7 @@ def measure_forecast(study: Study, backbone: PreTrainedModel, data: TaskData, de
     seed, frozen = space.trial_seed(study, 0), named_frozen(study)
     job = Job(0, 0, 0, default.adapter, default.train, seed, frozen=frozen)
     pack = Pack(backbone)
-    crew = _crew(study, backbone, device)
+    crew = _crew(study, backbone, data, device)
     layout = _layout(study, backbone, data)
     slot = start(pack, 0, job, data.train, problem, where)
     threads = torch.get_num_threads()
@@ -207,12 +207,13 @@ def _disk_bytes(study: Study, backbone: PreTrainedModel, outputs: int) -> int:
     return width * (largest + head) * (study.budget.trials + 1) * COPIES_OF_WEIGHTS
 
 
-def _crew(study: Study, backbone: PreTrainedModel, device: str) -> list[Post]:
+def _crew(study: Study, backbone: PreTrainedModel, data: TaskData, device: str) -> list[Post]:
     """The workers that the study will have on devices of this kind."""
     kind = device.partition(":")[0]
     alike = [there for there in devices() if there.startswith(kind)] or [device]
     size = sum(weight.nbytes for weight in backbone.parameters())
-    return posts(alike, WorkerOptions(), study.budget.trials + 1, size)
+    rows = sum(data.report["rows"].values())
+    return posts(alike, WorkerOptions(), study.budget.trials + 1, size, rows)
 
 
 def _layout(study: Study, backbone: PreTrainedModel, data: TaskData) -> Layout:

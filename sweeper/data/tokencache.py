@@ -28,6 +28,9 @@ def cached(folder: Path, fingerprint: str, build: Callable[[], Built]) -> Built:
 
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / fingerprint
+    found = _read(place)  # without the lock: many workers read what is there at once
+    if found is not None:
+        return found
     with FileLock(folder / f"{fingerprint}.lock"):
         found = _read(place)
         if found is not None:

@@ -13,7 +13,9 @@ from sweeper.words import short
 TRIALS_A_WORKER = 4
 """A further worker on a CPU is started for so many trials that are left: it takes seconds to start."""
 _WORKER_BYTES = 10**9
-"""What a worker takes beside its backbone."""
+"""What a worker takes beside its backbone and its rows."""
+_BYTES_A_ROW = 500
+"""Of a text of a sentence, while it is read."""
 _COPIES_OF_BACKBONE = 3
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -60,7 +62,9 @@ class Post:
         return device if self.number == 1 else f"{device}-{self.number}"
 
 
-def posts(devices: Sequence[str], options: WorkerOptions, left: int, backbone_bytes: int) -> list[Post]:
+def posts(
+    devices: Sequence[str], options: WorkerOptions, left: int, backbone_bytes: int, rows: int
+) -> list[Post]:
     """The posts of a run.
 
     On a CPU several workers of few threads get more done than one of many: at the sizes of one trial's step,
@@ -69,6 +73,7 @@ def posts(devices: Sequence[str], options: WorkerOptions, left: int, backbone_by
     Args:
         left: trials that are still to be trained.
         backbone_bytes: of the weights.
+        rows: of the data, which each worker reads.
     """
     found = []
     for device in devices:
@@ -77,13 +82,13 @@ def posts(devices: Sequence[str], options: WorkerOptions, left: int, backbone_by
             found += [Post(device, number, None) for number in range(1, count + 1)]
             continue
         cores = cpu_cores()
-        count = options.workers or _workers_on_cpu(cores, left, backbone_bytes)
+        count = options.workers or _workers_on_cpu(cores, left, backbone_bytes, rows)
         found += [Post(device, number, max(1, cores // count)) for number in range(1, count + 1)]
     return found
 
 
-def _workers_on_cpu(cores: int, left: int, backbone_bytes: int) -> int:
-    each = _WORKER_BYTES + _COPIES_OF_BACKBONE * backbone_bytes
+def _workers_on_cpu(cores: int, left: int, backbone_bytes: int, rows: int) -> int:
+    each = _WORKER_BYTES + _COPIES_OF_BACKBONE * backbone_bytes + _BYTES_A_ROW * rows
     room = memory_bytes() // each
     return max(1, min(cores, -(-left // TRIALS_A_WORKER), room))
 

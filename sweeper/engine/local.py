@@ -91,7 +91,8 @@ def _watch(
     session: Session, crew: _Crew, devices: Sequence[str], signals: Signals, poll_seconds: float
 ) -> Iterator[Moment]:
     left = trials_left(session, crew.options.confirm)
-    for post in posts(devices, crew.options, left, _backbone_bytes(session)):
+    rows = sum(session.row.data_report["rows"].values())
+    for post in posts(devices, crew.options, left, _backbone_bytes(session), rows):
         crew.start(post)
     stopping = False
     while crew.workers:

@@ -125,6 +125,7 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
     """
     from safetensors import SafetensorError, safe_open
 
+    from adapters.files import FLOATING
     from sweeper.task import linear
 
     if not path.is_file():
@@ -146,7 +147,10 @@ def load_head(path: Path) -> tuple[nn.Linear, HeadFacts]:
         or bias.shape != (outputs,)
     ):
         raise UsageError(f"holds no linear layer with {outputs} outputs, as its labels ask for", path)
-    if not all(own.is_floating_point() and own.isfinite().all() for own in (weight, bias)):
+    if weight.dtype != bias.dtype or weight.dtype not in FLOATING:
+        found = f"{weight.dtype} and {bias.dtype}"
+        raise UsageError(f"holds weights of {found}, not of one floating dtype: export it again", path)
+    if not all(own.isfinite().all() for own in (weight, bias)):
         raise UsageError("holds weights that are not finite numbers: export it again", path)
     return linear(weight, bias).eval(), facts
 

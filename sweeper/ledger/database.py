@@ -328,7 +328,8 @@ def end_stalled_transactions(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(STALLED_SECONDS * 1000)}")
+            named = "idle_in_transaction_session_timeout", f"{STALLED_SECONDS * 1000:.0f}"
+            cursor.execute("SELECT set_config(%s, %s, false)", named)
         connection.commit()
 
     @event.listens_for(engine, "do_executemany")
@@ -338,6 +339,16 @@ def end_stalled_transactions(engine: Engine) -> None:
         return True  # nothing is left to do
 
     engine.dispose()  # connections that were made before
+
+
+def failures(engine: Engine) -> Callable[[], int]:
+    """Counts the statements and commits of an engine that fail from now on; call what is returned to see.
+
+    Whether a commit that failed went through is not known.
+    """
+    seen: list[None] = []
+    event.listen(engine, "handle_error", lambda context: seen.append(None))
+    return lambda: len(seen)
 
 
 def missing_driver(url: str) -> str | None:

@@ -402,9 +402,9 @@ class Ledger:
         """A place is shown as it was at a version (``TrialView.version``)."""
         self._database.write(outcomes.mark_place_shown, place_id, version)
 
-    def unshown_metrics(self, name: str, limit: int = 1000) -> list[MetricRow]:
-        """Metric rows that are not shown yet, oldest first."""
-        return self._database.read(outcomes.unshown_metrics, name, limit)
+    def unshown_metrics(self, place_id: int) -> list[MetricRow]:
+        """Metric rows of a place that are not shown yet, oldest first."""
+        return self._database.read(outcomes.unshown_metrics, place_id)
 
     def mark_metrics_shown(self, ids: Sequence[int]) -> None:
         """Metric rows are shown."""

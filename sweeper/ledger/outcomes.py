@@ -11,9 +11,8 @@ from sweeper.ledger.database import now_seconds
 from sweeper.ledger.guards import guard, lost
 from sweeper.ledger.places import release, runs_with
 from sweeper.ledger.records import REPEAT_OF, TRAINED_ALIKE, Claim, MetricRow, Result, Untold
-from sweeper.ledger.schema import ENDED, attempts, metrics, places, results, studies
+from sweeper.ledger.schema import ENDED, IS_OBJECTIVE, UNSHOWN, attempts, metrics, places, results, studies
 
-OBJECTIVE = "objective"
 _AT_ONCE = 500
 
 
@@ -110,7 +109,7 @@ def curves(connection: Connection, study: str) -> dict[int, list[float]]:
     rows = connection.execute(
         select(metrics.c.place_id, metrics.c.value)
         .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
-        .where(places.c.study == study, places.c.kind == "search", metrics.c.key == OBJECTIVE)
+        .where(places.c.study == study, places.c.kind == "search", IS_OBJECTIVE)
         .order_by(metrics.c.place_id, metrics.c.evaluation)
     )
     found: dict[int, list[float]] = {}
@@ -155,7 +154,7 @@ def curve(connection: Connection, place_id: int) -> list[float]:
     rows = connection.execute(
         select(metrics.c.value)
         .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
-        .where(metrics.c.place_id == place_id, metrics.c.key == OBJECTIVE)
+        .where(metrics.c.place_id == place_id, IS_OBJECTIVE)
         .order_by(metrics.c.evaluation)
     )
     return [row.value for row in rows]
@@ -312,8 +311,8 @@ def count(connection: Connection, study: str, state: str) -> int:
     ).scalar_one()
 
 
-def unshown_metrics(connection: Connection, study: str, limit: int) -> list[MetricRow]:
-    """Rows that MLflow does not show yet, oldest first.
+def unshown_metrics(connection: Connection, place_id: int) -> list[MetricRow]:
+    """Rows of a place that MLflow does not show yet, oldest first.
 
     What an evaluation gave is shown as it was first recorded: an attempt that went on from before it makes it
     again, and a picture cannot be taken back.
@@ -328,14 +327,8 @@ def unshown_metrics(connection: Connection, study: str, limit: int) -> list[Metr
     )
     rows = connection.execute(
         select(*columns)
-        .join(places, places.c.id == metrics.c.place_id)
-        .where(
-            places.c.study == study,
-            metrics.c.shown.is_(False),
-            ~recorded_before.exists(),
-        )
+        .where(metrics.c.place_id == place_id, UNSHOWN, ~recorded_before.exists())
         .order_by(metrics.c.id)
-        .limit(limit)
     )
     return [MetricRow(**row._mapping) for row in rows]
 

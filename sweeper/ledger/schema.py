@@ -20,10 +20,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     true,
 )
 
-VERSION = "0003"
+VERSION = "0004"
 """The revision of the migrations that these tables are."""
 VERSION_TABLE = "sweeper_alembic_version"
 
@@ -144,8 +145,25 @@ metrics = Table(
     Column("shown", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("place_id", "attempt", "evaluation", "key", name="uq_metrics_row"),
 )
-_UNSHOWN = metrics.c.shown == false()
-Index("ix_metrics_unshown", metrics.c.id, sqlite_where=_UNSHOWN, postgresql_where=_UNSHOWN)
+# Conditions of indexes: a query that is to use one has the same words, and no parameter in them.
+UNSHOWN = metrics.c.shown == false()
+IS_OBJECTIVE = metrics.c.key == literal_column("'objective'")
+Index(
+    "ix_metrics_unshown",
+    metrics.c.place_id,
+    metrics.c.id,
+    sqlite_where=UNSHOWN,
+    postgresql_where=UNSHOWN,
+)
+Index(
+    "ix_metrics_objective",
+    metrics.c.place_id,
+    metrics.c.attempt,
+    metrics.c.evaluation,
+    metrics.c.value,
+    sqlite_where=IS_OBJECTIVE,
+    postgresql_where=IS_OBJECTIVE,
+)
 
 results = Table(
     "results",

@@ -78,11 +78,18 @@ def _order(view: TrialView) -> tuple[int, int]:
 
 def _latest_metrics(connection: Connection, study: str, place_id: int | None) -> dict[int, dict[str, float]]:
     """The last evaluation of every place that runs, or of one."""
+    each = metrics.alias("each")
+    latest = (
+        select(func.max(each.c.evaluation))
+        .where(each.c.place_id == places.c.id, each.c.attempt == places.c.attempt)
+        .correlate(places)
+        .scalar_subquery()
+    )
     query = (
         select(metrics.c.place_id, metrics.c.key, metrics.c.value)
+        .select_from(metrics)
         .join(places, and_(places.c.id == metrics.c.place_id, places.c.attempt == metrics.c.attempt))
-        .where(places.c.study == study, places.c.state == "running")
-        .order_by(metrics.c.evaluation)
+        .where(places.c.study == study, places.c.state == "running", metrics.c.evaluation == latest)
     )
     rows = connection.execute(query if place_id is None else query.where(places.c.id == place_id))
     found: dict[int, dict[str, float]] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.finalists import verdict
 from sweeper.home import Home
-from sweeper.ledger import Ledger, MetricRow, StudyRow, TrialView
+from sweeper.ledger import Ledger, StudyRow, TrialView
 from sweeper.ledger.schema import ENDED
 from sweeper.page import write_report
 from sweeper.results import read_results
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sweeper.tracking import Board, Run
 
 _FILE_TAG, _FILES_TAG, _REPORT_TAG = "sweeper.study_file", "sweeper.files", "sweeper.terminal"
-_ALL = 1_000_000
 
 
 class Drawing:
@@ -65,15 +64,10 @@ class Drawing:
             return 0
         study, trials = _study(row), self._ledger.trials(row.name)
         confirming = self._ledger.confirmations(row.name)
-        rows: dict[int, list[MetricRow]] = {}
-        for metric in self._ledger.unshown_metrics(row.name, limit=_ALL):
-            rows.setdefault(metric.place_id, []).append(metric)
-        changed = [
-            trial for trial in [*trials, *confirming] if trial.place_id in unshown or trial.place_id in rows
-        ]
+        changed = [trial for trial in [*trials, *confirming] if trial.place_id in unshown]
         best = next(iter(self._ledger.best(row.name)), None)
         for trial in changed:
-            self._draw_trial(row, study, trial, rows.get(trial.place_id, []), best)
+            self._draw_trial(row, study, trial, best)
         self._stay()
         self._draw_states(trials, best)
         self._draw_confirmed(row, study, confirming)
@@ -115,10 +109,10 @@ class Drawing:
         row: StudyRow,
         study: Study,
         trial: TrialView,
-        rows: Sequence[MetricRow],
         best: TrialView | None,
     ) -> None:
         self._drop_others(trial)
+        rows = self._ledger.unshown_metrics(trial.place_id)
         waits = confirmations.belongs(trial) and trial.attempt == 0
         if trial.name is not None and not waits:
             run = self._run_of(row, study, trial)

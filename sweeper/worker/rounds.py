@@ -192,8 +192,8 @@ class Rounds:
 
     def handle(self, event: Event) -> None:
         """Write down what happened, and answer."""
+        self._heartbeat.advance()
         if isinstance(event, Stepped):
-            self._heartbeat.advance()
             self._size.observe(event)
             stopped = self._heartbeat.control == STOPPED and not self._confirm
             event.stop = self._stop.is_set() or stopped

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from sweeper.errors import UsageError
 from sweeper.ledger import (
@@ -31,7 +32,7 @@ from sweeper.ledger import (
 )
 from sweeper.ledger.failing import RETRIES
 from sweeper.ledger.processes import is_gone
-from tests.stores import new_ledger, new_study, postgresql_url
+from tests.stores import new_ledger, new_study, postgresql_url, sqlite_url
 
 ME = this_worker("cpu")
 # On another host, so that nobody here can see that it is dead.
@@ -269,11 +270,12 @@ def test_an_attempt_that_goes_on_has_the_evaluations_before_it(url: str) -> None
 def test_evaluations_are_adopted_with_what_is_shown_of_them(url: str) -> None:
     ledger = new_ledger(url, trials=1)
     first, claim = interrupted(ledger)
-    shown = [row.id for row in ledger.unshown_metrics("one") if row.evaluation == 1]
+    place = claim.place_id
+    shown = [row.id for row in ledger.unshown_metrics(place) if row.evaluation == 1]
     ledger.mark_metrics_shown(shown)
     ledger.adopt_metrics(claim, first.attempt, 3)
     unshown = [
-        (row.attempt, row.evaluation) for row in ledger.unshown_metrics("one") if row.key == "accuracy"
+        (row.attempt, row.evaluation) for row in ledger.unshown_metrics(place) if row.key == "accuracy"
     ]
     assert unshown == [(1, 2), (1, 3)]  # what the second attempt took over is drawn once
 
@@ -619,15 +621,48 @@ def test_one_sender_draws(url: str) -> None:
     assert ledger.hold_sender("one", "a", 60.0)
 
 
+def test_indexes_lead_to_the_objective_and_to_what_is_not_shown(tmp_path: Path) -> None:
+    """Of many evaluations with many keys each, what is asked most is read without the others."""
+    ledger = new_ledger(sqlite_url(tmp_path))
+    claim = complete(ledger, 0, 0.5)
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, parameters))
+
+    event.listen(ledger.database.engine, "before_cursor_execute", note)
+    assert ledger.curves("one") == {claim.place_id: [0.5]}
+    assert len(ledger.unshown_metrics(claim.place_id)) == 2
+    event.remove(ledger.database.engine, "before_cursor_execute", note)
+    plans = []
+    with ledger.database.engine.connect() as connection:
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append(" ".join(row.detail for row in plan))
+    assert "ix_metrics_objective" in plans[0] and "ix_metrics_unshown" in plans[1]
+
+
+def test_of_what_runs_the_last_evaluation_is_told(url: str) -> None:
+    ledger = new_ledger(url, trials=2)
+    for number in range(2):
+        claim = reserve(ledger)
+        attach(ledger, claim, number, f"c{number}")
+        for evaluation in range(1, 3 + number):
+            ledger.record_metrics(claim, evaluation, 10, 1.0, {"objective": evaluation / 10, "loss": number})
+    assert [view.objective for view in ledger.trials("one")] == [0.2, 0.3]
+    assert ledger.trial("one", claim.place_id).metrics["loss"] == 1
+
+
 def test_what_is_shown_is_remembered(url: str) -> None:
     ledger = new_ledger(url, trials=2)
     assert ledger.unshown_places("one") == []
     claim = complete(ledger, 0, 0.5)
     assert ledger.unshown_places("one") == [claim.place_id]
-    rows = ledger.unshown_metrics("one")
+    rows = ledger.unshown_metrics(claim.place_id)
     assert [row.key for row in rows] == ["objective", "accuracy"]
     ledger.mark_metrics_shown([rows[0].id])
-    assert [row.key for row in ledger.unshown_metrics("one")] == ["accuracy"]
+    assert [row.key for row in ledger.unshown_metrics(claim.place_id)] == ["accuracy"]
     version = ledger.trial("one", claim.place_id).version
     ledger.mark_place_shown(claim.place_id, version - 1)
     assert ledger.unshown_places("one") == [claim.place_id]
@@ -638,7 +673,9 @@ def test_what_is_shown_is_remembered(url: str) -> None:
     assert ledger.trial("one", claim.place_id).mlflow_run_id == "run"
     assert ledger.study("one").run_id == "parent"
     ledger.hide_all("one")
-    assert ledger.unshown_places("one") == [claim.place_id] and len(ledger.unshown_metrics("one")) == 2
+    assert (
+        ledger.unshown_places("one") == [claim.place_id] and len(ledger.unshown_metrics(claim.place_id)) == 2
+    )
 
 
 def test_studies_are_apart(url: str) -> None:

@@ -74,7 +74,7 @@ def test_a_store_of_version_0001_keeps_all_it_has_and_goes_on(url: str) -> None:
                 connection.execute(tables.tables[name].insert(), row)
     before = rows_of(database)
     with pytest.raises(
-        SweeperError, match="has tables of version 0001, this program of 0003: `sweeper migrate`"
+        SweeperError, match="has tables of version 0001, this program of 0004: `sweeper migrate`"
     ):
         Ledger(url).studies()
     database.engine.dispose()

@@ -165,7 +165,8 @@ def test_a_worker_that_stalls_may_take_its_own_trials_again(folder: Path) -> Non
         nonlocal stalled
         if isinstance(event, Stepped) and event.slots >= 3 and not stalled:
             stalled = True
-            sleep(3.0)  # longer than the leases: all its trials are free, and it is the first to see that
+            sleep(3.0)  # longer than the leases: all its trials are free
+            assert session.ledger.expire("tiny") >= 3
 
     run(session, on_event=stall_once, pack=8, lease_seconds=1.0)
     assert stalled

@@ -1,6 +1,7 @@
 """AdapterConfig: what is accepted, what is refused with which field, and JSON in and out."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -31,6 +32,9 @@ LADDERS = st.builds(
     activation=st.sampled_from(ACTIVATIONS),
     layers=LAYERS,
 )
+
+DEEP: list[object] = functools.reduce(lambda inner, _: [inner], range(5000), [])
+"""As deep as no text of Python gets."""
 
 
 @given(st.one_of(CONFIGS, LADDERS))
@@ -101,6 +105,10 @@ def test_whole_numbers_become_floats_where_floats_are_meant():
         ("layers", "upper"),
         ("layers", "[0, 1"),
         pytest.param("layers", "[" * 100_000, id="deep JSON"),
+        pytest.param("layers", DEEP, id="lists in lists"),
+        pytest.param("placement", DEEP, id="lists for a placement"),
+        pytest.param("placement", [DEEP], id="lists for a pair"),
+        pytest.param("activation", DEEP, id="lists for a name"),
         ("layers", "[true]"),
         ("layers", ()),
         ("layers", []),

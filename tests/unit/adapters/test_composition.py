@@ -250,6 +250,11 @@ def test_depth_and_cost_are_those_of_all_that_acts() -> None:
     below = trained(backbone, 2, layers=(1, 2))
     more = flops_per_token(stack([below], own, generator()).config, backbone) - flops_per_token(own, backbone)
     assert more == 4 * sum(parameter.numel() for parameter in below.parameters())
+    # A module that is trained above frozen ones asks for no gradient in the layers below its own.
+    top = AdapterConfig(bottleneck_dim=4, layers=(2,))
+    more = flops_per_token(stack([below], top, generator()).config, backbone) - flops_per_token(top, backbone)
+    a_layer = sum(parameter.numel() for parameter in below.parameters()) // 2
+    assert more == 2 * a_layer + 4 * a_layer
 
 
 def test_a_part_is_given_by_the_digest_of_its_weights() -> None:

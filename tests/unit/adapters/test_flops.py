@@ -120,6 +120,21 @@ def test_what_multiplies_nothing_costs_what_lies_behind_it(family: str, fields: 
     assert products_of_a_step(family, config) == flops_per_token(config, backbone) - own
 
 
+@pytest.mark.parametrize("layer", [LAYERS - 1, 2 * LAYERS - 1], ids=["encoder", "decoder"])
+def test_a_linear_of_either_half_has_behind_it_what_follows_in_its_own_layer(layer: int) -> None:
+    backbone = tiny_config("t5", LAYERS)
+
+    def cost(target: str) -> int:
+        config = AdapterConfig(method="lora", rank=2, targets=target, layers=(layer,))
+        return flops_per_token(config, backbone) - 6 * parameters_in(config, backbone)
+
+    a_product = 2 * HIDDEN_SIZE * backbone.d_ff
+    assert cost("ffn_up") - cost("ffn_down") == a_product
+    above = 2 * LAYERS - 1 - layer
+    a_layer = flops_per_token(None, backbone) // (2 * LAYERS)
+    assert cost("ffn_down") == flops_per_token(None, backbone) + above * a_layer
+
+
 def test_a_compacter_costs_what_a_bottleneck_of_its_size_does() -> None:
     """Its matrices are made from few parameters, and multiply as any."""
     backbone = tiny_config("bert", LAYERS)

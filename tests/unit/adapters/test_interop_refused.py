@@ -200,6 +200,12 @@ def test_folders_that_are_none_and_files_that_are_damaged(tmp_path):
         adapters.load(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int32])
+def test_heads_of_dtypes_that_do_not_compute_are_refused(dtype):
+    with pytest.raises(AdapterError, match="the weights of a head are floating, and finite"):
+        Head(((torch.zeros(2, 32, dtype=dtype), None),), "cls")
+
+
 def test_heads_of_kinds_that_are_not_here_are_refused(tmp_path):
     head = Head(((torch.zeros(2, 32), torch.zeros(2)),), "cls")
     folder = write_folder(tmp_path / "hub", built(bottleneck_dim=4), "adapterhub", head=head)

@@ -16,7 +16,9 @@ from transformers import (
 
 from adapters import AdapterConfig, AdapterError
 from adapters.architectures import ARCHITECTURES
-from adapters.insert import insert
+from adapters.flat import Sequences
+from adapters.insert import get, insert
+from adapters.pack import FlatBatch, Pack
 from tests.tiny_models import tiny_model
 
 LENGTH = 3
@@ -61,6 +63,18 @@ def test_opt_generates_with_a_cache_as_without(tokens: Tensor, fill: Any) -> Non
     cached, without = (model.generate(tokens, use_cache=use, **arguments) for use in (True, False))
     assert torch.equal(cached, without)
     assert not torch.equal(cached, bare.generate(tokens, **arguments))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_token_types_in_a_pack_are_added_behind_the_prompt_alone(family: str, fill: Any) -> None:
+    """A GPT-2 looks them up in the table of its words."""
+    model, _ = prompted(family, fill)
+    text, types = torch.arange(5, 12), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    expected = model(input_ids=text.unsqueeze(0), token_type_ids=types.unsqueeze(0)).last_hidden_state[0]
+    pack = Pack(tiny_model(family, 2).eval())
+    pack.put(0, get(model))
+    actual = pack.forward([(0, FlatBatch(text, types, Sequences((7,))))])[0]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "opt", "llama"])

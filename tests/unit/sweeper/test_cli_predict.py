@@ -147,6 +147,18 @@ def test_a_head_that_leaves_out_what_is_null_is_read(exported, tmp_path):
     assert load_exported(tmp_path / "best", backbone=folder / "backbone").predict([]) == []
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias"), [(torch.float8_e4m3fn, torch.float8_e4m3fn), (torch.float16, torch.float32)]
+)
+def test_a_head_that_is_of_no_one_floating_dtype_is_refused(exported, tmp_path, weight, bias):
+    head, facts = load_head(exported[2] / "head.safetensors")
+    path = tmp_path / "head.safetensors"
+    tensors = {"weight": head.weight.detach().to(weight), "bias": head.bias.detach().to(bias)}
+    path.write_bytes(head_bytes(tensors, facts))
+    with pytest.raises(UsageError, match="not of one floating dtype: export it again"):
+        load_head(path)
+
+
 def test_a_backbone_named_where_none_is_says_so(exported, tmp_path):
     with pytest.raises(
         UsageError, match=r"there is no such folder: --backbone \(in Python `backbone=`\) names"

@@ -18,29 +18,35 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "backbone_bytes", "workers", "threads"),
+    ("left", "backbone_bytes", "rows", "workers", "threads"),
     [
-        (40, GIB // 8, 8, 1),
-        (13, GIB // 8, 4, 2),
-        (3, GIB // 8, 1, 8),
-        (0, GIB // 8, 1, 8),
-        (40, 8 * GIB, 2, 4),
+        (40, GIB // 8, 9000, 8, 1),
+        (13, GIB // 8, 9000, 4, 2),
+        (3, GIB // 8, 9000, 1, 8),
+        (0, GIB // 8, 9000, 1, 8),
+        (40, 8 * GIB, 9000, 2, 4),
+        (40, GIB // 8, 30_000_000, 4, 2),
     ],
 )
-def test_a_cpu_has_as_many_workers_as_pay(left: int, backbone_bytes: int, workers: int, threads: int) -> None:
-    found = posts(["cpu"], WorkerOptions(), left, backbone_bytes)
+def test_a_cpu_has_as_many_workers_as_pay(
+    left: int, backbone_bytes: int, rows: int, workers: int, threads: int
+) -> None:
+    found = posts(["cpu"], WorkerOptions(), left, backbone_bytes, rows)
     assert [(post.number, post.threads) for post in found] == [(n, threads) for n in range(1, workers + 1)]
 
 
 def test_a_cuda_device_has_one_worker_and_all_threads() -> None:
-    found = posts(["cuda:0", "cuda:1"], WorkerOptions(), 100, GIB)
+    found = posts(["cuda:0", "cuda:1"], WorkerOptions(), 100, GIB, 1)
     assert found == [Post("cuda:0", 1, None), Post("cuda:1", 1, None)]
-    assert [post.name for post in posts(["cuda:0"], WorkerOptions(workers=2), 1, 1)] == ["cuda-0", "cuda-0-2"]
+    assert [post.name for post in posts(["cuda:0"], WorkerOptions(workers=2), 1, 1, 1)] == [
+        "cuda-0",
+        "cuda-0-2",
+    ]
 
 
 def test_a_number_that_is_asked_for_is_kept() -> None:
-    assert [post.threads for post in posts(["cpu"], WorkerOptions(workers=3), 1, 1)] == [2, 2, 2]
-    assert [post.threads for post in posts(["cpu"], WorkerOptions(workers=9), 1, 1)] == [1] * 9
+    assert [post.threads for post in posts(["cpu"], WorkerOptions(workers=3), 1, 1, 1)] == [2, 2, 2]
+    assert [post.threads for post in posts(["cpu"], WorkerOptions(workers=9), 1, 1, 1)] == [1] * 9
 
 
 def test_workers_are_told_what_is_not_left_to_them() -> None:

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from sweeper import device
-from sweeper.device import describe, devices, measure_dtype, peak_memory_bytes, supports
+from sweeper.device import (
+    describe,
+    devices,
+    is_lost,
+    is_out_of_memory,
+    measure_dtype,
+    peak_memory_bytes,
+    supports,
+)
 
 
 def test_every_device_is_described_and_has_a_dtype() -> None:
@@ -25,6 +33,27 @@ def test_bfloat16_has_to_win_by_a_fifth(
 ) -> None:
     monkeypatch.setattr(device, "_rate", lambda dtype, where: {"bfloat16": bfloat16, "float32": 1.0}[dtype])
     assert measure_dtype("cpu") == chosen
+
+
+@pytest.mark.parametrize(
+    ("error", "out_of_memory", "lost"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, False),
+        (torch.AcceleratorError("CUDA error: out of memory"), True, False),  # of a stream, say, or a kernel
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False, True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            True,
+            False,
+        ),
+        (MemoryError(), True, False),
+        (RuntimeError("shapes do not match"), False, False),
+    ],
+)
+def test_what_does_not_fit_is_told_from_a_device_that_failed(
+    error: Exception, out_of_memory: bool, lost: bool
+) -> None:
+    assert (is_out_of_memory(error), is_lost(error)) == (out_of_memory, lost)
 
 
 def test_products_are_timed() -> None:
