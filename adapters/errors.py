@@ -22,9 +22,15 @@ class AdapterError(ValueError):
 def one_of(wrong: object, known: Iterable[str]) -> str:
     """The end of an error message that lists what is known, the nearest first if anything is near."""
     names = list(known)
-    near = difflib.get_close_matches(short(wrong), names, n=1)
+    by_letters = {_letters(name): name for name in names}
+    near = difflib.get_close_matches(_letters(short(wrong)), by_letters, n=1)
     listed = ", ".join(names)
-    return f"did you mean {near[0]!r}? Known: {listed}" if near else f"known: {listed}"
+    return f"did you mean {by_letters[near[0]]!r}? Known: {listed}" if near else f"known: {listed}"
+
+
+def _letters(name: str) -> str:
+    """What is left where others write capitals, or nothing between words: ``LeakyReLU``."""
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def written(value: object) -> str:

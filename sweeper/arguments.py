@@ -131,8 +131,8 @@ Top = Annotated[
     ),
 ]
 TrialNumber = Annotated[
-    int | None,
-    typer.Option("--trial", envvar="SWEEPER_TRIAL", min=0, metavar="N", help="That trial, in DIR itself."),
+    str | None,
+    typer.Option("--trial", envvar="SWEEPER_TRIAL", metavar="N", help="That trial, in DIR itself."),
 ]
 Pareto = Annotated[
     bool,

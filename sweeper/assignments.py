@@ -131,6 +131,8 @@ def _layers(text: str) -> str | None:
 
 
 def _number(text: str) -> int | float | None:
+    if "_" in text or not text.isascii():  # Python reads 6_4 as 64, a study file does not
+        return None
     for kind in (int, float):
         try:
             number = kind(text)

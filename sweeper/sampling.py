@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper import space
@@ -98,19 +98,32 @@ def grid_points(
     return found[:count]
 
 
-def _values(spec: optuna.distributions.BaseDistribution) -> list[Any]:
+class _Steps(Sequence[float]):
+    """The values of a range with a step, of which there may be a billion: each is computed when asked for."""
+
+    def __init__(self, spec: optuna.distributions.FloatDistribution) -> None:
+        assert spec.step is not None
+        self._low, self._high, self._step = spec.low, spec.high, spec.step
+
+    def __len__(self) -> int:
+        return round((self._high - self._low) / self._step) + 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return min(self._low + index * self._step, self._high)
+
+
+def _values(spec: optuna.distributions.BaseDistribution) -> Sequence[Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(spec, CategoricalDistribution):
         return list(spec.choices)
     if isinstance(spec, IntDistribution):
-        return list(range(spec.low, spec.high + 1, spec.step))
-    assert isinstance(spec, FloatDistribution) and spec.step is not None
-    steps = round((spec.high - spec.low) / spec.step)
-    return [min(spec.low + step * spec.step, spec.high) for step in range(steps + 1)]
+        return range(spec.low, spec.high + 1, spec.step)
+    assert isinstance(spec, FloatDistribution)
+    return _Steps(spec)
 
 
-def _point(values: dict[str, list[Any]], index: int) -> space.Params:
+def _point(values: dict[str, Sequence[Any]], index: int) -> space.Params:
     point: space.Params = {}
     for name, each in values.items():
         index, position = divmod(index, len(each))

@@ -24,7 +24,8 @@ def print_check(out: Output, result: Mapping[str, Any]) -> None:
     """Everything that would run, section by section."""
     backbone, task = result["backbone"], result["task"]
     text = task["text"] if isinstance(task["text"], str) else " + ".join(task["text"])
-    labels = f", {len(task['labels'])} labels" if task["labels"] is not None else ""
+    count = len(task["labels"] or ())
+    labels = "" if task["labels"] is None else ", 1 label" if count == 1 else f", {count} labels"
     lines = [
         f"{result['file']}: the study {result['study']} can run",
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,11 @@ def check_objective(study: Study, labels: Mapping[str, Sequence[object]], label_
 
 
 def _check_correlation(study: Study, metric: str, split: str, labels: Sequence[object]) -> None:
-    if metric in ("pearson", "spearman") and len(set(labels)) == 1:
+    # As training has them: of whole numbers above 16 million, some that differ by 1 are one number in fp32.
+    if metric in ("pearson", "spearman") and len(set(array("f", labels))) == 1:  # type: ignore[type-var]
+        as_kept = "" if len(set(labels)) == 1 else " in fp32"
         raise UsageError(
-            f"all rows of {split} have the same label, so that {metric} does not exist: name "
+            f"all rows of {split} have the same label{as_kept}, so that {metric} does not exist: name "
             "other rows, or another metric, such as mean_squared_error"
             if len(labels) > 1
             else f"{split} has one row, so that {metric} does not exist: name more rows",

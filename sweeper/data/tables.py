@@ -182,6 +182,15 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
             file=study.path,
             line=study.line("task", "label"),
         )
+    columns = study.task.label
+    never = [column for column in columns if column not in names] if len(columns) > 1 else []
+    if never:
+        raise UsageError(
+            f"column {short(never[0])} is 1 in no row of train: there is nothing to learn of that label. "
+            "Leave it out, or name rows that have it",
+            file=study.path,
+            line=study.line("task", "label"),
+        )
     if all(_WHOLE_NUMBER.fullmatch(name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))  # -0 and 0 are two labels
     return tuple(sorted(names))

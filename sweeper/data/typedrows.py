@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.data.rows import Rows
 from sweeper.errors import UnreachableError, UsageError
+from sweeper.words import short
 
 if TYPE_CHECKING:
     from sweeper.study import Source
@@ -34,7 +35,7 @@ def read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> Rows:
             stream = datasets.load_dataset(  # nosec B615 # a local file
                 "parquet", data_files=str(link), split="train", streaming=True, cache_dir=scratch
             )
-            return Rows(name, _columns_of(stream, columns), tuple(stream.features), path)
+            return Rows(name, _columns_of(stream, columns, path), tuple(stream.features), path)
     except (pyarrow.ArrowException, ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UsageError(f"not a parquet file that can be read: {reason[0]}", file=path) from error
@@ -68,7 +69,7 @@ def read_hub(
                 )
             builder.download_and_prepare()
             data = builder.as_dataset(split=source.split)
-            names, values = tuple(data.features), _columns_of(data, columns)
+            names, values = tuple(data.features), _columns_of(data, columns, study_file, line)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         known = hub_error(error, f"data set {name}@{source.revision}")
         known.file, known.line = (str(study_file) if study_file else None), line
@@ -79,8 +80,14 @@ def read_hub(
     return rows
 
 
-def _columns_of(data: Any, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    """Columns of a data set; class numbers are given by their names, and a class of -1 by None."""
+def _columns_of(
+    data: Any, columns: Sequence[str] | None, file: Path | None, line: int | None = None
+) -> dict[str, list[Any]]:
+    """Columns of a data set; class numbers are given by their names, and a class of -1 by None.
+
+    Raises:
+        UsageError: at that place, a class has no name.
+    """
     features = data.features
     wanted = [name for name in features if columns is None or name in columns]
     values: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -90,8 +97,14 @@ def _columns_of(data: Any, columns: Sequence[str] | None) -> dict[str, list[Any]
     for name in wanted:
         feature = features[name]
         names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-        if names is not None:
-            values[name] = [_named(value, names) for value in values[name]]
+        if names is None:
+            continue
+        for place, value in enumerate(values[name]):
+            try:
+                values[name][place] = _named(value, names)
+            except IndexError:
+                found = f"row {place + 1}: column {short(name)} holds {short(value)}, and names for"
+                raise UsageError(f"{found} {len(names)} classes alone, from 0", file, line) from None
     return values
 
 

@@ -55,7 +55,7 @@ def export_study(
     out: str | Path,
     *,
     top: int | None = None,
-    trial: int | None = None,
+    trial: int | str | None = None,
     pareto: bool = False,
     format: str = "sweeper",
 ) -> list[Exported]:
@@ -67,7 +67,7 @@ def export_study(
         study: its name.
         out: a new folder, or that of an earlier export, which is replaced.
         top: writes so many, best first, each into ``out/trial-0007``.
-        trial: writes this one, into ``out`` itself.
+        trial: writes this one, 7 or trial-0007, into ``out`` itself.
         pareto: writes every trial that none dominates, each into ``out/trial-0007``.
         format: ``sweeper``, or the library whose files are written: ``adapterhub`` or ``peft``.
 
@@ -85,7 +85,12 @@ def export_study(
     target = Path(out).resolve()
     check_target(target)
     if trial is not None:
-        chosen = [_with_weights(find_trial(ledger.trials(name), name, str(trial)))]
+        asked = find_trial(ledger.trials(name), name, str(trial))
+        if asked.number is None:
+            raise UsageError(
+                f"{asked.label} is a reference, and no trial of the search: give a trial's number"
+            )
+        chosen = [_with_weights(asked)]
     elif pareto:
         chosen, _ = preferred_front(ledger, name)
     else:

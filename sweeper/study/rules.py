@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sweeper.metrics import KNOWN_BEFORE, METRICS
+from sweeper.metrics import KNOWN_BEFORE, METRICS, RANGES
 from sweeper.study.node import SECTIONS, Node
 from sweeper.study.plugins import TERMINATORS, read_plugin
 from sweeper.study.schema import (
@@ -187,6 +188,16 @@ def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
     for at in (target, terminator):
         if at is not None and len(objectives) > 1:
             at.fail("is for one objective; with several, patience ends a study whose front stands still")
+    if target is not None:
+        _check_in_range(target, objectives[0].metric)
+    rule = read_plugin(terminator, TERMINATORS, "emmr") if terminator else None
+    if terminator is not None and rule is not None:
+        least = rule.options["warm_up_trials"] + rule.options["n_initial_trials"]
+        if least > trials:
+            terminator.fail(
+                f"looks at the study once {least} trials are complete (warm_up_trials + n_initial_trials), "
+                f"and budget.trials is {trials}: lower one of the two, or leave it out"
+            )
     return Budget(
         trials,
         hours,
@@ -194,8 +205,16 @@ def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
         repeats.boolean() if repeats else False,
         target.number() if target else None,
         patience.integer(minimum=1) if patience else None,
-        read_plugin(terminator, TERMINATORS, "emmr") if terminator else None,
+        rule,
     )
+
+
+def _check_in_range(node: Node, metric: str) -> None:
+    low, high = RANGES.get(metric, (-math.inf, math.inf))
+    value = node.number()
+    if not low <= value <= high:
+        between = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        node.fail(f"is {short(value)}, which no {metric} reaches: it is {between}")
 
 
 def read_warm_start(node: Node | None) -> tuple[str, ...]:

@@ -259,7 +259,8 @@ def check_value(node: Node, name: str, value: Any) -> Value:
         else:
             config = TrainConfig.from_dict({name: value})
     except AdapterError as error:
-        raise UsageError(str(error), node.path, node.line) from error
+        said = str(error) if str(error).startswith(name) else f"{node.name}: {error}"
+        raise UsageError(said, node.path, node.line) from error
     except TrainConfigError as error:
         node.fail(str(error))
     kept: Value = getattr(config, name)

@@ -142,8 +142,8 @@ def test_fewer_than_the_top_k_is_said(sweeper):
 def test_a_trial_by_its_number_replaces_an_earlier_export(sweeper):
     complete = [trial["number"] for trial in sweeper.json("trials", "tiny") if trial["state"] == "complete"]
     numbers = [number for number in complete if number is not None]
-    for number in numbers[:2]:
-        assert sweeper("export", "tiny", "--out", "one", "--trial", number).returncode == 0
+    for number, named in zip(numbers, (numbers[0], f"trial-{numbers[1]:04}"), strict=False):
+        assert sweeper("export", "tiny", "--out", "one", "--trial", named).returncode == 0
         facts = json.loads((sweeper.folder / "one" / "metrics.json").read_text())
         assert facts["trial"]["number"] == number
 
@@ -152,6 +152,8 @@ def test_a_trial_by_its_number_replaces_an_earlier_export(sweeper):
     ("arguments", "code", "says"),
     [
         (["export", "tiny", "--out", "x", "--trial", "99"], 2, "has no trial '99'"),
+        (["export", "tiny", "--out", "x", "--trial", "-1"], 2, "has no trial '-1'"),
+        (["export", "tiny", "--out", "x", "--trial", "reference-head"], 2, "reference-head is a reference"),
         (["export", "tiny", "--out", "x", "--trial", "0", "--top", "2"], 2, "exclude each other"),
         (["export", "tiny", "--out", "data"], 2, "which is no export"),
         (["export", "tiny", "--out", "study.yaml"], 2, "is a file"),

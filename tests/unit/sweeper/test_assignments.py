@@ -59,6 +59,8 @@ def test_a_value_is_read_as_the_store_keeps_it(study: Study, written: str, name:
         ("bottleneck_dim=64.5", "cannot be '64.5'; it is a whole number"),
         ("bottleneck_dim=many", "cannot be 'many'; it is a whole number"),
         ("bottleneck_dim=nan", "cannot be 'nan'"),
+        ("bottleneck_dim=6_4", "cannot be '6_4'; it is a whole number"),
+        ("bottleneck_dim=٦٤", "it is a whole number"),
         ("bottleneck_dim=inf", "cannot be 'inf'"),
         ("dropout=0.25", r"cannot be '0.25'; it is a number from 0.0 to 0.3 in steps of 0.1"),
         ("learning_rate=1", "it is a number from 0.0001 to 0.01"),

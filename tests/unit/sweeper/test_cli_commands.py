@@ -99,7 +99,6 @@ def test_the_version_is_the_distributions(capsys):
         (["best", "x", "--top", "0"], "--top"),
         (["best", "x", "--tpo", "3"], "--top"),
         (["export", "x"], "--out"),
-        (["export", "x", "--out", "d", "--trial", "-1"], "--trial"),
         (["check"], "Missing argument 'FILE'"),
         (["check", "missing.yaml"], "missing.yaml"),
         (["run", "missing.yaml"], "missing.yaml"),

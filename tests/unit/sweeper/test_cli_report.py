@@ -88,7 +88,7 @@ def test_check_says_what_is_left_of_a_known_study(
 ) -> None:
     made = MadeStudy(home_in(tmp_path), trials=5 if what == "enqueued" else 6)
     written = made.ledger.study("films").spec
-    written["budget"] |= {"terminator": "emmr"}
+    written["budget"] |= {"terminator": {"name": "emmr", "warm_up_trials": 1, "n_initial_trials": 2}}
     made.ledger.replace_spec("films", from_dict(written, "films.yaml").to_dict(), "films.yaml", STUDY_TEXT)
     monkeypatch.setenv("SWEEPER_HOME", str(made.home.root))
     if what == "enqueued":

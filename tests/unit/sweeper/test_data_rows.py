@@ -150,6 +150,19 @@ def test_class_numbers_of_a_parquet_file_get_their_names(tmp_path: Path) -> None
     assert read_file(tmp_path / "a.parquet").columns["label"] == ["yes", "no", None]
 
 
+def test_a_class_without_a_name_is_refused(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    features = datasets.Features({"label": datasets.ClassLabel(names=["no", "yes"])})
+    table = pyarrow.table({"label": [1, 2]}, schema=features.arrow_schema)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    error = refused(tmp_path / "a.parquet")
+    assert error.message == "row 2: column 'label' holds 2, and names for 2 classes alone, from 0"
+    assert error.file == str(tmp_path / "a.parquet")
+
+
 def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -296,6 +296,28 @@ def test_a_correlation_with_equal_labels_is_refused(
     read_tables(load_study(write_study(tmp_path, kind="regression", objective=objective)))
 
 
+def test_a_correlation_of_labels_that_are_one_number_in_training_is_refused(
+    tmp_path: Path, backbone: Path
+) -> None:
+    shutil.copytree(backbone, tmp_path / "backbone")
+    objective = {"metric": "pearson"}
+    write_study(tmp_path, kind="regression")
+    rows = "".join(f"text {row}\t{1_700_000_000 + row}\n" for row in range(20))
+    put(tmp_path, "validation.tsv", f"sentence\tscore\n{rows}")
+    error = refused(tmp_path, kind="regression", objective=objective)
+    assert "all rows of validation have the same label in fp32, so that pearson" in error.message
+
+
+def test_a_label_of_its_own_column_that_no_row_has_is_refused(tmp_path: Path, backbone: Path) -> None:
+    shutil.copytree(backbone, tmp_path / "backbone")
+    write_study(tmp_path)
+    for name in ("train", "validation", "test"):
+        put(tmp_path, f"{name}.tsv", "sentence\ta\tb\na film\t1\t0\nanother\t0\t0\n")
+    task = {"kind": "multi_label", "text": "sentence", "label": ["a", "b"]}
+    error = refused(tmp_path, task=task, objective={"metric": "f1_micro"})
+    assert error.message.startswith("column 'b' is 1 in no row of train") and "label:" in line_of(error)
+
+
 def test_a_correlation_is_refused_as_a_further_objective_and_for_the_test_rows(
     tmp_path: Path, backbone: Path
 ) -> None:

@@ -89,7 +89,7 @@ def test_facts_that_no_export_writes(
     ("weight", "says"),
     [
         (torch.full((2, 32), float("nan")), "not finite"),
-        (torch.zeros(2, 32).long(), "not finite numbers"),
+        (torch.zeros(2, 32).long(), "not of one floating dtype"),
         (torch.zeros(3, 32), "2 outputs"),
         (torch.zeros(2, 16), "reads 16 channels, and the backbone has 32"),
     ],

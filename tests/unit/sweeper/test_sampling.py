@@ -82,6 +82,13 @@ def test_tpe_groups_what_occurs_together_unless_the_study_says_no(
     assert made._multivariate is (True if grouped else options.get("multivariate"))
 
 
+def test_a_grid_of_a_billion_points_is_made_of_those_that_are_trained() -> None:
+    axis = {"from": 0, "to": 1_000_000_000, "step": 1}
+    study = study_of(search={"method": "lora", "rank": 4, "weight_decay": axis}, sampler="grid")
+    points = grid_points(study, space.default_params(study, 32), 3, lambda point: True)
+    assert len({point["weight_decay"] for point in points}) == 3
+
+
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), more=st.integers(0, 30))
 def test_a_grid_visits_each_point_once_and_grows(seed: int, count: int, more: int) -> None:
     study = study_of(search=GRID, sampler="grid", seed=seed)
