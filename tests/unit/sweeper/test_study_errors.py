@@ -226,7 +226,7 @@ CASES = [
     ("hours: 2", "target: -0.5", "is -0.5, which no accuracy reaches"),
     ("hours: 2", "patience: 0", "1 or more"),
     ("hours: 2", "terminator: {name: emmr, n_initial_trials: 500}", "once 510 trials are complete"),
-    ("activation: [relu, gelu]", "activation: [ReLU, gelu]", "[0]: unknown activation 'ReLU'; did you mean 'relu'"),
+    ("activation: [relu, gelu]", "activation: [ReLU, gelu]", "[0]: unknown activation 'ReLU'; did you mean"),
     ("activation: [relu, gelu]", "activation: [relu, LeakyReLU]", "did you mean 'leaky_relu'?"),
     ("hours: 2", "terminator: emr", "did you mean 'emmr'?"),
     ("hours: 2", "terminator: {name: emmr, threshold_ratio: 0}", "must be 1e-09 to 1"),
