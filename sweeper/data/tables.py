@@ -105,6 +105,7 @@ def read_tables(study: Study, cache_dir: Path | None = None) -> Tables:
     if label_names is not None:
         for name, table in splits.items():
             _check_labels(study, name, table, label_names, name in fractions)
+        _check_columns(study, label_names)
     if study.task.pooling != "next":  # there, texts become several
         check_evaluations(study, len(train))
     check_objective(study, {name: table.labels for name, table in splits.items()}, label_names)
@@ -182,15 +183,6 @@ def _label_names(study: Study, train: Table) -> tuple[str, ...]:
             file=study.path,
             line=study.line("task", "label"),
         )
-    columns = study.task.label
-    never = [column for column in columns if column not in names] if len(columns) > 1 else []
-    if never:
-        raise UsageError(
-            f"column {short(never[0])} is 1 in no row of train: there is nothing to learn of that label. "
-            "Leave it out, or name rows that have it",
-            file=study.path,
-            line=study.line("task", "label"),
-        )
     if all(_WHOLE_NUMBER.fullmatch(name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))  # -0 and 0 are two labels
     return tuple(sorted(names))
@@ -209,3 +201,16 @@ def _check_labels(
             if is_drawn:
                 why = "occurs in no row that is left in train: give its rows in a file, or another seed"
             raise table.fault(place, f"the label {short(label)} of {name} {why}")
+
+
+def _check_columns(study: Study, label_names: tuple[str, ...]) -> None:
+    """Refuse a label of a column of its own that no row of train has."""
+    columns = study.task.label
+    never = [column for column in columns if column not in label_names] if len(columns) > 1 else []
+    if never:
+        raise UsageError(
+            f"column {short(never[0])} is 1 in no row of train: there is nothing to learn of that label. "
+            "Leave it out, or name rows that have it",
+            file=study.path,
+            line=study.line("task", "label"),
+        )

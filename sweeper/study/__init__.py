@@ -136,7 +136,7 @@ def _study(node: Node, text: str, check_files: bool) -> Study:
         objectives=objectives,
         limits=read_limits(node.optional("limits")),
         budget=read_budget(
-            node.required("budget", "how many trials to run, such as {trials: 30}"), objectives
+            node.required("budget", "how many trials to run, such as {trials: 30}"), objectives, check_files
         ),
         sampler=read_sampler(node.optional("sampler"), search),
         pruner=read_pruner(node.optional("pruner"), train, search, objectives),

@@ -175,8 +175,13 @@ def read_limits(node: Node | None) -> Limits:
     return Limits(**{key: at.integer(minimum=1) for key, at in found.items() if at is not None})
 
 
-def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
-    """The section ``budget``."""
+def read_budget(node: Node, objectives: Sequence[Objective], check_use: bool) -> Budget:
+    """The section ``budget``.
+
+    Args:
+        check_use: refuse a part of it that could never end a study. Not of one that is in a store: earlier
+            versions took it.
+    """
     node.mapping(SECTIONS["budget"])
     trials = node.required("trials", "how many trials to run, such as 30").integer(1, MOST_TRIALS)
     hours_node, failures, repeats, target, patience, terminator = (
@@ -188,10 +193,10 @@ def read_budget(node: Node, objectives: Sequence[Objective]) -> Budget:
     for at in (target, terminator):
         if at is not None and len(objectives) > 1:
             at.fail("is for one objective; with several, patience ends a study whose front stands still")
-    if target is not None:
+    if target is not None and check_use:
         _check_in_range(target, objectives[0].metric)
     rule = read_plugin(terminator, TERMINATORS, "emmr") if terminator else None
-    if terminator is not None and rule is not None:
+    if terminator is not None and rule is not None and check_use:
         least = rule.options["warm_up_trials"] + rule.options["n_initial_trials"]
         if least > trials:
             terminator.fail(

@@ -40,6 +40,7 @@ SENDER_SECONDS = 15.0
 """How long others wait for a process that was killed while it drew."""
 DELETING_SECONDS = 600.0
 """How long others wait for a process that deletes the study."""
+_DELETER = "deleting"
 _DISPLACED = "MLflow is being drawn by another process: try again"
 _AT_ONCE = 1000  # the most that MLflow takes in one call, and gives in one page
 _PARAMS_AT_ONCE = 100
@@ -106,6 +107,8 @@ class Tracker:
     def deleted(self, wait_seconds: float = SENDER_SECONDS + 1.0) -> Iterator[bool]:
         """Put what MLflow has of the study into its bin. Inside, nobody draws it anew.
 
+        All who delete a study take turns as one, so that what one began that was killed another one ends.
+
         Yields:
             whether it had something.
 
@@ -113,6 +116,7 @@ class Tracker:
             UnreachableError: MLflow cannot be used now, or another process goes on drawing.
             UsageError: ``MLFLOW_TRACKING_URI`` is none that can be used.
         """
+        self._sender = _DELETER
         with self._turn(wait_seconds) as mine:
             if not mine:
                 raise UnreachableError(_DISPLACED)
@@ -120,7 +124,8 @@ class Tracker:
             if row.experiment_id is not None:  # never drawn: looking would make MLflow's tables
                 with reachable(self._home.tracking_uri):
                     had = drop_study(Board(self._home), row, self._keep)
-            self._ledger.hold_sender(self._name, self._sender, DELETING_SECONDS)
+            if not self._ledger.hold_sender(self._name, self._sender, DELETING_SECONDS):
+                raise UnreachableError(_DISPLACED)
             yield had
 
     @contextmanager

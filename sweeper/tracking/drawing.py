@@ -112,7 +112,8 @@ class Drawing:
         best: TrialView | None,
     ) -> None:
         self._drop_others(trial)
-        rows = self._ledger.unshown_metrics(trial.place_id)
+        # Those of an attempt that began since are drawn with what is known of it then.
+        rows = [row for row in self._ledger.unshown_metrics(trial.place_id) if row.attempt <= trial.attempt]
         waits = confirmations.belongs(trial) and trial.attempt == 0
         if trial.name is not None and not waits:
             run = self._run_of(row, study, trial)

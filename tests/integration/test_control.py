@@ -361,6 +361,11 @@ def test_nobody_draws_a_study_that_is_being_deleted(folder: Path) -> None:
     assert client.get_experiment_by_name("tiny") is None
     again = begin(folder, study="again", budget={"trials": 1})
     run(again)
+    # What one began that was killed another one ends, who does not wait for its lease.
+    killed = Tracker(home, "again", again.ledger).deleted()
+    assert killed.__enter__() is False
+    with Tracker(home, "again", again.ledger).deleted(wait_seconds=0.0) as had:
+        assert had is False
     # One that cannot be deleted now can be drawn as before.
     with Tracker(home, "again", again.ledger).deleted() as had:
         assert not had and Tracker(home, "again", again.ledger).show(wait_seconds=0.0) == 0

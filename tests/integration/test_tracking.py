@@ -18,7 +18,7 @@ from sweeper.confirmed import conclusions, explanation
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.figures import FIGURES
 from sweeper.finalists import verdict
-from sweeper.ledger import Attached, Ledger, this_worker
+from sweeper.ledger import Attached, Ledger, TrialView, this_worker
 from sweeper.page import report_page
 from sweeper.results import read_results
 from sweeper.tracking import Tracker, charts, note, views
@@ -409,6 +409,33 @@ def test_a_deleted_run_is_drawn_again(study: MadeStudy) -> None:
     client.delete_experiment(study.ledger.study("films").experiment_id)
     show(study)
     assert picture_of(study.home.tracking_uri) == wanted
+
+
+def test_what_is_recorded_while_others_are_drawn_is_drawn_the_next_time(
+    study: MadeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):  # the default configuration and the reference
+        study.run_next()
+    refused = study.ledger.reserve("films", this_worker("cpu"))
+    assert refused is not None
+    study.ledger.release(refused, "past_limits")  # its place has changed, and has no trial to draw
+    tracker, trials, begun = Tracker(study.home, "films", study.ledger), study.ledger.trials, []
+
+    def then_one_begins(name: str) -> list[TrialView]:
+        found = trials(name)
+        monkeypatch.setattr(study.ledger, "trials", trials)
+        begun.append(study.run_next())
+        return found
+
+    tracker.show()
+    study.ledger.hide_all("films")
+    monkeypatch.setattr(study.ledger, "trials", then_one_begins)
+    tracker.show()
+    tracker.show()
+    assert begun and begun[0].place_id == refused.place_id
+    found = picture_of(study.home.tracking_uri)
+    tracker.show(anew=True)
+    assert picture_of(study.home.tracking_uri) == found
 
 
 def test_two_at_once_draw_each_run_once(study: MadeStudy) -> None:

@@ -302,3 +302,10 @@ def test_sites_and_pairs_are_read_and_go_through_a_dict(tmp_path: Path) -> None:
     assert from_dict(json.loads(json.dumps(study.to_dict())), study.path) == study
     with pytest.raises(UsageError, match="unknown key 'fnn'"):
         load(tmp_path, text.replace("ffn: f", "fnn: f"))
+
+
+def test_a_study_that_is_in_a_store_may_have_a_budget_that_is_refused_today(tmp_path: Path) -> None:
+    study = load(tmp_path)
+    budget = {"trials": 5, "target": 87.5, "terminator": {"name": "emmr"}}
+    stored = from_dict({**study.to_dict(), "budget": budget}, study.path)
+    assert stored.budget.target == 87.5 and stored.budget.terminator is not None
