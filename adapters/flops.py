@@ -4,11 +4,11 @@ A product of ``[n, a]`` and ``[a, b]`` counts 2·n·a·b. With L layers of p wei
 token costs 2·p·L through all layers, and 2·p a layer backward through those above the lowest module, with
 what of that module's own layer lies behind it: a frozen weight has no gradient of its own. Each weight of the
 adapter costs 6: forward, and two products backward; each of a frozen part of it 4, or 2 below the lowest
-trained module. A compacter multiplies as
-a bottleneck of its size does, however few parameters its matrices are made from. A layer that is passed
-several times, as ALBERT's are, costs that as often, with the adapter's weights in it. The products of
-attention, which grow with the texts, the linears of a decoder's cross-attention, LayerNorms, activations, the
-head and the optimizer are not counted, nor is what a cache saves.
+trained module. A compacter multiplies as a bottleneck of its size does, however few parameters its matrices
+are made from. A layer that is passed several times, as ALBERT's are, costs that as often, with the adapter's
+weights in it. The products of attention, which grow with the texts, the linears of a decoder's
+cross-attention, LayerNorms, activations, the head and the optimizer are not counted, nor is what a cache
+saves.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def flops_per_token(adapter: AdapterConfig | None, backbone_config: Any) -> int:
 def _frozen_below(adapter: AdapterConfig, shape: Shape, layer: int) -> int:
     """Parameters of the frozen parts of a composition in the layers below one."""
     found = 0
-    for part in (part.config for part in adapter.parts):
-        below = tuple(index for index in layer_indices(part.layers, shape.num_hidden_layers) if index < layer)
-        found += parameters_in(replace(part, layers=below), shape) if below else 0
+    for part in adapter.parts:
+        used = layer_indices(part.config.layers, shape.num_hidden_layers)
+        below = tuple(index for index in used if index < layer)
+        if below:
+            found += parameters_in(replace(part.config, layers=below), shape)
     return found

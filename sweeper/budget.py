@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.front import Point, dominates, upward
 from sweeper.ledger.records import TrialView
+from sweeper.study.plugins import least_complete
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -89,7 +90,7 @@ class Terminator:
 
         assert study.budget.terminator is not None
         options = study.budget.terminator.options
-        self._least = options["warm_up_trials"] + options["n_initial_trials"]
+        self._least = least_complete(study.budget.terminator)
         self._direction = (
             StudyDirection.MAXIMIZE if study.objective.direction == "maximize" else StudyDirection.MINIMIZE
         )

@@ -146,3 +146,8 @@ def largest(name: str, search: Mapping[str, Spec], train: TrainSettings) -> int:
         return int(spec.high)
     values = spec.values if isinstance(spec, Choice) else (spec.value,)
     return max(value for value in values if isinstance(value, int))
+
+
+def least_complete(terminator: Plugin) -> int:
+    """How many trials are complete before a terminator looks at a study for the first time."""
+    return int(terminator.options["warm_up_trials"]) + int(terminator.options["n_initial_trials"])

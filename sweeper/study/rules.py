@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeper.metrics import KNOWN_BEFORE, METRICS, RANGES
 from sweeper.study.node import SECTIONS, Node
-from sweeper.study.plugins import TERMINATORS, read_plugin
+from sweeper.study.plugins import TERMINATORS, least_complete, read_plugin
 from sweeper.study.schema import (
     POOLINGS,
     Budget,
@@ -197,7 +197,7 @@ def read_budget(node: Node, objectives: Sequence[Objective], check_use: bool) ->
         _check_in_range(target, objectives[0].metric)
     rule = read_plugin(terminator, TERMINATORS, "emmr") if terminator else None
     if terminator is not None and rule is not None and check_use:
-        least = rule.options["warm_up_trials"] + rule.options["n_initial_trials"]
+        least = least_complete(rule)
         if least > trials:
             terminator.fail(
                 f"looks at the study once {least} trials are complete (warm_up_trials + n_initial_trials), "
